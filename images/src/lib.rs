@@ -1,0 +1,37 @@
+//! OCI images for Wharf: names, content, registries, layers and snapshots.
+//!
+//! The life of an image, in the order in which the modules meet it:
+//!
+//! 1. A [`Reference`] names it (docker's normalisation).
+//! 2. [`registry`] or [`archive`] brings its bytes; [`content::ContentStore`] takes them in while hashing,
+//!    and gives them a name only when size and [`Digest`] are right.
+//! 3. [`image`] reads manifest and config, and says what kind of image it is.
+//! 4. [`layer`] unpacks each layer once, into a committed snapshot of [`snapshot::Snapshots`].
+//! 5. [`store::ImageStore`] records the name, last of all: what is recorded is complete.
+//! 6. What no record reaches, and no [`lease::Lease`] protects, [`gc`] sweeps.
+//!
+//! Nothing here knows a command line, a progress bar or a container: callers pass a [`Reporter`].
+
+#![warn(missing_docs)]
+
+pub mod archive;
+pub mod content;
+pub mod db;
+pub mod digest;
+pub mod error;
+pub mod gc;
+pub mod image;
+pub mod layer;
+pub mod lease;
+pub mod reference;
+pub mod registry;
+pub mod reporter;
+pub mod snapshot;
+pub mod store;
+
+pub use digest::Digest;
+pub use error::{Class, Error, Result};
+pub use image::{Image, Layer, Platform, Style};
+pub use reference::Reference;
+pub use reporter::{NoReport, Progress, Reporter};
+pub use store::ImageStore;

@@ -1,0 +1,116 @@
+//! Snapshots: unpacked layers and the writable layers of containers.
+//!
+//! A snapshot is *active* (writable, named by a key such as a container's id) or *committed* (read-only, named by
+//! its chain id). The life of one:
+//!
+//! - `prepare_layer(parent chain)` gives an active directory to unpack one layer into; `commit_layer` gives it its
+//!   chain id by a rename, so a committed snapshot is whole. Whoever comes second finds it there.
+//! - `prepare(key, diff_ids)` makes a container's writable layer on top of committed ones and says how to see the whole
+//!   as one tree ([`Rootfs`]); `mounts(key)` says so again; `remove(key)` takes it away.
+//!
+//! Every driver runs the same suite (`suite.rs`).
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::Result;
+
+/// How to see a snapshot as one tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rootfs {
+    /// A union to be mounted (or interpreted by the vfs): `lower` topmost first.
+    Overlay {
+        /// Read-only directories, topmost first. May be empty.
+        lower: Vec<PathBuf>,
+        /// The writable directory.
+        upper: PathBuf,
+        /// Overlayfs's work directory, on the same filesystem.
+        work: PathBuf,
+    },
+    /// One directory that already is the whole tree.
+    Dir(PathBuf),
+}
+
+/// One change against the layers below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// `A`.
+    Added,
+    /// `C`.
+    Changed,
+    /// `D`.
+    Deleted,
+}
+
+/// Bytes and files a snapshot takes by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Inodes.
+    pub inodes: u64,
+}
+
+/// A driver.
+pub trait Snapshots: Send + Sync {
+    /// `overlay` or `copy`.
+    fn name(&self) -> &'static str;
+
+    /// True when the layers' chain (lowest first) is committed.
+    fn contains(&self, diff_ids: &[Digest]) -> bool;
+
+    /// Gives an empty directory, or for `copy` one that holds the parent's tree, to unpack the last layer of `diff_ids` into.
+    /// With `overlay` layers are independent and may be unpacked in parallel and before their parents.
+    ///
+    /// # Errors
+    /// `NotFound` when `copy` misses the parent.
+    fn prepare_layer(&self, diff_ids: &[Digest]) -> Result<PathBuf>;
+
+    /// How layers are to be unpacked for this driver.
+    fn whiteouts(&self) -> crate::layer::Whiteouts;
+
+    /// Commits what was unpacked into `dir`. If another process was faster, ours is thrown away.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn commit_layer(&self, diff_ids: &[Digest], dir: PathBuf) -> Result<()>;
+
+    /// Makes the writable layer `key` on top of the chain.
+    ///
+    /// # Errors
+    /// `NotFound` when a layer is missing, `Conflict` when the key exists.
+    fn prepare(&self, key: &str, diff_ids: &[Digest]) -> Result<Rootfs>;
+
+    /// How to see the writable layer `key`.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    fn mounts(&self, key: &str) -> Result<Rootfs>;
+
+    /// Takes the writable layer away. Removing what is not there is no error.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn remove(&self, key: &str) -> Result<()>;
+
+    /// What the writable layer takes by itself.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    fn usage(&self, key: &str) -> Result<Usage>;
+
+    /// The writable layers' keys.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn keys(&self) -> Result<Vec<String>>;
+
+    /// Removes committed layers that `keep` (by diff_id chain) does not name, and leftovers of unpackings that died.
+    /// The caller holds the [`crate::lease::SweepLock`]. Returns the bytes freed.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn sweep(&self, keep: &[Vec<Digest>]) -> Result<u64>;
+}

@@ -1,0 +1,4 @@
+//! The backends: what can run a [`crate::task::TaskSpec`].
+
+#[cfg(feature = "wasm")]
+pub mod wasm;

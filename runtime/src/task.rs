@@ -1,0 +1,242 @@
+//! A task is what a backend runs: the plan as data ([`TaskSpec`]), and the traits that execute it.
+//!
+//! Backends hold no lifecycle rule. They create, start, signal, reap and delete; the monitor decides.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use wharf_images::snapshot::Rootfs;
+
+use crate::error::Result;
+
+/// Everything a backend needs to run one container. No more decisions are taken after this.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// The container's id, 64 hexadecimal digits.
+    pub id: String,
+    /// The root filesystem.
+    pub rootfs: Rootfs,
+    /// Limits, enforced by the operating system (cgroups) for both kinds of workload.
+    pub limits: Limits,
+    /// The cgroup, relative to the root of each hierarchy (or to our own cgroup when not root): `wharf/ID`.
+    pub cgroup: String,
+    /// What runs.
+    pub workload: Workload,
+}
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Workload {
+    /// Processes in namespaces, as an OCI runtime spec says. `root` is not used: [`TaskSpec::rootfs`] is.
+    Linux(Box<LinuxTask>),
+    /// A WebAssembly component.
+    Wasm(Box<WasmTask>),
+}
+
+/// A Linux workload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LinuxTask {
+    /// Process, mounts, namespaces, capabilities, seccomp, masked paths, devices.
+    pub spec: oci_spec::runtime::Spec,
+    /// Run a small init as pid 1 that reaps zombies and forwards signals.
+    pub init: bool,
+    /// No new network namespace: the host's.
+    pub host_network: bool,
+    /// The user as docker spells it (`user`, `uid:gid`, `name:group`), looked up in the root filesystem's
+    /// passwd and group by the backend, which fills in the process's user.
+    pub user: String,
+}
+
+/// A WebAssembly workload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WasmTask {
+    /// The compiled component in the module cache.
+    pub module: PathBuf,
+    /// Arguments; the first is the program's name.
+    pub args: Vec<String>,
+    /// Environment, in order.
+    pub env: Vec<(String, String)>,
+    /// Working directory.
+    pub cwd: String,
+    /// Directories the guest sees, besides the root filesystem at `/`.
+    pub mounts: Vec<WasmMount>,
+    /// The root filesystem is read-only.
+    pub read_only: bool,
+    /// End the guest after this many milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// An exported function to call instead of the command's entry.
+    pub function: Option<String>,
+}
+
+/// A directory of the host that a wasm guest sees.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WasmMount {
+    /// On the host.
+    pub source: PathBuf,
+    /// In the guest.
+    pub target: String,
+    /// No writing.
+    pub read_only: bool,
+}
+
+/// Limits, in the kernel's units. `None` is no limit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Bytes of memory and swap together; -1 for no limit on swap.
+    pub memory_swap: Option<i64>,
+    /// Soft limit of memory.
+    pub memory_reservation: Option<u64>,
+    /// Billionths of a CPU: 1 500 000 000 is one and a half.
+    pub nano_cpus: Option<u64>,
+    /// CFS period in microseconds.
+    pub cpu_period: Option<u64>,
+    /// CFS quota in microseconds.
+    pub cpu_quota: Option<i64>,
+    /// Relative weight, 1024 by default.
+    pub cpu_shares: Option<u64>,
+    /// CPUs, as `0-2,4`.
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes.
+    pub cpuset_mems: Option<String>,
+    /// Processes and threads.
+    pub pids: Option<i64>,
+    /// Block I/O weight, 10 to 1000.
+    pub blkio_weight: Option<u16>,
+}
+
+/// Where a task's standard streams go.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Three ends of pipes (or files), given to the task.
+    Pipes {
+        /// `None` is an empty stdin.
+        stdin: Option<File>,
+        /// Standard output.
+        stdout: File,
+        /// Standard error.
+        stderr: File,
+    },
+    /// A pseudo-terminal that the backend makes; its master is [`Task::console`].
+    Terminal {
+        /// Its first size, as rows and columns.
+        size: Option<(u16, u16)>,
+    },
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exit code: the program's own, or 128 + signal.
+    pub code: i32,
+    /// The kernel killed it for want of memory.
+    pub oom_killed: bool,
+}
+
+/// What a container uses now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// CPU time in nanoseconds.
+    pub cpu_ns: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// The limit that holds, in bytes.
+    pub memory_limit: Option<u64>,
+    /// Processes.
+    pub pids: u64,
+    /// Bytes read from and written to block devices.
+    pub block_io: (u64, u64),
+    /// Bytes received and sent, by interface.
+    pub network: BTreeMap<String, (u64, u64)>,
+}
+
+/// Makes tasks of one kind. Called in the single-threaded monitor.
+pub trait Backend {
+    /// `linux` or `wasm`.
+    fn name(&self) -> &'static str;
+
+    /// Makes the task's process, jailed and waiting just before its first instruction.
+    ///
+    /// # Errors
+    /// [`crate::Error::Exec`] when the program cannot be executed; all else as it is. Nothing is left behind.
+    fn create(&self, spec: &TaskSpec, stdio: Stdio) -> Result<Box<dyn Task>>;
+
+    /// Ends and takes away whatever a task of this spec has left, when its monitor has died: processes, cgroup, mounts.
+    ///
+    /// # Errors
+    /// Fails when something stays.
+    fn clean(&self, spec: &TaskSpec) -> Result<()>;
+}
+
+/// One task's process: a container's first, or one of its execs.
+pub trait Task {
+    /// Its process id in our namespace.
+    fn pid(&self) -> u32;
+
+    /// Becomes readable when it has ended (a pidfd).
+    fn exit_handle(&self) -> &File;
+
+    /// The master of its pseudo-terminal, once.
+    fn console(&mut self) -> Option<File>;
+
+    /// Lets it run.
+    ///
+    /// # Errors
+    /// [`crate::Error::Exec`] when execve fails; the task is then over.
+    fn start(&mut self) -> Result<()>;
+
+    /// Sends it a signal by its pidfd.
+    ///
+    /// # Errors
+    /// `NotFound` when it has ended.
+    fn signal(&self, signal: i32) -> Result<()>;
+
+    /// Its exit, if it has ended. Does not wait.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn reap(&mut self) -> Result<Option<Exit>>;
+
+    /// Starts another process in the same container.
+    ///
+    /// # Errors
+    /// As [`Backend::create`] and [`Task::start`].
+    fn exec(&self, process: &ExecSpec, stdio: Stdio) -> Result<Box<dyn Task>>;
+
+    /// Stops or continues all its processes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn set_paused(&self, paused: bool) -> Result<()>;
+
+    /// What it uses.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn usage(&self) -> Result<Usage>;
+
+    /// Takes away what the ended task leaves: remaining processes, cgroup, mounts.
+    ///
+    /// # Errors
+    /// Fails when something stays.
+    fn delete(&mut self) -> Result<()>;
+}
+
+/// Another process in a running container.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExecSpec {
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// Variables added to the container's.
+    pub env: Vec<String>,
+    /// The user, if another than the container's.
+    pub user: Option<String>,
+    /// The working directory, if another than the container's.
+    pub cwd: Option<String>,
+    /// All capabilities.
+    pub privileged: bool,
+}
