@@ -1,1 +1,84 @@
-//! Placeholder.
+//! A container as the store knows it: what was asked ([`ContainerConfig`]), what was made of it (immutable too), and
+//! its state (which changes).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use wharf_images::{Digest, Image};
+
+use crate::config::ContainerConfig;
+use crate::state::State;
+
+/// Which backend runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// Namespaces.
+    Linux,
+    /// wasmtime.
+    Wasm,
+}
+
+impl BackendKind {
+    /// `linux` or `wasm`.
+    pub fn name(self) -> &'static str {
+        match self {
+            BackendKind::Linux => "linux",
+            BackendKind::Wasm => "wasm",
+        }
+    }
+}
+
+/// One container's record.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Its name, without a slash.
+    pub name: String,
+    /// What was asked. Never changes.
+    pub config: ContainerConfig,
+    /// What the image gave. Never changes, even when the image's name moves on.
+    pub image: Image,
+    /// What runs: entrypoint and command joined. Never changes.
+    pub args: Vec<String>,
+    /// When it was created.
+    pub created: Timestamp,
+    /// How it is.
+    pub state: Status,
+}
+
+/// A container's changing part.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Status {
+    /// Where it is in its life.
+    pub state: State,
+    /// The process id of its task while it runs.
+    pub pid: Option<u32>,
+    /// The last exit code; 0 before the first.
+    pub exit_code: i32,
+    /// When it last started.
+    pub started: Option<Timestamp>,
+    /// When it last ended.
+    pub finished: Option<Timestamp>,
+    /// Why it could not start, if it could not.
+    pub error: Option<String>,
+    /// The kernel killed it for want of memory.
+    pub oom_killed: bool,
+}
+
+impl Container {
+    /// The backend.
+    pub fn backend(&self) -> BackendKind {
+        if self.image.is_wasm() { BackendKind::Wasm } else { BackendKind::Linux }
+    }
+
+    /// Twelve digits of the id.
+    pub fn short_id(&self) -> &str {
+        &self.id[..12]
+    }
+
+    /// The image's id.
+    pub fn image_id(&self) -> &Digest {
+        &self.image.id
+    }
+}

@@ -27,5 +27,5 @@ pub mod linux;
 pub mod linux;
 
 pub use config::ContainerConfig;
-// pub use engine::Engine;
+pub use engine::Engine;
 pub use error::{Error, Result};

@@ -1,1 +1,3 @@
 //! Everything Linux-only.
+
+pub mod session;

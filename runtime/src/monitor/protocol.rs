@@ -1,0 +1,304 @@
+//! What clients and a container's monitor say to each other over its socket.
+//!
+//! A client connects, sends one [`Request`] as a JSON frame, and gets one [`Reply`]. After `Attach` and an attached `Exec`
+//! both sides go on with stream frames until [`Frame::Exit`] or until one side closes. A frame is a byte for its kind, its
+//! length as a little-endian u32, and so many bytes.
+
+use std::io::{self, Read, Write};
+
+use serde::{Deserialize, Serialize};
+use wharf_images::Class;
+
+use crate::engine::Attach;
+use crate::error::Error;
+use crate::task::{ExecSpec, Usage};
+
+/// No frame is longer; who sends one is cut off.
+pub const MAX_FRAME: usize = 1 << 20;
+
+/// Length of a frame's header.
+pub const HEADER: usize = 5;
+
+/// What a client asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// The container's streams.
+    Attach(Attach),
+    /// Another process in the container, and its streams if any are wanted.
+    Exec {
+        /// What to run.
+        spec: ExecSpec,
+        /// In a terminal.
+        tty: bool,
+        /// Its streams.
+        attach: Option<Attach>,
+    },
+    /// A signal, by number.
+    Signal(i32),
+    /// Stop: this signal, and after so many seconds SIGKILL (`None`: never). Answered when the container has ended.
+    Stop {
+        /// The signal's number.
+        signal: i32,
+        /// Seconds.
+        timeout: Option<u32>,
+    },
+    /// Answered when the container has ended, with [`Reply::Exited`].
+    Wait,
+    /// Freeze or thaw.
+    Pause(bool),
+    /// What it uses.
+    Usage,
+}
+
+/// The monitor's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// The container (or exec) runs.
+    Started {
+        /// The container's id.
+        id: String,
+        /// The process id of its task.
+        pid: u32,
+        /// What the person should know.
+        warnings: Vec<String>,
+    },
+    /// The container has ended.
+    Exited(i32),
+    /// What it uses.
+    Usage(Usage),
+    /// It cannot be done.
+    Error(Failure),
+}
+
+/// An [`Error`] that crosses a process boundary: class, code, words and advice survive.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    class: String,
+    exec_code: Option<i32>,
+    message: String,
+    hint: Option<String>,
+}
+
+const CLASSES: [(Class, &str); 11] = [
+    (Class::NotFound, "not-found"),
+    (Class::Conflict, "conflict"),
+    (Class::InvalidInput, "invalid-input"),
+    (Class::Unauthorized, "unauthorized"),
+    (Class::Forbidden, "forbidden"),
+    (Class::Unavailable, "unavailable"),
+    (Class::Unsupported, "unsupported"),
+    (Class::Corrupt, "corrupt"),
+    (Class::LimitExceeded, "limit-exceeded"),
+    (Class::Cancelled, "cancelled"),
+    (Class::Internal, "internal"),
+];
+
+impl From<&Error> for Failure {
+    fn from(e: &Error) -> Self {
+        let class = CLASSES.iter().find(|(c, _)| *c == e.class()).map_or("internal", |(_, n)| n);
+        let exec_code = match e {
+            Error::Exec { code, .. } => Some(*code),
+            _ => None,
+        };
+        Failure { class: class.to_owned(), exec_code, message: e.to_string(), hint: e.hint().map(str::to_owned) }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(f: Failure) -> Self {
+        if let Some(code) = f.exec_code {
+            return Error::Exec { code, message: f.message };
+        }
+        let class = CLASSES.iter().find(|(_, n)| *n == f.class).map_or(Class::Internal, |(c, _)| *c);
+        Error::Message { class, message: f.message, hint: f.hint }
+    }
+}
+
+/// What flows in both directions.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Frame<'a> {
+    /// The client's request.
+    Request(&'a [u8]),
+    /// The monitor's answer.
+    Reply(&'a [u8]),
+    /// To the container's stdin.
+    Stdin(&'a [u8]),
+    /// The client's stdin has ended.
+    CloseStdin,
+    /// The client's terminal has this many rows and columns.
+    Resize(u16, u16),
+    /// A signal typed at the client.
+    Signal(i32),
+    /// From the container's stdout.
+    Stdout(&'a [u8]),
+    /// From the container's stderr.
+    Stderr(&'a [u8]),
+    /// It has ended with this code. The last frame.
+    Exit(i32),
+}
+
+impl Frame<'_> {
+    fn kind(&self) -> u8 {
+        match self {
+            Frame::Request(_) => b'q',
+            Frame::Reply(_) => b'r',
+            Frame::Stdin(_) => b'0',
+            Frame::CloseStdin => b'c',
+            Frame::Resize(..) => b'w',
+            Frame::Signal(_) => b's',
+            Frame::Stdout(_) => b'1',
+            Frame::Stderr(_) => b'2',
+            Frame::Exit(_) => b'x',
+        }
+    }
+
+    /// Appends the frame's bytes. A payload longer than [`MAX_FRAME`] is the caller's mistake.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let small;
+        let payload: &[u8] = match self {
+            Frame::Request(p) | Frame::Reply(p) | Frame::Stdin(p) | Frame::Stdout(p) | Frame::Stderr(p) => p,
+            Frame::CloseStdin => &[],
+            Frame::Resize(rows, cols) => {
+                small = (u32::from(*rows) << 16 | u32::from(*cols)).to_le_bytes();
+                &small
+            }
+            Frame::Signal(n) | Frame::Exit(n) => {
+                small = n.to_le_bytes();
+                &small
+            }
+        };
+        debug_assert!(payload.len() <= MAX_FRAME);
+        out.push(self.kind());
+        out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        out.extend_from_slice(payload);
+    }
+
+    /// The first frame in `bytes` and its length, or `None` while it is not whole.
+    ///
+    /// # Errors
+    /// `InvalidData` for what is no frame.
+    pub fn decode(bytes: &[u8]) -> io::Result<Option<(Frame<'_>, usize)>> {
+        let Some((&[kind, a, b, c, d], rest)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        if length > MAX_FRAME {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
+        }
+        let Some(payload) = rest.get(..length) else { return Ok(None) };
+        let number = || -> io::Result<u32> {
+            let bytes = payload.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "bad frame"))?;
+            Ok(u32::from_le_bytes(bytes))
+        };
+        let frame = match kind {
+            b'q' => Frame::Request(payload),
+            b'r' => Frame::Reply(payload),
+            b'0' => Frame::Stdin(payload),
+            b'c' => Frame::CloseStdin,
+            b'w' => {
+                let n = number()?;
+                Frame::Resize((n >> 16) as u16, n as u16)
+            }
+            b's' => Frame::Signal(number()? as i32),
+            b'1' => Frame::Stdout(payload),
+            b'2' => Frame::Stderr(payload),
+            b'x' => Frame::Exit(number()? as i32),
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "unknown frame")),
+        };
+        Ok(Some((frame, HEADER + length)))
+    }
+}
+
+/// Encodes a request as its frame.
+pub fn request_bytes(request: &Request) -> Vec<u8> {
+    json_frame(request, |p| Frame::Request(p))
+}
+
+/// Encodes a reply as its frame.
+pub fn reply_bytes(reply: &Reply) -> Vec<u8> {
+    json_frame(reply, |p| Frame::Reply(p))
+}
+
+fn json_frame<T: Serialize>(value: &T, frame: impl FnOnce(&[u8]) -> Frame<'_>) -> Vec<u8> {
+    // These types hold nothing that JSON cannot say.
+    let json = serde_json::to_vec(value).unwrap_or_default();
+    let mut out = Vec::with_capacity(json.len() + HEADER);
+    frame(&json).encode(&mut out);
+    out
+}
+
+/// Sends a request and reads the reply. Blocks.
+///
+/// # Errors
+/// The connection's, or `InvalidData`.
+pub fn ask(mut stream: impl Read + Write, request: &Request) -> io::Result<Reply> {
+    stream.write_all(&request_bytes(request))?;
+    read_reply(stream)
+}
+
+/// Reads one reply, byte-exactly, so that what follows stays in the stream.
+///
+/// # Errors
+/// `UnexpectedEof` when the monitor has gone; `InvalidData`.
+pub fn read_reply(mut stream: impl Read) -> io::Result<Reply> {
+    let mut bytes = vec![0; HEADER];
+    stream.read_exact(&mut bytes)?;
+    let length = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize;
+    if length > MAX_FRAME {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
+    }
+    bytes.resize(HEADER + length, 0);
+    stream.read_exact(&mut bytes[HEADER..])?;
+    match Frame::decode(&bytes)? {
+        Some((Frame::Reply(json), _)) => Ok(serde_json::from_slice(json)?),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "expected a reply")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_read_back() {
+        let frames = [
+            Frame::Request(b"{}"),
+            Frame::Stdin(b"abc"),
+            Frame::CloseStdin,
+            Frame::Resize(24, 80),
+            Frame::Signal(15),
+            Frame::Stdout(b""),
+            Frame::Stderr(b"e"),
+            Frame::Exit(-1),
+        ];
+        let mut bytes = Vec::new();
+        for frame in &frames {
+            frame.encode(&mut bytes);
+        }
+        let mut rest = &bytes[..];
+        for frame in &frames {
+            assert_eq!(Frame::decode(&rest[..HEADER - 1]).unwrap(), None);
+            let (read, length) = Frame::decode(rest).unwrap().unwrap();
+            assert_eq!(read, *frame);
+            rest = &rest[length..];
+        }
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn hostile_frames_are_refused() {
+        assert!(Frame::decode(&[b'0', 0xff, 0xff, 0xff, 0xff]).is_err());
+        assert!(Frame::decode(&[b'?', 0, 0, 0, 0]).is_err());
+        assert!(Frame::decode(&[b'w', 1, 0, 0, 0, 9]).is_err());
+    }
+
+    #[test]
+    fn errors_keep_class_code_and_advice() {
+        let e = Error::new(Class::Conflict, "name in use").with_hint("choose another");
+        let back: Error =
+            serde_json::from_str::<Failure>(&serde_json::to_string(&Failure::from(&e)).unwrap()).unwrap().into();
+        assert_eq!((back.class(), back.hint()), (Class::Conflict, Some("choose another")));
+        let exec = Error::Exec { code: 127, message: "no such file".into() };
+        assert_eq!(Error::from(Failure::from(&exec)).exit_code(), 127);
+    }
+}
