@@ -4,32 +4,28 @@
 //! Bytes come in through a [`Writer`] (`ROOT/ingest`): hashed while written, checked for size and digest,
 //! synced, renamed. A blob that has its name is whole. A writer of the same digest in another process waits for
 //! the first one and then finds the blob there; an interrupted one leaves its bytes for the next to resume.
+//!
+//! The lock on an ingest file is on the very file that becomes the blob, so whoever waited for it must look again
+//! under which name it now is. That is safe because a file leaves `ingest` only by becoming a blob, and both kinds
+//! are unlinked only under the [`SweepLock`](crate::lease::SweepLock), which every writer keeps away by a [`Lease`].
 
-use std::fs::File;
+mod writer;
+
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::digest::Digest;
-use crate::error::Result;
+pub use writer::{Ingest, Writer};
+
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::error::{Class, Error, Result};
+use crate::files;
+use crate::lease::Lease;
 
 /// The blobs of one root directory.
 #[derive(Debug, Clone)]
 pub struct ContentStore {
     root: PathBuf,
-}
-
-/// An ingest under way. Dropped without [`Writer::commit`], it leaves its bytes to be resumed.
-#[derive(Debug)]
-pub struct Writer {
-    // the helper fills this in: file under an exclusive lock, hasher, offset, expected digest and size
-}
-
-/// What [`ContentStore::writer`] found.
-#[derive(Debug)]
-pub enum Ingest {
-    /// The blob is already whole (perhaps another process has just brought it).
-    Present,
-    /// The caller must bring the bytes from [`Writer::offset`] on.
-    Write(Writer),
 }
 
 impl ContentStore {
@@ -38,7 +34,30 @@ impl ContentStore {
     /// # Errors
     /// Fails when the directories cannot be made.
     pub fn open(root: &Path) -> Result<Self> {
-        Ok(ContentStore { root: root.to_owned() })
+        let store = ContentStore { root: root.to_owned() };
+        let marker = store.layout_dir().join("oci-layout");
+        // Written last: where it is, all else is.
+        if !marker.exists() {
+            store.create(&marker)?;
+        }
+        Ok(store)
+    }
+
+    fn create(&self, marker: &Path) -> Result<()> {
+        files::create_dir(&self.ingest_dir())?;
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            files::create_dir(&self.blob_dir(algorithm))?;
+        }
+        let lock_path = self.ingest_dir().join(".create.lock");
+        let lock = File::create(&lock_path).map_err(|e| Error::io("create", &lock_path, e))?;
+        lock.lock().map_err(|e| Error::io("lock", &lock_path, e))?;
+        let index = self.layout_dir().join("index.json");
+        if !index.exists() {
+            let empty: &[u8] =
+                br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+            files::replace(&index, empty)?;
+        }
+        files::replace(marker, br#"{"imageLayoutVersion":"1.0.0"}"#)
     }
 
     /// The layout's directory (what skopeo calls `oci:DIR`).
@@ -46,9 +65,17 @@ impl ContentStore {
         self.root.join("content")
     }
 
+    pub(crate) fn ingest_dir(&self) -> PathBuf {
+        self.root.join("ingest")
+    }
+
+    pub(crate) fn blob_dir(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("content/blobs").join(algorithm.name())
+    }
+
     /// Where the blob is, whether it exists or not.
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        self.root.join("content/blobs").join(digest.algorithm().name()).join(digest.hex())
+        self.blob_dir(digest.algorithm()).join(digest.hex())
     }
 
     /// True when the blob is here, whole.
@@ -56,36 +83,79 @@ impl ContentStore {
         self.path(digest).exists()
     }
 
+    /// The blob's size in bytes.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not here.
+    pub fn size(&self, digest: &Digest) -> Result<u64> {
+        let path = self.path(digest);
+        fs::metadata(&path).map(|m| m.len()).map_err(|e| missing(digest, path, e))
+    }
+
     /// Opens a blob for reading.
     ///
     /// # Errors
     /// `NotFound` when it is not here.
-    pub fn open_blob(&self, _digest: &Digest) -> Result<File> {
-        todo!()
+    pub fn open_blob(&self, digest: &Digest) -> Result<File> {
+        let path = self.path(digest);
+        File::open(&path).map_err(|e| missing(digest, path, e))
     }
 
-    /// Reads a small blob (a manifest, a config) of at most `limit` bytes.
+    /// Reads a small blob (a manifest, a config) of at most `limit` bytes, and checks that the bytes are the digest's.
     ///
     /// # Errors
-    /// `NotFound`, or `LimitExceeded`.
-    pub fn read(&self, _digest: &Digest, _limit: u64) -> Result<Vec<u8>> {
-        todo!()
+    /// `NotFound`, `LimitExceeded`, or `Corrupt` when the file was damaged.
+    pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
+        let file = self.open_blob(digest)?;
+        let mut bytes = Vec::new();
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read", self.path(digest), e))?;
+        if bytes.len() as u64 > limit {
+            return Err(Error::new(Class::LimitExceeded, format!("{digest} is larger than {limit} bytes")));
+        }
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.update(&bytes);
+        let found = hasher.finish();
+        if found == *digest {
+            Ok(bytes)
+        } else {
+            Err(Error::new(Class::Corrupt, format!("the stored bytes of {digest} are those of {found}"))
+                .with_hint("run `wharf system check --repair` and pull the image again"))
+        }
     }
 
     /// Takes in small bytes that are already in memory; their SHA-256 is their name.
     ///
     /// # Errors
     /// Fails when they cannot be written.
-    pub fn put(&self, _bytes: &[u8]) -> Result<Digest> {
-        todo!()
+    pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        if let Ingest::Write(mut writer) = self.writer(&digest, Some(bytes.len() as u64))? {
+            let done = writer.offset() as usize;
+            writer.write(&bytes[done..])?;
+            writer.commit()?;
+        }
+        Ok(digest)
     }
 
     /// Begins, resumes or waits for the ingest of the blob `digest` of `size` bytes (`None`: unknown).
     ///
+    /// It blocks the calling thread while another writer of the same digest, in this process or another, is at work.
+    ///
     /// # Errors
     /// Fails when the ingest file cannot be opened or locked.
-    pub fn writer(&self, _digest: &Digest, _size: Option<u64>) -> Result<Ingest> {
-        todo!()
+    pub fn writer(&self, digest: &Digest, size: Option<u64>) -> Result<Ingest> {
+        if self.contains(digest) {
+            return Ok(Ingest::Present);
+        }
+        let lease = Lease::take(&self.root)?;
+        let path = self.ingest_dir().join(format!("{}-{}", digest.algorithm().name(), digest.hex()));
+        let file = writer::open_locked(&path)?;
+        if self.contains(digest) {
+            // Either the file we locked became the blob, or somebody brought it while this name was unused.
+            drop(file);
+            return Ok(Ingest::Present);
+        }
+        Writer::resume(self.clone(), file, path, digest.clone(), size, lease).map(Ingest::Write)
     }
 
     /// Begins an ingest whose digest is known only at its end (archives, commits).
@@ -93,37 +163,24 @@ impl ContentStore {
     /// # Errors
     /// Fails when the ingest file cannot be made.
     pub fn anonymous_writer(&self) -> Result<Writer> {
-        todo!()
+        let lease = Lease::take(&self.root)?;
+        let mut nonce = [0u8; 12];
+        getrandom::fill(&mut nonce)
+            .map_err(|e| Error::new(Class::Internal, format!("the system gives no random bytes: {e}")))?;
+        let name: String = nonce.iter().map(|b| format!("{b:02x}")).collect();
+        let path = self.ingest_dir().join(format!("anonymous-{name}"));
+        let file = writer::open_locked(&path)?;
+        Ok(Writer::anonymous(self.clone(), file, path, lease))
     }
 }
 
-impl Writer {
-    /// How many bytes are here already: where the caller goes on (HTTP Range).
-    pub fn offset(&self) -> u64 {
-        todo!()
-    }
-
-    /// Throws away what is here, because the source cannot resume.
-    ///
-    /// # Errors
-    /// Fails when the file cannot be truncated.
-    pub fn restart(&mut self) -> Result<()> {
-        todo!()
-    }
-
-    /// Takes more bytes.
-    ///
-    /// # Errors
-    /// `Corrupt` as soon as there are more bytes than the size; the disk's errors.
-    pub fn write(&mut self, _bytes: &[u8]) -> Result<()> {
-        todo!()
-    }
-
-    /// Checks size and digest, syncs, and gives the blob its name.
-    ///
-    /// # Errors
-    /// `Corrupt` when the bytes are not the blob; they are then thrown away.
-    pub fn commit(self) -> Result<Digest> {
-        todo!()
+fn missing(digest: &Digest, path: PathBuf, error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::NotFound {
+        Error::new(Class::NotFound, format!("content {digest} is not here")).with_hint("pull the image again")
+    } else {
+        Error::io("open", path, error)
     }
 }
+
+#[cfg(test)]
+mod tests;

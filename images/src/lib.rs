@@ -19,6 +19,7 @@ pub mod content;
 pub mod db;
 pub mod digest;
 pub mod error;
+mod files;
 pub mod gc;
 pub mod image;
 pub mod layer;
