@@ -16,6 +16,7 @@ pub mod container;
 pub mod engine;
 pub mod error;
 pub mod monitor;
+pub mod signal;
 pub mod state;
 pub mod store;
 pub mod task;

@@ -1,3 +1,5 @@
 //! Everything Linux-only.
 
+pub mod capabilities;
+pub mod cgroup;
 pub mod session;

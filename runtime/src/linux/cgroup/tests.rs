@@ -1,0 +1,96 @@
+//! The v2 side against a tree of ordinary files: which file gets what. The v1 side runs for real in `tests/wall.rs`.
+
+use std::fs;
+
+use super::*;
+
+/// A tree that looks like a v2 mount whose root has `controllers`, with the group `wharf/a` and its files in place
+/// (only the kernel can make them appear).
+fn fake(files: &[&str]) -> (tempfile::TempDir, &'static Layout) {
+    let dir = tempfile::tempdir().unwrap();
+    let group = dir.path().join("wharf/a");
+    fs::create_dir_all(&group).unwrap();
+    for at in [dir.path(), &dir.path().join("wharf")] {
+        fs::write(at.join("cgroup.subtree_control"), "").unwrap();
+    }
+    for file in files {
+        fs::write(group.join(file), "").unwrap();
+    }
+    let layout = Box::leak(Box::new(Layout::Unified { base: dir.path().to_owned() }));
+    (dir, layout)
+}
+
+#[test]
+fn limits_reach_their_files() {
+    let (dir, layout) = fake(&["memory.max", "memory.swap.max", "pids.max", "cpu.max"]);
+    let limits = Limits {
+        memory: Some(8 << 20),
+        pids: Some(5),
+        nano_cpus: Some(500_000_000),
+        // io.weight is not there: docker's flag is then without effect, as on a disk without a scheduler.
+        blkio_weight: Some(100),
+        ..Limits::default()
+    };
+    Cgroup::create_in(layout, "wharf/a", &limits).unwrap();
+    let read = |name: &str| fs::read_to_string(dir.path().join("wharf/a").join(name)).unwrap();
+    assert_eq!(read("memory.max"), "8388608");
+    assert_eq!(read("memory.swap.max"), "8388608");
+    assert_eq!(read("pids.max"), "5");
+    assert_eq!(read("cpu.max"), "50000 100000");
+    // One write for each controller; in an ordinary file each covers the one before ("+pids" over "+memory").
+    for level in ["cgroup.subtree_control", "wharf/cgroup.subtree_control"] {
+        assert_eq!(fs::read_to_string(dir.path().join(level)).unwrap(), "+pidsry");
+    }
+}
+
+#[test]
+fn a_limit_without_its_controller_is_refused_by_name() {
+    let (_dir, layout) = fake(&["pids.max"]);
+    let limits = Limits { pids: Some(5), memory: Some(8 << 20), ..Limits::default() };
+    let error = Cgroup::create_in(layout, "wharf/a", &limits).unwrap_err();
+    assert_eq!(error.to_string(), "--memory requires cgroup delegation");
+    assert_eq!(error.class(), Class::Unsupported);
+    assert!(error.hint().is_some());
+}
+
+#[test]
+fn without_cgroups_only_limits_are_refused() {
+    let group = Cgroup::create_in(&Layout::None, "wharf/a", &Limits::default()).unwrap();
+    assert!(group.v2_dir().is_none());
+    assert_eq!(group.usage(), Usage::default());
+    assert!(!group.oom_killed());
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    group.add(child.id()).unwrap();
+    group.kill_all().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
+    group.remove().unwrap();
+
+    let limits = Limits { pids: Some(5), ..Limits::default() };
+    let error = Cgroup::create_in(&Layout::None, "wharf/a", &limits).unwrap_err();
+    assert_eq!(error.to_string(), "--pids-limit requires cgroup delegation");
+}
+
+#[test]
+fn what_a_v2_group_tells() {
+    let (dir, layout) = fake(&[]);
+    let group = dir.path().join("wharf/a");
+    for (file, text) in [
+        ("cpu.stat", "usage_usec 1500\nuser_usec 1000\n"),
+        ("memory.current", "5000\n"),
+        ("memory.max", "max\n"),
+        ("memory.stat", "anon 1\ninactive_file 2000\n"),
+        ("memory.events", "low 0\noom 1\noom_kill 1\n"),
+        ("pids.current", "3\n"),
+        ("io.stat", "254:0 rbytes=10 wbytes=20 rios=1\n254:16 rbytes=1 wbytes=2 rios=1\n"),
+    ] {
+        fs::write(group.join(file), text).unwrap();
+    }
+    let group = Cgroup::open_in(layout, "wharf/a").unwrap();
+    let expected =
+        Usage { cpu_ns: 1_500_000, memory: 3000, pids: 3, block_io: (11, 22), memory_limit: None, ..Usage::default() };
+    assert_eq!(group.usage(), expected);
+    assert!(group.oom_killed());
+    let gone = Cgroup::open_in(layout, "wharf/b").unwrap();
+    assert!(gone.v2_dir().is_none());
+    gone.remove().unwrap();
+}
