@@ -1,21 +1,19 @@
 //! What an image is: manifest and config read, its kind recognised.
+//!
+//! [`Image::read`] stands on the way of `run`, so it reads two small documents and nothing else.
+
+pub mod document;
+mod platform;
+mod read;
+mod style;
 
 use serde::{Deserialize, Serialize};
 
-use crate::content::ContentStore;
-use crate::digest::Digest;
-use crate::error::Result;
+pub use platform::Platform;
+pub use style::{Magic, WASM_CONFIG, WASM_LAYER};
 
-/// An operating system and architecture, as in an index (`linux/amd64`, `wasip1/wasm`, `linux/arm/v7`).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Platform {
-    /// `linux`, `wasip1`, `wasip2`, `wasi`.
-    pub os: String,
-    /// `amd64`, `arm64`, `wasm`.
-    pub architecture: String,
-    /// `v7`, if any.
-    pub variant: Option<String>,
-}
+use crate::digest::Digest;
+use crate::error::{Class, Error, Result};
 
 /// The image styles Wharf recognises: A to G for WebAssembly, and plain Linux.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -131,22 +129,32 @@ pub struct Image {
     pub size: u64,
 }
 
-impl Platform {
-    /// The platforms this machine runs, best first: the host's own, then wasm.
-    pub fn host_preference() -> Vec<Platform> {
-        todo!()
+impl Style {
+    /// What it is called, for people.
+    pub fn description(self) -> &'static str {
+        match self {
+            Style::WasmArtifact => "CNCF wasm artifact",
+            Style::Runwasi => "runwasi wasm image",
+            Style::DockerScratch => "wasm file in a scratch image",
+            Style::Compat => "wasm file in a compat image",
+            Style::Spin => "Spin application",
+            Style::ModuleLayer => "wasm module layer (wasmCloud, Istio)",
+            Style::WasmToOci => "wasm-to-oci module",
+            Style::Linux => "Linux image",
+        }
+    }
+}
+
+impl Layer {
+    /// The blob, whatever it is.
+    pub fn blob(&self) -> &Blob {
+        match self {
+            Layer::Tar(blob) | Layer::Wasm(blob) | Layer::Other(blob) => blob,
+        }
     }
 }
 
 impl Image {
-    /// Reads the image that `target` (a manifest or an index) names, for `platform` (`None`: what the host likes best).
-    ///
-    /// # Errors
-    /// `NotFound` when no manifest of an index fits or a blob is missing; `Corrupt` when a document is not what it claims.
-    pub fn read(_content: &ContentStore, _target: &Digest, _platform: Option<&Platform>) -> Result<Self> {
-        todo!()
-    }
-
     /// True when it runs in the wasm backend.
     pub fn is_wasm(&self) -> bool {
         self.style != Style::Linux
@@ -154,6 +162,42 @@ impl Image {
 
     /// The tar layers' diff_ids, lowest first; the key of the image's root filesystem in [`crate::snapshot`].
     pub fn diff_ids(&self) -> Vec<Digest> {
-        todo!()
+        self.layers
+            .iter()
+            .filter_map(|layer| match layer {
+                Layer::Tar(blob) => blob.diff_id.clone(),
+                Layer::Wasm(_) | Layer::Other(_) => None,
+            })
+            .collect()
+    }
+
+    /// The program of a wasm image.
+    ///
+    /// # Errors
+    /// `Unsupported` when the image does not say which it is, or has several.
+    pub fn wasm_entry(&self) -> Result<&WasmEntry> {
+        self.wasm.as_ref().ok_or_else(|| {
+            let why = match self.style {
+                Style::Spin => "wharf runs Spin applications of exactly one component",
+                Style::Linux => "it is a Linux image",
+                _ => "it names no program; give one with --entrypoint",
+            };
+            Error::new(Class::Unsupported, format!("this image has no wasm program ({}): {why}", self.style_reason))
+        })
+    }
+
+    /// The exported function to call instead of the command's entry, which runwasi images write as `path#func`.
+    pub fn wasm_function(&self) -> Option<&str> {
+        match self.wasm.as_ref()? {
+            WasmEntry::File { function, .. } => function.as_deref(),
+            WasmEntry::Blob(_) => {
+                style::program(&self.config)?.split_once('#').map(|(_, f)| f).filter(|f| !f.is_empty())
+            }
+        }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

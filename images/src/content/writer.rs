@@ -26,6 +26,7 @@ pub struct Writer {
 
 /// What [`ContentStore::writer`] found.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "made once for each blob")]
 pub enum Ingest {
     /// The blob is already whole (perhaps another process has just brought it).
     Present,
