@@ -1,2 +1,7 @@
-//! Wharf.
-fn main() {}
+//! The `wharf` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wharf::cli::main()
+}

@@ -41,3 +41,28 @@ pub mod session {
         }
     }
 }
+
+pub mod terminal {
+    //! See `linux/terminal.rs`.
+
+    use crate::error::{Class, Error, Result};
+
+    /// Not known here.
+    pub fn stdout_size() -> Option<(u16, u16)> {
+        None
+    }
+
+    /// Raw mode; not to be had here.
+    #[derive(Debug)]
+    pub enum RawMode {}
+
+    impl RawMode {
+        /// Refuses.
+        ///
+        /// # Errors
+        /// `Unsupported`.
+        pub fn enter() -> Result<Self> {
+            Err(Error::new(Class::Unsupported, "attaching to a terminal is not supported on this system yet"))
+        }
+    }
+}

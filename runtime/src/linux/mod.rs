@@ -3,3 +3,4 @@
 pub mod capabilities;
 pub mod cgroup;
 pub mod session;
+pub mod terminal;

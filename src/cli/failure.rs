@@ -1,0 +1,166 @@
+//! How a command fails: what the person reads, and the exit code. The one table of exit codes is here.
+//!
+//! Docker's codes: 125 when `run` itself (or the parsing of any flag) fails, 126 and 127 when the program cannot be
+//! executed or found, 1 for other failures, else the program's own
+//! (<https://docs.docker.com/engine/containers/run/#exit-status>).
+
+use std::fmt::Write as _;
+use std::io;
+
+/// `Result` with [`Failure`].
+pub type Result<T> = std::result::Result<T, Failure>;
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The command line is wrong. `lead` says how the message begins and `usage` what follows it.
+    Usage {
+        /// The whole text for stderr.
+        text: String,
+        /// 125 for flags, 1 for operands, as docker does it.
+        code: u8,
+    },
+    /// The command line is right and the work failed.
+    Work {
+        /// What happened.
+        message: String,
+        /// What to do next.
+        hint: Option<String>,
+        /// True when the engine said so: docker's `Error: ` stands before it.
+        engine: bool,
+        /// 126 or 127 when the container's program is at fault.
+        exec: Option<u8>,
+    },
+    /// Everything has been said: only the exit code is left (a container's own, or 1 after a partial failure).
+    Exit(u8),
+}
+
+/// The exit code when nobody reads our output any more: 128 + SIGPIPE.
+const BROKEN_PIPE: u8 = 141;
+
+impl Failure {
+    /// A failure that the command line found by itself.
+    pub fn new(message: impl Into<String>) -> Self {
+        Failure::Work { message: message.into(), hint: None, engine: false, exec: None }
+    }
+
+    /// The same, with advice on a line of its own.
+    #[must_use]
+    pub fn hint(mut self, advice: impl Into<String>) -> Self {
+        if let Failure::Work { hint, .. } = &mut self {
+            *hint = Some(advice.into());
+        }
+        self
+    }
+
+    /// An operation on a file that failed, in Go's words as docker prints them: `open x: no such file or directory`.
+    pub fn io(op: &str, path: &str, source: &io::Error) -> Self {
+        Failure::new(format!("{op} {path}: {}", io_words(source)))
+    }
+
+    /// What stderr gets: `spelling` is the command as typed (`wharf run`), `runs` is true for `run`, whose errors
+    /// docker prefixes with the program's name. Empty when everything has been said.
+    pub fn text(&self, spelling: &str, runs: bool) -> String {
+        match self {
+            Failure::Usage { text, .. } => text.clone(),
+            Failure::Exit(_) => String::new(),
+            Failure::Work { message, hint, engine, .. } => {
+                let lead = if runs {
+                    "wharf: "
+                } else if *engine {
+                    "Error: "
+                } else {
+                    ""
+                };
+                let mut text = format!("{lead}{message}\n");
+                if let Some(hint) = hint {
+                    let _ = writeln!(text, "{hint}");
+                }
+                if runs {
+                    let _ = write!(text, "\nRun '{spelling} --help' for more information\n");
+                }
+                text
+            }
+        }
+    }
+
+    /// The exit code.
+    pub fn code(&self, runs: bool) -> u8 {
+        match self {
+            Failure::Usage { code, .. } | Failure::Exit(code) => *code,
+            Failure::Work { exec: Some(code), .. } => *code,
+            Failure::Work { .. } if runs => 125,
+            Failure::Work { .. } => 1,
+        }
+    }
+}
+
+/// An I/O error in the words of Go's `syscall` package, which docker prints: lower case, no number.
+fn io_words(e: &io::Error) -> String {
+    let text = e.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => String::new(),
+    }
+}
+
+impl From<wharf_runtime::Error> for Failure {
+    fn from(e: wharf_runtime::Error) -> Self {
+        let exec = match &e {
+            wharf_runtime::Error::Exec { code, .. } => u8::try_from(*code).ok(),
+            _ => None,
+        };
+        Failure::Work { message: e.to_string(), hint: e.hint().map(str::to_owned), engine: true, exec }
+    }
+}
+
+impl From<wharf_images::Error> for Failure {
+    fn from(e: wharf_images::Error) -> Self {
+        Failure::Work { message: e.to_string(), hint: e.hint().map(str::to_owned), engine: true, exec: None }
+    }
+}
+
+/// An error of writing our output; of all else say what was tried with [`Failure::io`].
+impl From<io::Error> for Failure {
+    fn from(e: io::Error) -> Self {
+        if e.kind() == io::ErrorKind::BrokenPipe {
+            Failure::Exit(BROKEN_PIPE)
+        } else {
+            Failure::new(format!("write: {}", io_words(&e)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wharf_runtime::error::Class;
+
+    #[test]
+    fn exit_codes_are_dockers() {
+        let not_found = || wharf_runtime::Error::new(Class::NotFound, "No such image: x");
+        let exec = || wharf_runtime::Error::Exec { code: 127, message: "no such program".to_owned() };
+        assert_eq!(Failure::from(not_found()).code(true), 125);
+        assert_eq!(Failure::from(not_found()).code(false), 1);
+        assert_eq!(Failure::from(exec()).code(true), 127);
+        assert_eq!(Failure::from(exec()).code(false), 127);
+        assert_eq!(Failure::Exit(42).code(true), 42);
+        assert_eq!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).code(false), 141);
+    }
+
+    #[test]
+    fn texts_are_dockers() {
+        let e = wharf_runtime::Error::new(Class::NotFound, "No such container: x").with_hint("Look at `wharf ps -a`.");
+        let e = Failure::from(e);
+        assert_eq!(e.text("wharf start", false), "Error: No such container: x\nLook at `wharf ps -a`.\n");
+        assert_eq!(
+            e.text("wharf run", true),
+            "wharf: No such container: x\nLook at `wharf ps -a`.\n\nRun 'wharf run --help' for more information\n"
+        );
+        let missing = io::Error::from_raw_os_error(2);
+        let e = Failure::io("open", "/nope", &missing);
+        assert_eq!(e.text("wharf exec", false), "open /nope: no such file or directory\n");
+    }
+}
