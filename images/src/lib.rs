@@ -24,6 +24,9 @@ pub mod gc;
 pub mod image;
 pub mod layer;
 pub mod lease;
+#[cfg_attr(target_os = "linux", path = "os/linux/mod.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "os/portable.rs")]
+mod os;
 pub mod reference;
 pub mod registry;
 pub mod reporter;

@@ -9,13 +9,27 @@
 //!   as one tree ([`Rootfs`]); `mounts(key)` says so again; `remove(key)` takes it away.
 //!
 //! Every driver runs the same suite (`suite.rs`).
+//!
+//! Bytes first, then the name: a layer is unpacked in a temporary directory, synced, and gets its name by a rename, so
+//! a crash leaves nothing but temporary directories, which the sweep removes. Removal takes the name away first.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
+
+mod area;
+mod overlay;
+#[cfg(test)]
+pub(crate) mod suite;
+
+pub use overlay::Overlay;
+
+/// The environment variable that overrides which driver is used: `overlay` or `copy`.
+pub const DRIVER_VARIABLE: &str = "WHARF_SNAPSHOTTER";
 
 /// How to see a snapshot as one tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +74,10 @@ pub trait Snapshots: Send + Sync {
 
     /// True when the layers' chain (lowest first) is committed.
     fn contains(&self, diff_ids: &[Digest]) -> bool;
+
+    /// True when the last layer of the chain is committed, whatever there is of those below it. With `overlay` layers
+    /// come in any order; with `copy` this is [`Snapshots::contains`].
+    fn has_layer(&self, diff_ids: &[Digest]) -> bool;
 
     /// Gives an empty directory, or for `copy` one that holds the parent's tree, to unpack the last layer of `diff_ids` into.
     /// With `overlay` layers are independent and may be unpacked in parallel and before their parents.
@@ -113,4 +131,64 @@ pub trait Snapshots: Send + Sync {
     /// # Errors
     /// The disk's.
     fn sweep(&self, keep: &[Vec<Digest>]) -> Result<u64>;
+}
+
+/// Opens the snapshots of the root directory `root` with the best driver that works here for this user. What works is
+/// tried once and remembered in `ROOT/snapshots/driver`; `WHARF_SNAPSHOTTER` overrides it.
+///
+/// # Errors
+/// `InvalidInput` when `WHARF_SNAPSHOTTER` names no driver; the disk's.
+pub fn open(root: &Path) -> Result<Arc<dyn Snapshots>> {
+    let dir = root.join("snapshots");
+    if let Some(name) = std::env::var_os(DRIVER_VARIABLE) {
+        let name = name.to_string_lossy().into_owned();
+        return driver(&dir, name.trim()).ok_or_else(|| {
+            Error::new(Class::InvalidInput, format!("{DRIVER_VARIABLE}={name}: no such driver"))
+                .with_hint("use overlay or copy")
+        })?;
+    }
+    let choice = dir.join("driver");
+    match std::fs::read_to_string(&choice) {
+        Ok(name) => {
+            if let Some(opened) = driver(&dir, name.trim()) {
+                return opened;
+            }
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(Error::io("read", choice, e)),
+    }
+    std::fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
+    let name = if crate::os::overlay_works(&dir) { Overlay::NAME } else { "copy" };
+    let opened = driver(&dir, name).ok_or_else(|| Error::new(Class::Internal, format!("no driver {name}")))??;
+    area::write_new(&choice, name.as_bytes())?;
+    Ok(opened)
+}
+
+fn driver(dir: &Path, name: &str) -> Option<Result<Arc<dyn Snapshots>>> {
+    match name {
+        Overlay::NAME => Some(Overlay::open(&dir.join(name)).map(|driver| Arc::new(driver) as Arc<dyn Snapshots>)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlay_passes_the_suite() {
+        suite::run(|dir| Arc::new(Overlay::open(&dir.join("overlay")).unwrap()));
+    }
+
+    #[test]
+    fn the_choice_is_remembered() {
+        let root = tempfile::TempDir::new().unwrap();
+        assert_eq!(open(root.path()).unwrap().name(), "overlay", "these tests run where overlays can be mounted");
+        assert_eq!(std::fs::read_to_string(root.path().join("snapshots/driver")).unwrap(), "overlay");
+        assert_eq!(open(root.path()).unwrap().name(), "overlay");
+        let mut left: Vec<_> =
+            std::fs::read_dir(root.path().join("snapshots")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["driver", "overlay"], "the probe cleans up");
+    }
 }

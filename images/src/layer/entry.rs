@@ -1,0 +1,51 @@
+//! The words in which an archive's entry is told to the part that writes it.
+
+/// A time: seconds since 1970 and nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Mtime {
+    pub(crate) seconds: i64,
+    pub(crate) nanoseconds: u32,
+}
+
+/// A file that is not a file, with major and minor numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Node {
+    Fifo,
+    Char(u32, u32),
+    Block(u32, u32),
+}
+
+/// What is found under a name in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    Dir,
+    Symlink,
+    Whiteout,
+    Other,
+}
+
+/// What an entry is. Names of other entries are as the archive spells them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Dir,
+    Symlink(Vec<u8>),
+    HardLink(Vec<u8>),
+    Node(Node),
+}
+
+/// One entry's header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// As the archive spells it: not yet to be trusted.
+    pub(crate) path: Vec<u8>,
+    pub(crate) kind: Kind,
+    /// Bytes of content, holes included.
+    pub(crate) size: u64,
+    /// Permission, setuid, setgid and sticky bits.
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mtime: Mtime,
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}

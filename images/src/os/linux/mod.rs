@@ -1,0 +1,367 @@
+//! What unpacking and snapshots need of Linux, on directory descriptors, so that no name is ever resolved from `/`.
+//!
+//! Paths of images go through `openat2(2)` with `RESOLVE_IN_ROOT`: symlinks on the way are followed as a process
+//! chrooted into the tree would follow them, and never out of it. Final components are always single names used with
+//! calls that do not follow (`O_EXCL`, `O_NOFOLLOW`, `AT_SYMLINK_NOFOLLOW`, `mkdirat`, `linkat` without flags).
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use cap_std::fs::Dir;
+use rustix::fs::{self as rfs, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use crate::layer::entry::{Found, Mtime, Node};
+
+mod probe;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub(crate) use probe::overlay_works;
+
+/// The xattrs that mean something to overlayfs: those that need privilege, and those a user namespace may set.
+/// A mount in a user namespace reads the second kind (`userxattr`, kernel 5.11).
+const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
+
+/// A directory; names below are resolved against it.
+#[derive(Debug)]
+pub(crate) struct DirAt(OwnedFd);
+
+impl DirAt {
+    /// The directory that `dir` holds.
+    pub(crate) fn of(dir: &Dir) -> io::Result<Self> {
+        Ok(DirAt(open_path(dir, ".")?))
+    }
+
+    /// Opens the directory at `path` by its ambient name; the last component must not be a symlink.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Ok(DirAt(open_path(rfs::CWD, path)?))
+    }
+
+    /// The directory `path`, as a process whose root this is would find it.
+    pub(crate) fn within(&self, path: &[u8]) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        loop {
+            match rfs::openat2(&self.0, path, flags, Mode::empty(), resolve) {
+                Ok(fd) => return Ok(DirAt(fd)),
+                // A rename somewhere on this machine raced with the walk: openat2(2) asks to try again.
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                // Symlinks in a ring lead to no directory.
+                Err(Errno::LOOP) => return Err(io::ErrorKind::NotADirectory.into()),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// The directory `path`, with no symlink anywhere in it.
+    pub(crate) fn beneath(&self, path: &[u8]) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(DirAt(rfs::openat2(&self.0, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?))
+    }
+
+    /// The directory `name`, which must not be a symlink.
+    pub(crate) fn child(&self, name: &[u8]) -> io::Result<Self> {
+        Ok(DirAt(open_path(&self.0, name)?))
+    }
+
+    /// What `name` is.
+    pub(crate) fn found(&self, name: &[u8]) -> io::Result<Option<Found>> {
+        let stat = match rfs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        Ok(Some(match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Found::Dir,
+            FileType::Symlink => Found::Symlink,
+            FileType::CharacterDevice if stat.st_rdev == 0 => Found::Whiteout,
+            _ => Found::Other,
+        }))
+    }
+
+    /// The names in this directory.
+    pub(crate) fn names(&self) -> io::Result<Vec<Vec<u8>>> {
+        let mut names = Vec::new();
+        for entry in rfs::Dir::new(self.readable()?)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(name.to_vec());
+            }
+        }
+        Ok(names)
+    }
+
+    /// Makes the file `name`, which must not exist.
+    pub(crate) fn create(&self, name: &[u8], mode: u32) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rfs::openat(&self.0, name, flags, Mode::from_raw_mode(mode & 0o777))?.into())
+    }
+
+    /// Makes the directory `name`, which must not exist.
+    pub(crate) fn mkdir(&self, name: &[u8], mode: u32) -> io::Result<()> {
+        Ok(rfs::mkdirat(&self.0, name, Mode::from_raw_mode(mode & 0o777))?)
+    }
+
+    /// Makes the symlink `name`.
+    pub(crate) fn symlink(&self, target: &[u8], name: &[u8]) -> io::Result<()> {
+        Ok(rfs::symlinkat(target, &self.0, name)?)
+    }
+
+    /// Makes `name` another name of `from_name` in `from`; a symlink is linked itself, not what it points to.
+    pub(crate) fn link(&self, from: &DirAt, from_name: &[u8], name: &[u8]) -> io::Result<()> {
+        Ok(rfs::linkat(&from.0, from_name, &self.0, name, AtFlags::empty())?)
+    }
+
+    /// Makes the device or fifo `name`.
+    pub(crate) fn node(&self, name: &[u8], node: Node, mode: u32) -> io::Result<()> {
+        let (kind, device) = match node {
+            Node::Fifo => (FileType::Fifo, 0),
+            Node::Char(major, minor) => (FileType::CharacterDevice, rfs::makedev(major, minor)),
+            Node::Block(major, minor) => (FileType::BlockDevice, rfs::makedev(major, minor)),
+        };
+        rfs::mknodat(&self.0, name, kind, Mode::from_raw_mode(mode & 0o777), device)?;
+        // The umask took bits away. The node was made by the line above in a tree that only we write to.
+        Ok(rfs::chmodat(&self.0, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())?)
+    }
+
+    /// Makes `name` hide what the layers below have there: a character device 0/0, which needs no privilege since
+    /// kernel 5.8 (<https://docs.kernel.org/filesystems/overlayfs.html#whiteouts-and-opaque-directories>).
+    pub(crate) fn whiteout(&self, name: &[u8]) -> io::Result<()> {
+        Ok(rfs::mknodat(&self.0, name, FileType::CharacterDevice, Mode::empty(), 0)?)
+    }
+
+    /// Makes this directory hide all that the layers below have in it.
+    pub(crate) fn set_opaque(&self) -> io::Result<()> {
+        let dir = self.readable()?;
+        match rfs::fsetxattr(&dir, OPAQUE[0], b"y", XattrFlags::empty()) {
+            Err(Errno::PERM) => Ok(rfs::fsetxattr(&dir, OPAQUE[1], b"y", XattrFlags::empty())?),
+            other => Ok(other?),
+        }
+    }
+
+    /// True when this directory hides all that the layers below have in it.
+    pub(crate) fn is_opaque(&self) -> io::Result<bool> {
+        let dir = self.readable()?;
+        let mut value = [0u8; 1];
+        Ok(OPAQUE.iter().any(|name| matches!(rfs::fgetxattr(&dir, *name, &mut value[..]), Ok(1)) && value[0] == b'y'))
+    }
+
+    /// Removes `name`, which is not a directory.
+    pub(crate) fn unlink(&self, name: &[u8]) -> io::Result<()> {
+        Ok(rfs::unlinkat(&self.0, name, AtFlags::empty())?)
+    }
+
+    /// Removes `name` and all below it, following nothing, whatever its modes and however deep it is.
+    pub(crate) fn remove_tree(&self, name: &[u8]) -> io::Result<()> {
+        match self.unlink(name) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(_) => {}
+        }
+        let mut pruned = Vec::new();
+        self.remove_dir(name, self, 0, &mut pruned)?;
+        while let Some(name) = pruned.pop() {
+            self.remove_dir(&name, self, 0, &mut pruned)?;
+        }
+        Ok(())
+    }
+
+    /// One level of [`DirAt::remove_tree`]. Deep branches are moved up to `top` and left in `pruned`, so neither the
+    /// stack nor the descriptor table ends before the tree does.
+    fn remove_dir(&self, name: &[u8], top: &DirAt, depth: usize, pruned: &mut Vec<Vec<u8>>) -> io::Result<()> {
+        const DEEP: usize = 64;
+        match rfs::unlinkat(&self.0, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        if depth == DEEP {
+            let parked = format!(".wharf-pruned-{}-{}", std::process::id(), pruned.len()).into_bytes();
+            self.chmod_dir(name, 0o700)?;
+            rfs::renameat_with(&self.0, name, &top.0, &parked[..], rfs::RenameFlags::NOREPLACE)?;
+            pruned.push(parked);
+            return Ok(());
+        }
+        match self.child(name)?.empty(top, depth, pruned) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                self.chmod_dir(name, 0o700)?;
+                self.child(name)?.empty(top, depth, pruned)?;
+            }
+            other => other?,
+        }
+        match rfs::unlinkat(&self.0, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes all that is in this directory.
+    fn empty(&self, top: &DirAt, depth: usize, pruned: &mut Vec<Vec<u8>>) -> io::Result<()> {
+        for child in self.names()? {
+            match rfs::unlinkat(&self.0, &child[..], AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::ISDIR | Errno::PERM) => self.remove_dir(&child, top, depth + 1, pruned)?,
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the mode of the directory `name`.
+    pub(crate) fn chmod_dir(&self, name: &[u8], mode: u32) -> io::Result<()> {
+        let child = self.child(name)?;
+        // fchmod(2) refuses O_PATH descriptors and chmod of "." needs search permission; this is the inode itself.
+        let path = format!("/proc/self/fd/{}", child.0.as_raw_fd());
+        Ok(rfs::chmod(path, Mode::from_raw_mode(mode & 0o7777))?)
+    }
+
+    /// Gives `name` to `uid` and `gid`, not following a symlink.
+    pub(crate) fn own(&self, name: &[u8], uid: u32, gid: u32) -> io::Result<()> {
+        Ok(rfs::chownat(&self.0, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Sets the time of the last change of `name`, not following a symlink.
+    pub(crate) fn set_mtime(&self, name: &[u8], mtime: Mtime) -> io::Result<()> {
+        Ok(rfs::utimensat(&self.0, name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Sets an xattr of this directory. Says whether the filesystem took it.
+    pub(crate) fn set_xattr(&self, name: &[u8], value: &[u8]) -> io::Result<bool> {
+        set_xattr(self.readable()?, name, value)
+    }
+
+    /// True when files made here get this directory's group instead of ours.
+    pub(crate) fn gives_its_group(&self) -> io::Result<bool> {
+        Ok(rfs::fstat(&self.0)?.st_mode & 0o2000 != 0)
+    }
+
+    /// A descriptor for calls that refuse `O_PATH`.
+    fn readable(&self) -> io::Result<OwnedFd> {
+        Ok(rfs::openat(&self.0, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+}
+
+fn open_path(at: impl AsFd, path: impl rustix::path::Arg) -> io::Result<OwnedFd> {
+    Ok(rfs::openat(at, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn timestamps(mtime: Mtime) -> Timestamps {
+    let time = rfs::Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// Gives an open file to `uid` and `gid`.
+pub(crate) fn own_file(file: &File, uid: u32, gid: u32) -> io::Result<()> {
+    Ok(rfs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+}
+
+/// Sets the mode of an open file.
+pub(crate) fn chmod_file(file: &File, mode: u32) -> io::Result<()> {
+    Ok(rfs::fchmod(file, Mode::from_raw_mode(mode & 0o7777))?)
+}
+
+/// Sets the time of the last change of an open file.
+pub(crate) fn set_file_mtime(file: &File, mtime: Mtime) -> io::Result<()> {
+    Ok(rfs::futimens(file, &timestamps(mtime))?)
+}
+
+/// Sets an xattr of an open file. Says whether it was taken: a filesystem may know none, and some need privilege.
+pub(crate) fn set_xattr(file: impl AsFd, name: &[u8], value: &[u8]) -> io::Result<bool> {
+    match rfs::fsetxattr(file, name, value, XattrFlags::empty()) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Our effective user and group: what new files get by themselves.
+pub(crate) fn own_ids() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
+/// The mode bits that this process's umask takes from new files.
+pub(crate) fn umask() -> u32 {
+    // umask(2) can only be read by setting it, which other threads would notice.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).unwrap_or(0o777)
+}
+
+/// Brings everything written below `dir` to the disk.
+pub(crate) fn sync_tree(dir: &Path) -> io::Result<()> {
+    Ok(rfs::syncfs(File::open(dir)?)?)
+}
+
+/// What a walk tells of one file or directory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Meta {
+    /// Bytes on disk.
+    pub(crate) bytes: u64,
+}
+
+/// Tells `visit` of `root` and of everything below it, following nothing. A file with several names is told of once.
+pub(crate) fn walk(root: &Path, visit: &mut dyn FnMut(&Meta)) -> io::Result<()> {
+    let root = DirAt::open(root)?;
+    let mut linked = HashSet::new();
+    let mut left = vec![Vec::new()];
+    let mut tell = |stat: &rfs::Stat| {
+        let several = stat.st_nlink > 1 && FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
+        if !several || linked.insert((stat.st_dev, stat.st_ino)) {
+            visit(&Meta { bytes: stat.st_blocks as u64 * 512 });
+        }
+    };
+    tell(&rfs::fstat(&root.0)?);
+    while let Some(path) = left.pop() {
+        // Opening each from the root keeps one descriptor however deep the tree is.
+        let opened = if path.is_empty() { root.child(b".") } else { root.beneath(&path) };
+        let dir = match opened {
+            Ok(dir) => dir,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e),
+        };
+        for name in dir.names()? {
+            let Ok(stat) = rfs::statat(&dir.0, &name[..], AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            tell(&stat);
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                left.push(if path.is_empty() { name } else { [&path[..], b"/", &name].concat() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the tree at `path`, whatever its modes and however deep it is. Missing is no error.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    DirAt::open(parent)?.remove_tree(name.as_bytes())
+}
+
+/// Makes a directory with exactly this mode.
+pub(crate) fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    std::fs::create_dir(path)?;
+    Ok(rfs::chmod(path, Mode::from_raw_mode(mode))?)
+}
+
+/// Makes a directory with the mode and owner of `like`.
+pub(crate) fn make_dir_like(path: &Path, like: &Path) -> io::Result<()> {
+    let like = std::fs::symlink_metadata(like)?;
+    std::fs::create_dir(path)?;
+    if (like.uid(), like.gid()) != own_ids() {
+        std::os::unix::fs::lchown(path, Some(like.uid()), Some(like.gid()))?;
+    }
+    Ok(rfs::chmod(path, Mode::from_raw_mode(like.mode() & 0o7777))?)
+}
+
+/// Lets nobody else look into a directory: layers hold set-id programs and other users' secrets.
+pub(crate) fn make_private(dir: &Path) -> io::Result<()> {
+    Ok(rfs::chmod(dir, Mode::from_raw_mode(0o700))?)
+}

@@ -1,0 +1,190 @@
+//! The directory of one driver, as both use it:
+//!
+//! ```text
+//! layers/NAME/fs      a committed layer (or, for copy, a whole tree)
+//! active/KEY/layers   the chain that KEY stands on, one digest a line
+//! active/KEY/...      its writable directories
+//! tmp/RANDOM          what is being unpacked or deleted; nothing here has a meaning after a crash
+//! ```
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+use crate::error::{Class, Error, Result};
+use crate::os;
+
+use super::Usage;
+
+/// One driver's directory.
+#[derive(Debug, Clone)]
+pub(super) struct Area {
+    root: PathBuf,
+}
+
+impl Area {
+    /// Opens the area at `root`. Its directories are made once; that `active` is there says that all are.
+    pub(super) fn open(root: &Path) -> Result<Self> {
+        let area = Area { root: root.to_owned() };
+        if fs::symlink_metadata(root.join("active")).is_err() {
+            for name in ["layers", "tmp", "active"] {
+                let dir = root.join(name);
+                fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
+            }
+            os::make_private(root).map_err(|e| Error::io("chmod", root, e))?;
+        }
+        Ok(area)
+    }
+
+    /// The tree of the committed layer `name`.
+    pub(super) fn layer(&self, name: &str) -> PathBuf {
+        self.root.join("layers").join(name).join("fs")
+    }
+
+    /// True when the layer `name` is committed.
+    pub(super) fn has(&self, name: &str) -> bool {
+        fs::symlink_metadata(self.layer(name)).is_ok()
+    }
+
+    /// Makes a temporary directory.
+    pub(super) fn temporary(&self) -> Result<PathBuf> {
+        let path = self.temporary_name()?;
+        fs::create_dir(&path).map_err(|e| Error::io("create", &path, e))?;
+        Ok(path)
+    }
+
+    fn temporary_name(&self) -> Result<PathBuf> {
+        let mut random = [0u8; 8];
+        getrandom::fill(&mut random).map_err(|e| Error::new(Class::Internal, format!("no random numbers: {e}")))?;
+        Ok(self.root.join("tmp").join(format!("{:016x}", u64::from_ne_bytes(random))))
+    }
+
+    /// Commits `tree`, the `fs` of a temporary directory, as `name`. Whoever comes second is thrown away.
+    pub(super) fn commit(&self, tree: &Path, name: &str) -> Result<()> {
+        let temporary = tree.parent().filter(|p| p.parent() == Some(&self.root.join("tmp"))).ok_or_else(|| {
+            Error::new(Class::InvalidInput, format!("{} was not prepared as a layer", tree.display()))
+        })?;
+        os::sync_tree(tree).map_err(|e| Error::io("sync", tree, e))?;
+        let committed = self.root.join("layers").join(name);
+        match fs::rename(temporary, &committed) {
+            Ok(()) => Ok(()),
+            Err(_) if self.has(name) => self.discard(temporary),
+            Err(e) => Err(Error::io("rename", committed, e)),
+        }
+    }
+
+    /// Removes a directory of this area and all in it: its name first, then its bytes. Missing is no error.
+    pub(super) fn discard(&self, path: &Path) -> Result<()> {
+        let doomed = if path.starts_with(self.root.join("tmp")) {
+            path.to_owned()
+        } else {
+            let doomed = self.temporary_name()?;
+            match fs::rename(path, &doomed) {
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+                other => other.map_err(|e| Error::io("rename", path, e))?,
+            }
+            doomed
+        };
+        os::remove_tree(&doomed).map_err(|e| Error::io("remove", doomed, e))
+    }
+
+    /// Makes the directory of the writable layer `key` and notes its chain.
+    pub(super) fn new_active(&self, key: &str, chain: &[Digest]) -> Result<PathBuf> {
+        let dir = self.active(key)?;
+        fs::create_dir(&dir).map_err(|e| match e.kind() {
+            ErrorKind::AlreadyExists => Error::new(Class::Conflict, format!("snapshot {key} exists already")),
+            _ => Error::io("create", &dir, e),
+        })?;
+        let lines: String = chain.iter().flat_map(|digest| [digest.as_str(), "\n"]).collect();
+        write_new(&dir.join("layers"), lines.as_bytes())?;
+        Ok(dir)
+    }
+
+    /// The directory of the writable layer `key`, whether it is there or not.
+    ///
+    /// A key becomes a file name, so it is checked like one.
+    pub(super) fn active(&self, key: &str) -> Result<PathBuf> {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if key.is_empty() || key.len() > 128 || key.starts_with('.') || !key.bytes().all(fits) {
+            return Err(Error::new(Class::InvalidInput, format!("{key:?} cannot name a snapshot")));
+        }
+        Ok(self.root.join("active").join(key))
+    }
+
+    /// The chain that `key` stands on, lowest first.
+    pub(super) fn chain(&self, key: &str) -> Result<Vec<Digest>> {
+        let path = self.active(key)?.join("layers");
+        let text = fs::read_to_string(&path).map_err(|e| match e.kind() {
+            ErrorKind::NotFound => Error::new(Class::NotFound, format!("no such snapshot: {key}")),
+            _ => Error::io("read", &path, e),
+        })?;
+        text.lines().map(str::parse).collect()
+    }
+
+    /// The writable layers' keys, sorted.
+    pub(super) fn keys(&self) -> Result<Vec<String>> {
+        names(&self.root.join("active"))
+    }
+
+    /// The chains of all writable layers. The caller keeps others from making new ones, so a layer without a chain is
+    /// what a crash left of one, and goes.
+    pub(super) fn chains(&self) -> Result<Vec<Vec<Digest>>> {
+        let mut chains = Vec::new();
+        for key in self.keys()? {
+            match self.chain(&key) {
+                Ok(chain) => chains.push(chain),
+                Err(e) if e.class() == Class::NotFound => self.discard(&self.active(&key)?)?,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(chains)
+    }
+
+    /// Removes the committed layers that `keep` does not want, and all temporary directories. Returns the bytes freed.
+    pub(super) fn sweep(&self, keep: impl Fn(&str) -> bool) -> Result<u64> {
+        let mut freed = 0;
+        let mut discard = |path: &Path| -> Result<()> {
+            freed += usage(path)?.bytes;
+            self.discard(path)
+        };
+        for name in names(&self.root.join("layers"))?.iter().filter(|name| !keep(name)) {
+            discard(&self.root.join("layers").join(name))?;
+        }
+        for name in names(&self.root.join("tmp"))? {
+            discard(&self.root.join("tmp").join(name))?;
+        }
+        Ok(freed)
+    }
+}
+
+/// The error of a layer that should be there.
+pub(super) fn missing(digest: &Digest) -> Error {
+    Error::new(Class::NotFound, format!("layer {} is not unpacked", digest.short())).with_hint("pull the image again")
+}
+
+/// Writes a small new file.
+pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || fs::File::create(path)?.write_all(bytes);
+    write().map_err(|e| Error::io("write", path, e))
+}
+
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let list = || -> std::io::Result<Vec<String>> {
+        fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    let mut names = list().map_err(|e| Error::io("list", dir, e))?;
+    names.sort();
+    Ok(names)
+}
+
+/// What the tree at `path` takes; a file with several names counts once. What vanishes meanwhile counts nothing.
+pub(super) fn usage(path: &Path) -> Result<Usage> {
+    let mut usage = Usage::default();
+    os::walk(path, &mut |metadata: &os::Meta| {
+        usage.bytes += metadata.bytes;
+        usage.inodes += 1;
+    })
+    .map_err(|e| Error::io("walk", path, e))?;
+    Ok(usage)
+}

@@ -1,0 +1,114 @@
+//! The overlay driver: layers lie side by side and the kernel (or the vfs) joins them
+//! (<https://docs.kernel.org/filesystems/overlayfs.html>).
+//!
+//! A layer's directory does not depend on what is below it, so it is named by its diff_id: images share equal layers
+//! whatever they stand on, and layers unpack in parallel.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::area::{Area, missing, usage};
+use super::{Rootfs, Snapshots, Usage};
+use crate::digest::Digest;
+use crate::error::{Class, Error, Result};
+use crate::layer::Whiteouts;
+use crate::os;
+
+/// The driver.
+#[derive(Debug)]
+pub struct Overlay {
+    area: Area,
+}
+
+impl Overlay {
+    /// Its name.
+    pub const NAME: &'static str = "overlay";
+
+    /// Opens the driver in `dir`, its own directory.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn open(dir: &Path) -> Result<Self> {
+        Ok(Overlay { area: Area::open(dir)? })
+    }
+
+    fn rootfs(&self, dir: &Path, chain: &[Digest]) -> Rootfs {
+        let lower = chain.iter().rev().map(|digest| self.area.layer(digest.hex())).collect();
+        Rootfs::Overlay { lower, upper: dir.join("upper"), work: dir.join("work") }
+    }
+}
+
+impl Snapshots for Overlay {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn contains(&self, diff_ids: &[Digest]) -> bool {
+        diff_ids.iter().all(|digest| self.area.has(digest.hex()))
+    }
+
+    fn has_layer(&self, diff_ids: &[Digest]) -> bool {
+        diff_ids.last().is_none_or(|digest| self.area.has(digest.hex()))
+    }
+
+    fn prepare_layer(&self, _diff_ids: &[Digest]) -> Result<PathBuf> {
+        let tree = self.area.temporary()?.join("fs");
+        os::make_dir(&tree, 0o755).map_err(|e| Error::io("create", &tree, e))?;
+        Ok(tree)
+    }
+
+    fn whiteouts(&self) -> Whiteouts {
+        Whiteouts::Overlay
+    }
+
+    fn commit_layer(&self, diff_ids: &[Digest], dir: PathBuf) -> Result<()> {
+        let digest = diff_ids.last().ok_or_else(|| Error::new(Class::InvalidInput, "a chain without layers"))?;
+        self.area.commit(&dir, digest.hex())
+    }
+
+    fn prepare(&self, key: &str, diff_ids: &[Digest]) -> Result<Rootfs> {
+        if let Some(digest) = diff_ids.iter().find(|digest| !self.area.has(digest.hex())) {
+            return Err(missing(digest));
+        }
+        let dir = self.area.new_active(key, diff_ids)?;
+        let rootfs = self.rootfs(&dir, diff_ids);
+        let make = || -> std::io::Result<()> {
+            // The union's root shows the mode and owner of its topmost directory.
+            match diff_ids.last() {
+                Some(top) => os::make_dir_like(&dir.join("upper"), &self.area.layer(top.hex()))?,
+                None => os::make_dir(&dir.join("upper"), 0o755)?,
+            }
+            std::fs::create_dir(dir.join("work"))
+        };
+        make().map_err(|e| Error::io("prepare", &dir, e)).inspect_err(|_| {
+            // The first error is the one to tell.
+            let _ = self.area.discard(&dir);
+        })?;
+        Ok(rootfs)
+    }
+
+    fn mounts(&self, key: &str) -> Result<Rootfs> {
+        Ok(self.rootfs(&self.area.active(key)?, &self.area.chain(key)?))
+    }
+
+    fn remove(&self, key: &str) -> Result<()> {
+        self.area.discard(&self.area.active(key)?)
+    }
+
+    fn usage(&self, key: &str) -> Result<Usage> {
+        self.area.chain(key)?;
+        usage(&self.area.active(key)?.join("upper"))
+    }
+
+    fn keys(&self) -> Result<Vec<String>> {
+        self.area.keys()
+    }
+
+    fn sweep(&self, keep: &[Vec<Digest>]) -> Result<u64> {
+        let mut wanted: HashSet<String> = keep.iter().flatten().map(|digest| digest.hex().to_owned()).collect();
+        for chain in self.area.chains()? {
+            wanted.extend(chain.iter().map(|digest| digest.hex().to_owned()));
+        }
+        self.area.sweep(|name| wanted.contains(name))
+    }
+}

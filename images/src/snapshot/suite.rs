@@ -1,0 +1,149 @@
+//! What every driver must do, run by each. Layers are real archives unpacked by the real unpacker; a snapshot is looked
+//! at as its rootfs says, so an overlay is truly mounted.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+
+use super::{Rootfs, Snapshots};
+use crate::digest::Digest;
+use crate::error::Class;
+use crate::layer::testing::Archive;
+use crate::layer::{Options, unpack};
+
+/// Runs the suite on drivers made by `make` in fresh directories.
+pub(crate) fn run(make: impl Fn(&Path) -> Arc<dyn Snapshots>) {
+    for test in
+        [layers_are_committed_once, containers_see_the_union, keys_are_unique_and_safe, sweep_keeps_what_is_used]
+    {
+        let dir = tempfile::TempDir::new().unwrap();
+        test(&*make(dir.path()));
+    }
+}
+
+/// Unpacks and commits `layers` as one chain.
+pub(crate) fn commit(driver: &dyn Snapshots, layers: &[Archive]) -> Vec<Digest> {
+    let mut chain = Vec::new();
+    for layer in layers {
+        let bytes = layer.bytes();
+        chain.push(Digest::of(&bytes));
+        let tree = driver.prepare_layer(&chain).unwrap();
+        let dir = Dir::open_ambient_dir(&tree, ambient_authority()).unwrap();
+        let options =
+            Options { whiteouts: driver.whiteouts(), max_bytes: 1 << 30, max_entries: 1000, privileged: true };
+        assert_eq!(unpack(&mut &bytes[..], "", &dir, &options).unwrap().diff_id, *chain.last().unwrap());
+        driver.commit_layer(&chain, tree).unwrap();
+    }
+    chain
+}
+
+/// Calls `look` with the tree that `rootfs` describes.
+pub(crate) fn see<T>(rootfs: &Rootfs, look: impl FnOnce(&Path) -> T) -> T {
+    match rootfs {
+        Rootfs::Dir(dir) => look(dir),
+        Rootfs::Overlay { lower, upper, work } => {
+            let mount = crate::os::testing::mount_overlay(lower, upper, work);
+            look(&mount.path())
+        }
+    }
+}
+
+fn three_layers() -> Vec<Archive> {
+    let mut base = Archive::new();
+    base.dir("etc/", 0o755).file("etc/a", 0o644, b"base a").file("etc/b", 0o644, b"base b");
+    base.dir("old/", 0o755).file("old/x", 0o644, b"x").dir("kept/", 0o755).file("kept/lower", 0o644, b"lower");
+    let mut middle = Archive::new();
+    middle.dir("etc/", 0o755).file("etc/a", 0o600, b"middle a").file("etc/.wh.b", 0o644, b"");
+    middle.file(".wh.old", 0o644, b"").dir("kept/", 0o711).file("kept/.wh..wh..opq", 0o644, b"");
+    middle.file("kept/upper", 0o644, b"upper");
+    let mut top = Archive::new();
+    top.dir("./", 0o751).file("top", 0o755, b"top").symlink("link", "/etc/a").hard_link("again", "top");
+    vec![base, middle, top]
+}
+
+fn names(dir: PathBuf) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn layers_are_committed_once(driver: &dyn Snapshots) {
+    let layers = three_layers();
+    let chain: Vec<Digest> = layers.iter().map(|layer| Digest::of(&layer.bytes())).collect();
+    assert!(!driver.contains(&chain) && !driver.has_layer(&chain[..1]));
+    assert!(driver.contains(&[]) && driver.has_layer(&[]), "no layers are always there");
+    assert_eq!(commit(driver, &layers), chain);
+    assert!(driver.contains(&chain) && driver.contains(&chain[..1]) && driver.has_layer(&chain[..2]));
+    // The second to unpack a layer finds the first one's and leaves it.
+    commit(driver, &layers);
+    assert!(driver.contains(&chain));
+    assert!(driver.prepare("c", &chain).is_ok());
+    assert!(driver.commit_layer(&chain, PathBuf::from("/etc")).is_err(), "only what was prepared is committed");
+}
+
+fn containers_see_the_union(driver: &dyn Snapshots) {
+    use std::os::unix::fs::PermissionsExt;
+    let chain = commit(driver, &three_layers());
+    let rootfs = driver.prepare("one", &chain).unwrap();
+    assert_eq!(driver.mounts("one").unwrap(), rootfs);
+    see(&rootfs, |root| {
+        assert_eq!(names(root.to_owned()), ["again", "etc", "kept", "link", "top"]);
+        assert_eq!(names(root.join("etc")), ["a"]);
+        assert_eq!(names(root.join("kept")), ["upper"]);
+        assert_eq!(fs::read_to_string(root.join("etc/a")).unwrap(), "middle a");
+        assert_eq!(fs::metadata(root.join("etc/a")).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(fs::metadata(root.join("kept")).unwrap().permissions().mode() & 0o7777, 0o711);
+        assert_eq!(fs::metadata(root).unwrap().permissions().mode() & 0o7777, 0o751);
+        assert_eq!(fs::read_link(root.join("link")).unwrap(), Path::new("/etc/a"));
+        fs::write(root.join("etc/a"), "mine").unwrap();
+        fs::write(root.join("new"), vec![b'n'; 100_000]).unwrap();
+        fs::remove_file(root.join("top")).unwrap();
+    });
+    let usage = driver.usage("one").unwrap();
+    assert!(usage.bytes >= 100_000 && usage.inodes >= 2, "{usage:?}");
+    // What one container writes, no other sees.
+    let other = driver.prepare("two", &chain).unwrap();
+    see(&other, |root| {
+        assert_eq!(names(root.to_owned()), ["again", "etc", "kept", "link", "top"]);
+        assert_eq!(fs::read_to_string(root.join("etc/a")).unwrap(), "middle a");
+    });
+    let empty = driver.prepare("none", &[]).unwrap();
+    see(&empty, |root| assert!(names(root.to_owned()).is_empty()));
+}
+
+fn keys_are_unique_and_safe(driver: &dyn Snapshots) {
+    let chain = commit(driver, &three_layers());
+    assert_eq!(driver.mounts("c").unwrap_err().class(), Class::NotFound);
+    assert_eq!(driver.usage("c").unwrap_err().class(), Class::NotFound);
+    driver.prepare("c", &chain).unwrap();
+    assert_eq!(driver.prepare("c", &chain).unwrap_err().class(), Class::Conflict);
+    assert_eq!(driver.prepare("d", &[Digest::of(b"unknown")]).unwrap_err().class(), Class::NotFound);
+    for bad in ["", ".", "..", "a/b", "../x", ".hidden", "a\0b", &"x".repeat(200)] {
+        assert_eq!(driver.prepare(bad, &chain).unwrap_err().class(), Class::InvalidInput, "{bad:?}");
+        assert!(driver.remove(bad).is_err(), "{bad:?}");
+    }
+    assert_eq!(driver.keys().unwrap(), ["c"]);
+    driver.remove("c").unwrap();
+    driver.remove("c").unwrap();
+    assert!(driver.keys().unwrap().is_empty());
+    driver.prepare("c", &chain).unwrap();
+}
+
+fn sweep_keeps_what_is_used(driver: &dyn Snapshots) {
+    let chain = commit(driver, &three_layers());
+    driver.prepare("c", &chain).unwrap();
+    let abandoned = driver.prepare_layer(&chain[..1]).unwrap();
+    fs::write(abandoned.join("half"), "unpacked").unwrap();
+    assert!(driver.sweep(&[]).unwrap() > 0);
+    assert!(!abandoned.exists(), "what a dead process was unpacking goes");
+    assert!(driver.contains(&chain), "a container's layers stay");
+    driver.remove("c").unwrap();
+    driver.sweep(&[chain[..2].to_vec()]).unwrap();
+    assert!(driver.contains(&chain[..2]) && !driver.contains(&chain));
+    assert!(driver.sweep(&[]).unwrap() > 0);
+    assert!(!driver.has_layer(&chain[..1]));
+}
