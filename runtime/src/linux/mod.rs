@@ -2,5 +2,6 @@
 
 pub mod capabilities;
 pub mod cgroup;
+pub mod process;
 pub mod session;
 pub mod terminal;
