@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io;
 
 /// `Result` with [`Failure`].
-pub type Result<T> = std::result::Result<T, Failure>;
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Why a command did not succeed.
 #[derive(Debug)]

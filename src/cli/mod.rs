@@ -8,8 +8,13 @@ mod complete;
 mod context;
 mod failure;
 mod help;
+mod listing;
 mod parse;
 mod suggest;
+mod table;
+mod template;
+mod text;
+mod units;
 mod verb;
 
 use std::io::Write as _;

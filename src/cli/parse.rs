@@ -190,7 +190,7 @@ impl Parsed {
     ///
     /// # Errors
     /// Docker's `invalid argument "x" for "-m, --memory" flag: WHY`, where `read` says why.
-    pub fn read<T>(&self, long: &str, read: impl Fn(&str) -> std::result::Result<T, String>) -> Result<Option<T>> {
+    pub fn read<T>(&self, long: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>> {
         let Some((flag, value)) = self.all(long).next_back() else { return Ok(None) };
         read(value).map(Some).map_err(|why| self.invalid(flag, value, &why))
     }
@@ -199,7 +199,7 @@ impl Parsed {
     ///
     /// # Errors
     /// As [`Parsed::read`].
-    pub fn read_all<T>(&self, long: &str, read: impl Fn(&str) -> std::result::Result<T, String>) -> Result<Vec<T>> {
+    pub fn read_all<T>(&self, long: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>> {
         self.all(long).map(|(flag, value)| read(value).map_err(|why| self.invalid(flag, value, &why))).collect()
     }
 

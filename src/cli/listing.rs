@@ -1,0 +1,140 @@
+//! Listings (`ps`, `images`): docker's table, `--format` and `-q` over one description of the columns.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write as _;
+
+use gtmpl_ng::Value;
+
+use super::failure::{Failure, Result};
+use super::parse::Parsed;
+use super::table;
+use super::template::{Format, LABELS};
+
+/// One field of a row: what templates call it, what the table calls it, and its text.
+pub struct Column<T> {
+    /// `ID`.
+    pub field: &'static str,
+    /// `CONTAINER ID`.
+    pub header: &'static str,
+    /// Its text in a row.
+    pub text: fn(&T) -> String,
+}
+
+/// A kind of listing.
+pub struct Listing<T: 'static> {
+    /// All fields a template can use.
+    pub columns: &'static [Column<T>],
+    /// The row's labels, for `{{.Label "name"}}`.
+    pub labels: fn(&T) -> Option<&BTreeMap<String, String>>,
+}
+
+impl<T> Listing<T> {
+    /// Prints `rows` as the flags `--format`, `-q` say, else a table of the fields `shown`.
+    ///
+    /// # Errors
+    /// A template's, or that of writing.
+    pub fn print(&self, parsed: &Parsed, rows: &[T], shown: &[&str]) -> Result<()> {
+        let text = self.text(rows, shown, parsed.value("format"), parsed.switch("quiet"))?;
+        Ok(std::io::stdout().write_all(text.as_bytes())?)
+    }
+
+    fn text(&self, rows: &[T], shown: &[&str], format: Option<&str>, quiet: bool) -> Result<String> {
+        let format = format.unwrap_or("table");
+        match format.strip_prefix("table").map(str::trim_start) {
+            Some(_) if quiet => Ok(rows.iter().map(|row| format!("{}\n", (self.columns[0].text)(row))).collect()),
+            Some("") => {
+                let columns = shown.iter().filter_map(|field| self.columns.iter().find(|c| c.field == *field));
+                let columns: Vec<_> = columns.collect();
+                let header = columns.iter().map(|column| column.header.to_owned()).collect();
+                let rows = rows.iter().map(|row| columns.iter().map(|column| (column.text)(row)).collect());
+                Ok(table::layout(&std::iter::once(header).chain(rows).collect::<Vec<_>>()))
+            }
+            Some(template) => {
+                let header = Format::parse_header(template)?.render(self.header())?;
+                let format = Format::parse(template)?;
+                let cells = |line: String| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
+                let mut lines = vec![cells(header)];
+                for row in rows {
+                    lines.push(cells(format.render(self.value(row))?));
+                }
+                Ok(table::layout(&lines))
+            }
+            None if format == "json" => rows.iter().map(|row| self.json(row)).collect(),
+            None => {
+                let format = Format::parse(format)?;
+                rows.iter().map(|row| Ok(format.render(self.value(row))? + "\n")).collect()
+            }
+        }
+    }
+
+    /// One line of JSON, all values texts, as docker has it.
+    fn json(&self, row: &T) -> Result<String> {
+        let fields: BTreeMap<_, _> = self.columns.iter().map(|column| (column.field, (column.text)(row))).collect();
+        match serde_json::to_string(&fields) {
+            Ok(line) => Ok(line + "\n"),
+            Err(e) => Err(Failure::new(format!("write JSON: {e}"))),
+        }
+    }
+
+    fn value(&self, row: &T) -> Value {
+        let fields = self.columns.iter().map(|column| (column.field.to_owned(), Value::String((column.text)(row))));
+        let mut object: HashMap<_, _> = fields.collect();
+        if let Some(labels) = (self.labels)(row) {
+            let labels = labels.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))).collect();
+            object.insert(LABELS.to_owned(), Value::Map(labels));
+        }
+        Value::Object(object)
+    }
+
+    fn header(&self) -> Value {
+        Value::Object(self.columns.iter().map(|c| (c.field.to_owned(), Value::from(c.header))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Row = (&'static str, BTreeMap<String, String>);
+
+    static LISTING: Listing<Row> = Listing {
+        columns: &[
+            Column { field: "ID", header: "CONTAINER ID", text: |row| row.0.to_owned() },
+            Column { field: "Size", header: "SIZE", text: |_| "1B".to_owned() },
+        ],
+        labels: |row| Some(&row.1),
+    };
+
+    fn text(format: Option<&str>, quiet: bool) -> String {
+        let rows = [("one", BTreeMap::from([("a.my-color".to_owned(), "red".to_owned())])), ("three", BTreeMap::new())];
+        match LISTING.text(&rows, &["ID", "Size"], format, quiet) {
+            Ok(text) => text,
+            Err(e) => e.text("wharf", false),
+        }
+    }
+
+    #[test]
+    fn formats_are_dockers() {
+        let table = "CONTAINER ID   SIZE\none            1B\nthree          1B\n";
+        assert_eq!(text(None, false), table);
+        assert_eq!(text(Some("table"), false), table);
+        assert_eq!(text(None, true), "one\nthree\n");
+        assert_eq!(text(Some("json"), false), "{\"ID\":\"one\",\"Size\":\"1B\"}\n{\"ID\":\"three\",\"Size\":\"1B\"}\n");
+        assert_eq!(text(Some("{{.Size}} {{.ID}}"), false), "1B one\n1B three\n");
+        assert_eq!(text(Some("{{json .ID}}"), true), "\"one\"\n\"three\"\n");
+        assert_eq!(
+            text(Some("table {{.Size}}\\t{{upper .ID}}"), false),
+            "SIZE      CONTAINER ID\n1B        ONE\n1B        THREE\n"
+        );
+        assert_eq!(
+            text(Some("table {{.ID}}\t{{.Label \"a.my-color\"}}"), false),
+            "CONTAINER ID   my color\none            red\nthree          \n"
+        );
+        assert_eq!(text(Some("{{.Nope}}"), false), "failed to execute template: there is no field \"Nope\"\n");
+    }
+
+    #[test]
+    fn json_of_a_row_shows_its_fields_only() {
+        assert!(text(Some("{{json .}}"), false).starts_with("{\"ID\":\"one\",\"Size\":\"1B\"}\n"));
+    }
+}

@@ -1,0 +1,268 @@
+//! `--format` templates: Go's text/template with the functions docker adds
+//! (<https://docs.docker.com/engine/cli/formatting/>).
+
+use std::collections::HashMap;
+
+use gtmpl_ng::{Context, Func, FuncError, Number, NumberKind, Template, Value};
+
+use super::failure::{Failure, Result};
+
+/// A template, parsed.
+pub struct Format(Template);
+
+const FUNCTIONS: &[(&str, Func)] = &[
+    ("json", json),
+    ("join", join),
+    ("lower", lower),
+    ("upper", upper),
+    ("split", split),
+    ("title", title),
+    ("truncate", truncate),
+    ("pad", pad),
+    ("label", label),
+];
+
+/// The field of a row that holds its labels; none of docker's fields begins like this.
+pub const LABELS: &str = " labels";
+
+impl Format {
+    /// Parses a template. `\t` and `\n` may be written as two characters, as in a shell's single quotes.
+    ///
+    /// # Errors
+    /// Says where it is wrong.
+    pub fn parse(text: &str) -> Result<Self> {
+        Self::with(text, FUNCTIONS)
+    }
+
+    /// The same template for the header of a table: functions give back their first argument.
+    ///
+    /// # Errors
+    /// As [`Format::parse`].
+    pub fn parse_header(text: &str) -> Result<Self> {
+        let header = |name: &str| if name == "label" { label_header } else { first };
+        let functions: Vec<_> = FUNCTIONS.iter().map(|(name, _)| (*name, header(name) as Func)).collect();
+        Self::with(text, &functions)
+    }
+
+    fn with(text: &str, functions: &[(&str, Func)]) -> Result<Self> {
+        let mut template = Template::with_limits(gtmpl_ng::Limits::unlimited());
+        template.add_funcs(functions);
+        template
+            .parse(label_calls(&text.replace("\\t", "\t").replace("\\n", "\n")))
+            .map_err(|e| Failure::new(format!("template parsing error: {e}")))?;
+        Ok(Format(template))
+    }
+
+    /// Fills it in.
+    ///
+    /// # Errors
+    /// Names the field that does not exist, or what else is wrong.
+    pub fn render(&self, value: Value) -> Result<String> {
+        self.0.render(&Context::from(value)).map_err(|e| {
+            // The engine prints the whole object after the name of a missing field.
+            let text = e.to_string();
+            let reason = match text.find("no field `").map(|at| &text[at + 10..]).and_then(|tail| tail.split_once('`'))
+            {
+                Some((field, _)) => format!("there is no field {field:?}"),
+                None => text,
+            };
+            Failure::new(format!("failed to execute template: {reason}"))
+        })
+    }
+}
+
+/// The engine gives methods no arguments: docker's `{{.Label "x"}}` becomes the function call `{{label $ "x"}}`.
+fn label_calls(text: &str) -> String {
+    let mut parts = text.split("{{");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (action, after) = part.split_at(part.find("}}").unwrap_or(part.len()));
+        out.push_str("{{");
+        out.push_str(&action.replace("$.Label ", ".Label ").replace(".Label ", "label $ "));
+        out.push_str(after);
+    }
+    out
+}
+
+/// JSON as a template sees it.
+pub fn from_json(value: serde_json::Value) -> Value {
+    match value {
+        serde_json::Value::Null => Value::Nil,
+        serde_json::Value::Bool(b) => Value::Bool(b),
+        serde_json::Value::String(s) => Value::String(s),
+        serde_json::Value::Array(list) => Value::Array(list.into_iter().map(from_json).collect()),
+        // A struct, so that a field that does not exist is an error and not silence.
+        serde_json::Value::Object(map) => Value::Object(map.into_iter().map(|(k, v)| (k, from_json(v))).collect()),
+        serde_json::Value::Number(n) => match (n.as_i64(), n.as_u64(), n.as_f64()) {
+            (Some(n), _, _) => Value::from(n),
+            (_, Some(n), _) => Value::from(n),
+            (_, _, n) => Value::Number(Number::float(n.unwrap_or(f64::NAN))),
+        },
+    }
+}
+
+/// What a template sees, as JSON.
+fn to_json(value: &Value) -> serde_json::Value {
+    let object = |map: &HashMap<String, Value>| {
+        let fields = map.iter().filter(|(name, _)| *name != LABELS);
+        serde_json::Value::Object(fields.map(|(k, v)| (k.clone(), to_json(v))).collect())
+    };
+    match value {
+        Value::NoValue | Value::Nil | Value::Function(_) => serde_json::Value::Null,
+        Value::Bool(b) => (*b).into(),
+        Value::String(s) => s.as_str().into(),
+        Value::Array(list) => list.iter().map(to_json).collect(),
+        Value::Object(map) | Value::Map(map) => object(map),
+        Value::Number(n) => match n.kind() {
+            NumberKind::Signed(n) => n.into(),
+            NumberKind::Unsigned(n) => n.into(),
+            NumberKind::Float(n) => n.into(),
+        },
+    }
+}
+
+fn json(args: &[Value]) -> Result<Value, FuncError> {
+    let value = args.first().ok_or_else(|| FuncError::ExactlyXArgs("json".to_owned(), 1))?;
+    Ok(Value::String(to_json(value).to_string()))
+}
+
+fn join(args: &[Value]) -> Result<Value, FuncError> {
+    match args {
+        [Value::Array(list), Value::String(by)] => {
+            Ok(Value::String(list.iter().map(ToString::to_string).collect::<Vec<_>>().join(by)))
+        }
+        [Value::Nil | Value::NoValue, Value::String(_)] => Ok(Value::String(String::new())),
+        _ => Err(FuncError::Generic("join takes a list and a text between its items".to_owned())),
+    }
+}
+
+fn split(args: &[Value]) -> Result<Value, FuncError> {
+    match args {
+        [Value::String(text), Value::String(by)] => {
+            Ok(Value::Array(text.split(by.as_str()).map(Value::from).collect()))
+        }
+        _ => Err(FuncError::Generic("split takes a text and a separator".to_owned())),
+    }
+}
+
+fn lower(args: &[Value]) -> Result<Value, FuncError> {
+    Ok(Value::String(text("lower", args)?.to_lowercase()))
+}
+
+fn upper(args: &[Value]) -> Result<Value, FuncError> {
+    Ok(Value::String(text("upper", args)?.to_uppercase()))
+}
+
+fn title(args: &[Value]) -> Result<Value, FuncError> {
+    let mut start = true;
+    let mut titled = String::new();
+    for c in text("title", args)?.chars() {
+        if start {
+            titled.extend(c.to_uppercase());
+        } else {
+            titled.push(c);
+        }
+        start = c.is_whitespace();
+    }
+    Ok(Value::String(titled))
+}
+
+fn truncate(args: &[Value]) -> Result<Value, FuncError> {
+    match args {
+        [Value::String(text), Value::Number(n)] => Ok(Value::String(text.chars().take(count(n)).collect())),
+        _ => Err(FuncError::Generic("truncate takes a text and a length".to_owned())),
+    }
+}
+
+fn pad(args: &[Value]) -> Result<Value, FuncError> {
+    match args {
+        [Value::String(text), Value::Number(before), Value::Number(after)] if !text.is_empty() => {
+            Ok(Value::String(format!("{}{text}{}", " ".repeat(count(before)), " ".repeat(count(after)))))
+        }
+        [Value::String(_), Value::Number(_), Value::Number(_)] => Ok(Value::String(String::new())),
+        _ => Err(FuncError::Generic("pad takes a text and two numbers of spaces".to_owned())),
+    }
+}
+
+fn first(args: &[Value]) -> Result<Value, FuncError> {
+    args.first().cloned().ok_or_else(|| FuncError::Generic("a function needs an argument".to_owned()))
+}
+
+/// `{{.Label "name"}}`: the first argument is the row.
+fn label(args: &[Value]) -> Result<Value, FuncError> {
+    match args {
+        [Value::Object(row), Value::String(name)] => match row.get(LABELS) {
+            Some(Value::Map(labels)) => Ok(labels.get(name).cloned().unwrap_or_else(|| Value::from(""))),
+            _ => Err(FuncError::Generic("there are no labels here".to_owned())),
+        },
+        _ => Err(FuncError::Generic("Label takes the name of a label".to_owned())),
+    }
+}
+
+/// The header above `{{.Label "com.example.some-name"}}`: `some name`, as docker has it.
+fn label_header(args: &[Value]) -> Result<Value, FuncError> {
+    let Some(Value::String(name)) = args.get(1) else { return label(args) };
+    let last = name.rsplit('.').next().unwrap_or(name);
+    Ok(Value::String(last.replace(['-', '_'], " ")))
+}
+
+fn text<'a>(function: &str, args: &'a [Value]) -> Result<&'a str, FuncError> {
+    match args {
+        [Value::String(text)] => Ok(text),
+        _ => Err(FuncError::Generic(format!("{function} takes one text"))),
+    }
+}
+
+/// A count of characters; more than a screenful of screens is nobody's wish.
+fn count(n: &Number) -> usize {
+    n.as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0).min(1 << 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn render(template: &str) -> String {
+        let value = json!({"Name": "/x y", "Id": "abcdef", "State": {"Running": true, "Pid": 12}, "List": ["a", "b"], "Size": 1.5});
+        match Format::parse(template).and_then(|format| format.render(from_json(value))) {
+            Ok(text) => text,
+            Err(e) => e.text("wharf", false),
+        }
+    }
+
+    #[test]
+    fn templates_have_dockers_functions() {
+        let cases = [
+            ("{{.Name}}\\t{{.State.Pid}}", "/x y\t12"),
+            (
+                "{{json .}}",
+                r#"{"Id":"abcdef","List":["a","b"],"Name":"/x y","Size":1.5,"State":{"Pid":12,"Running":true}}"#,
+            ),
+            ("{{json .List}}", r#"["a","b"]"#),
+            ("{{join .List \", \"}}", "a, b"),
+            ("{{upper .Id}}{{lower \"ABC\"}}", "ABCDEFabc"),
+            ("{{title .Name}}", "/x Y"),
+            ("{{index (split .Id \"c\") 1}}", "def"),
+            ("{{truncate .Id 3}}|{{pad .Id 1 2}}|", "abc| abcdef  |"),
+            ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
+            ("{{range .List}}<{{.}}>{{end}}", "<a><b>"),
+            ("{{println .Id}}", "abcdef\n"),
+            ("{{len .List}}", "2"),
+        ];
+        for (template, want) in cases {
+            assert_eq!(render(template), want, "{template}");
+        }
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong_and_no_more() {
+        assert_eq!(render("{{.Nope}}"), "failed to execute template: there is no field \"Nope\"\n");
+        let e = render("{{.Id");
+        assert!(e.starts_with("template parsing error: "), "{e}");
+        let e = render("{{nope .Id}}");
+        assert!(e.contains("nope"), "{e}");
+        let e = render("{{join .Id}}");
+        assert!(e.contains("join takes a list"), "{e}");
+    }
+}
