@@ -35,7 +35,7 @@ pub mod store;
 
 pub use digest::Digest;
 pub use error::{Class, Error, Result};
-pub use image::{Image, Layer, Platform, Style};
+pub use image::{Image, Layer, Platform, Style, WasmEntry};
 pub use reference::Reference;
 pub use reporter::{NoReport, Progress, Reporter};
 pub use store::ImageStore;

@@ -1,15 +1,29 @@
 //! The facade: everything that the command line, the API server and embedders ask for.
 
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use wharf_images::{ImageStore, Reporter};
+use jiff::Timestamp;
+use wharf_images::db::Db;
+use wharf_images::lease::Lease;
+use wharf_images::registry::Registry;
+use wharf_images::{Class, Image, ImageStore, Reference, Reporter};
 
-use crate::config::ContainerConfig;
-use crate::container::Container;
-use crate::error::Result;
+use crate::backend::modules;
+use crate::config::{ContainerConfig, NetworkMode};
+use crate::container::{Container, Status};
+use crate::error::{Error, Result};
 pub use crate::linux::session::Session;
-use crate::monitor::log::{LogLine, LogOptions};
-use crate::task::{ExecSpec, Usage};
+use crate::monitor::ExitRecord;
+use crate::monitor::log::{LogLine, LogOptions, LogReader};
+use crate::monitor::protocol::{Reply, Request};
+use crate::paths::{self, Paths};
+use crate::state::{Event, State};
+use crate::store::{self, Store};
+use crate::task::{ExecSpec, Exit, Usage};
+use crate::{linux, names, plan, signal};
 
 /// Where an instance lives. Two instances with other directories never meet.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +31,8 @@ pub struct Options {
     /// `--root`/`WHARF_ROOT`: all state, and the run directory beneath it. `None`: `/var/lib/wharf` and `/run/wharf` as root,
     /// else the XDG data and runtime directories.
     pub root: Option<PathBuf>,
+    /// The run directory, if it is to be elsewhere than `root` says.
+    pub run: Option<PathBuf>,
 }
 
 /// When `create` asks the registry.
@@ -73,15 +89,74 @@ pub struct ListOptions {
 
 /// An instance of Wharf. Opening one does nearly nothing; what a call needs is opened by the call.
 #[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    paths: Paths,
+    stores: OnceLock<Stores>,
+}
+
+struct Stores {
+    images: ImageStore,
+    containers: Store,
+}
+
+impl std::fmt::Debug for Stores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stores")
+    }
+}
+
+/// A container whose bytes are made and whose record is not yet written.
+pub(crate) struct Prepared {
+    pub container: Container,
+    pub warnings: Vec<String>,
+    /// Its image had to be brought: much memory and perhaps threads were used.
+    pub brought: bool,
+    /// Protects the bytes until the record is written.
+    _lease: Lease,
+}
 
 impl Engine {
     /// Opens an instance. Directories are made when something is first written.
     ///
     /// # Errors
     /// Fails when the environment names no place for it.
-    pub fn open(_options: Options) -> Result<Self> {
-        Ok(Engine {})
+    pub fn open(options: Options) -> Result<Self> {
+        Ok(Engine { paths: Paths::new(options.root.as_deref(), options.run.as_deref())?, stores: OnceLock::new() })
+    }
+
+    /// The same instance anew, with nothing open: for a forked child.
+    pub(crate) fn reopened(&self) -> Self {
+        Engine { paths: self.paths.clone(), stores: OnceLock::new() }
+    }
+
+    /// Where it keeps its things.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    fn stores(&self) -> Result<&Stores> {
+        if let Some(stores) = self.stores.get() {
+            return Ok(stores);
+        }
+        let root = &self.paths.root;
+        paths::make_dir(root)?;
+        let db = Arc::new(Db::open(root, &[wharf_images::store::SCHEMA, store::SCHEMA])?);
+        let images = ImageStore::open(root, Arc::clone(&db))?;
+        Ok(self.stores.get_or_init(|| Stores { images, containers: Store::new(db) }))
+    }
+
+    /// True once the database has been opened: this process must not fork a monitor any more.
+    pub(crate) fn is_used(&self) -> bool {
+        self.stores.get().is_some()
+    }
+
+    /// Closes the database until it is next needed.
+    pub(crate) fn close(&mut self) {
+        self.stores = OnceLock::new();
+    }
+
+    pub(crate) fn containers(&self) -> Result<&Store> {
+        Ok(&self.stores()?.containers)
     }
 
     /// Names, content and snapshots of images.
@@ -89,39 +164,150 @@ impl Engine {
     /// # Errors
     /// Fails when the root directory or the database cannot be opened.
     pub fn images(&self) -> Result<&ImageStore> {
-        todo!()
+        Ok(&self.stores()?.images)
     }
 
     /// The container that `name` (a name, an id or an unambiguous part of an id) means, its state repaired if its monitor died.
     ///
     /// # Errors
     /// `NotFound` ("No such container: x"), `InvalidInput` when several fit.
-    pub fn container(&self, _name: &str) -> Result<Container> {
-        todo!()
+    pub fn container(&self, name: &str) -> Result<Container> {
+        let container = self.containers()?.find(name)?;
+        self.refreshed(container)?.ok_or_else(|| Error::new(Class::NotFound, format!("No such container: {name}")))
     }
 
     /// The containers, newest first, states repaired.
     ///
     /// # Errors
     /// The database's.
-    pub fn list(&self, _options: ListOptions) -> Result<Vec<Container>> {
-        todo!()
+    pub fn list(&self, options: ListOptions) -> Result<Vec<Container>> {
+        let mut found = Vec::new();
+        for container in self.containers()?.list(!options.all)? {
+            if let Some(container) = self.refreshed(container)?
+                && (options.all || container.state.state.is_live())
+            {
+                found.push(container);
+            }
+        }
+        Ok(found)
     }
 
     /// The names of the containers that need the image with this id: `rmi` asks.
     ///
     /// # Errors
     /// The database's.
-    pub fn users_of_image(&self, _image: &wharf_images::Digest) -> Result<Vec<String>> {
-        todo!()
+    pub fn users_of_image(&self, image: &wharf_images::Digest) -> Result<Vec<String>> {
+        self.containers()?.users_of_image(image)
+    }
+
+    /// Finds the image, or brings it. The second value says whether it was brought.
+    ///
+    /// # Errors
+    /// `NotFound`, the registry's.
+    pub fn ensure_image(
+        &self,
+        name: &str,
+        platform: Option<&wharf_images::Platform>,
+        pull: PullPolicy,
+        reporter: &dyn Reporter,
+    ) -> Result<(Image, bool)> {
+        let images = self.images()?;
+        if pull != PullPolicy::Always {
+            match images.resolve(name, platform) {
+                Ok(image) => return Ok((image, false)),
+                Err(e) if e.class() == Class::NotFound => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let reference: Reference = name.parse()?;
+        if reference.is_builtin() {
+            return Ok((modules::install_builtin(images, &reference)?, false));
+        }
+        if pull == PullPolicy::Never {
+            return Err(Error::new(Class::NotFound, format!("No such image: {}", reference.familiar())));
+        }
+        if pull == PullPolicy::Missing {
+            reporter.report(wharf_images::Progress::Line(&format!(
+                "Unable to find image '{}' locally",
+                reference.familiar()
+            )));
+        }
+        let image = Registry::from_environment()?.pull(images, &reference, platform, reporter)?;
+        Ok((image, true))
+    }
+
+    /// Brings the image, and makes the container's bytes.
+    pub(crate) fn prepare(
+        &self,
+        config: &ContainerConfig,
+        pull: PullPolicy,
+        reporter: &dyn Reporter,
+    ) -> Result<Prepared> {
+        if let Some(name) = &config.name {
+            names::check(name)?;
+        }
+        if let NetworkMode::Named(name) = &config.network {
+            return Err(Error::new(Class::NotFound, format!("network {name} not found"))
+                .with_hint("networks here are `none` and `host`"));
+        }
+        paths::make_dir(&self.paths.root)?;
+        let lease = Lease::take(&self.paths.root)?;
+        let (image, brought) = self.ensure_image(&config.image, config.platform.as_ref(), pull, reporter)?;
+        let id = names::new_id()?;
+        let container = Container {
+            args: plan::args(config, &image)?,
+            name: String::new(),
+            config: config.clone(),
+            created: Timestamp::now(),
+            state: Status {
+                state: State::Created,
+                pid: None,
+                exit_code: 0,
+                started: None,
+                finished: None,
+                error: None,
+                oom_killed: false,
+            },
+            image,
+            id,
+        };
+        let warnings = plan::check(&container)?;
+        if let Err(e) = self.make_bytes(&container) {
+            self.remove_bytes(&container.id)?;
+            return Err(e);
+        }
+        Ok(Prepared { container, warnings, brought, _lease: lease })
+    }
+
+    fn make_bytes(&self, container: &Container) -> Result<()> {
+        let images = self.images()?;
+        images.ensure_unpacked(&container.image, &wharf_images::NoReport)?;
+        images.snapshots.prepare(&container.id, &container.image.diff_ids())?;
+        paths::make_dir(&self.paths.container(&container.id))?;
+        if container.image.is_wasm() {
+            modules::ensure(self, container)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what a container has on disk. Its record is gone already.
+    pub(crate) fn remove_bytes(&self, id: &str) -> Result<()> {
+        self.images()?.snapshots.remove(id)?;
+        paths::remove_dir(&self.paths.container(id))?;
+        paths::remove_dir(&self.paths.run_container(id))
     }
 
     /// Brings the image (pulling as `pull` says), makes the container's bytes, then its record.
     ///
     /// # Errors
     /// `Conflict` when the name is taken; the registry's; `InvalidInput` for a config that cannot be.
-    pub fn create(&self, _config: &ContainerConfig, _pull: PullPolicy, _reporter: &dyn Reporter) -> Result<Created> {
-        todo!()
+    pub fn create(&self, config: &ContainerConfig, pull: PullPolicy, reporter: &dyn Reporter) -> Result<Created> {
+        let mut prepared = self.prepare(config, pull, reporter)?;
+        if let Err(e) = self.containers()?.insert(&mut prepared.container) {
+            self.remove_bytes(&prepared.container.id)?;
+            return Err(e);
+        }
+        Ok(Created { id: prepared.container.id, warnings: prepared.warnings })
     }
 
     /// `create` and `start` in one, the fast way. In a single-threaded process the work is done by a forked child, which
@@ -131,44 +317,97 @@ impl Engine {
     /// As [`Engine::create`] and [`Engine::start`].
     pub fn run(
         &self,
-        _config: &ContainerConfig,
-        _pull: PullPolicy,
-        _attach: Option<Attach>,
-        _reporter: &dyn Reporter,
+        config: &ContainerConfig,
+        pull: PullPolicy,
+        attach: Option<Attach>,
+        reporter: &dyn Reporter,
     ) -> Result<Started> {
-        todo!()
+        if linux::monitor::can_fork(self) {
+            return linux::monitor::fork_run(self, config, pull, attach, reporter);
+        }
+        let created = self.create(config, pull, reporter)?;
+        let mut started = self.start(&created.id, attach)?;
+        started.warnings = created.warnings;
+        Ok(started)
     }
 
     /// Starts a created or exited container.
     ///
     /// # Errors
     /// [`crate::Error::Exec`] when its program cannot be executed. Starting what runs is no error and does nothing.
-    pub fn start(&self, _name: &str, _attach: Option<Attach>) -> Result<Started> {
-        todo!()
+    pub fn start(&self, name: &str, attach: Option<Attach>) -> Result<Started> {
+        if linux::monitor::can_fork(self) {
+            return linux::monitor::fork_start(self, name, attach);
+        }
+        let container = self.container(name)?;
+        if container.state.state.is_live() {
+            let session = attach.map(|a| self.attach(&container.id, a)).transpose()?;
+            return Ok(Started { id: container.id, warnings: Vec::new(), session });
+        }
+        linux::monitor::spawn_start(self, &container.id, attach)
     }
 
     /// Connects to a running container.
     ///
     /// # Errors
     /// `Conflict` when it does not run.
-    pub fn attach(&self, _name: &str, _attach: Attach) -> Result<Session> {
-        todo!()
+    pub fn attach(&self, name: &str, attach: Attach) -> Result<Session> {
+        let container = self.running(name)?;
+        match container.state.state {
+            State::Paused => {
+                Err(Error::new(Class::Conflict, "You cannot attach to a paused container, unpause it first"))
+            }
+            _ => linux::monitor::open_session(self, &container.id, &Request::Attach(attach)).map(|(_, s)| s),
+        }
     }
 
     /// Starts another process in a running container. Without `attach` it runs detached.
     ///
     /// # Errors
     /// `Conflict` when the container does not run; [`crate::Error::Exec`].
-    pub fn exec(&self, _name: &str, _spec: &ExecSpec, _tty: bool, _attach: Option<Attach>) -> Result<Started> {
-        todo!()
+    pub fn exec(&self, name: &str, spec: &ExecSpec, tty: bool, attach: Option<Attach>) -> Result<Started> {
+        let container = self.running(name)?;
+        if container.state.state == State::Paused {
+            return Err(Error::new(
+                Class::Conflict,
+                format!("Container {} is paused, unpause the container before exec", container.name),
+            ));
+        }
+        let request = Request::Exec { spec: spec.clone(), tty, attach };
+        let (_, session) = linux::monitor::open_session(self, &container.id, &request)?;
+        Ok(Started { id: container.id, warnings: Vec::new(), session: attach.map(|_| session) })
+    }
+
+    /// The container, which must be running.
+    fn running(&self, name: &str) -> Result<Container> {
+        let container = self.container(name)?;
+        if !container.state.state.is_live() {
+            return Err(not_running(&container));
+        }
+        Ok(container)
+    }
+
+    fn ask(&self, container: &Container, request: &Request) -> Result<Reply> {
+        match linux::monitor::ask(self, &container.id, request)? {
+            Reply::Error(failure) => Err(failure.into()),
+            reply => Ok(reply),
+        }
     }
 
     /// Sends a signal, by name or number.
     ///
     /// # Errors
     /// `Conflict` ("... is not running"), `InvalidInput` for an unknown signal.
-    pub fn kill(&self, _name: &str, _signal: &str) -> Result<()> {
-        todo!()
+    pub fn kill(&self, name: &str, signal: &str) -> Result<()> {
+        let signal = signal::parse(signal)?;
+        let container = self.container(name)?;
+        if !container.state.state.is_live() {
+            return Err(Error::new(
+                Class::Conflict,
+                format!("cannot kill container: {name}: container {} is not running", container.id),
+            ));
+        }
+        self.ask(&container, &Request::Signal(signal)).map(drop)
     }
 
     /// Asks it to stop, and kills it after `timeout` seconds (`None`: the container's own, else 10; negative: never). Waits for its end.
@@ -176,63 +415,276 @@ impl Engine {
     ///
     /// # Errors
     /// The monitor's.
-    pub fn stop(&self, _name: &str, _signal: Option<&str>, _timeout: Option<i32>) -> Result<()> {
-        todo!()
+    pub fn stop(&self, name: &str, signal: Option<&str>, timeout: Option<i32>) -> Result<()> {
+        let container = self.container(name)?;
+        if !container.state.state.is_live() {
+            return Ok(());
+        }
+        let config = &container.config;
+        let signal = signal
+            .or(config.stop_signal.as_deref())
+            .or(container.image.config.stop_signal.as_deref())
+            .map_or(Ok(signal::TERM), signal::parse)?;
+        let timeout = timeout.unwrap_or(config.stop_timeout.map_or(10, |t| t as i32));
+        let request = Request::Stop { signal, timeout: u32::try_from(timeout).ok() };
+        match self.ask(&container, &request) {
+            // Its monitor ended before it answered: it has stopped, or died and is repaired by the next look.
+            Err(e) if e.class() == Class::Unavailable => self.containers()?.get(&container.id).map(drop),
+            other => other.map(drop),
+        }
     }
 
     /// Waits for its end and returns its exit code.
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn wait(&self, _name: &str) -> Result<i32> {
-        todo!()
+    pub fn wait(&self, name: &str) -> Result<i32> {
+        let container = self.container(name)?;
+        if !container.state.state.is_live() {
+            return Ok(container.state.exit_code);
+        }
+        match self.ask(&container, &Request::Wait) {
+            Ok(Reply::Exited(code)) => Ok(code),
+            Ok(_) => Err(Error::new(Class::Internal, "the monitor gave no exit code")),
+            Err(e) if e.class() == Class::Unavailable => Ok(self.container(&container.id)?.state.exit_code),
+            Err(e) => Err(e),
+        }
     }
 
     /// Freezes or thaws it.
     ///
     /// # Errors
     /// `Conflict` when it does not run, or is in that state already.
-    pub fn set_paused(&self, _name: &str, _paused: bool) -> Result<()> {
-        todo!()
+    pub fn set_paused(&self, name: &str, paused: bool) -> Result<()> {
+        let container = self.running(name)?;
+        let already = match (container.state.state, paused) {
+            (State::Paused, true) => Some("is already paused"),
+            (State::Running, false) => Some("is not paused"),
+            _ => None,
+        };
+        if let Some(already) = already {
+            return Err(Error::new(Class::Conflict, format!("Container {} {already}", container.id)));
+        }
+        self.ask(&container, &Request::Pause(paused)).map(drop)
     }
 
     /// Removes it. `force` kills a running one first.
     ///
     /// # Errors
     /// `Conflict`, in docker's words, for a running one.
-    pub fn remove(&self, _name: &str, _force: bool) -> Result<()> {
-        todo!()
+    pub fn remove(&self, name: &str, force: bool) -> Result<()> {
+        let container = self.container(name)?;
+        if container.state.state.is_live() {
+            if !force {
+                let (state, advice) = match container.state.state {
+                    State::Paused => ("paused", "unpause and then stop"),
+                    _ => ("running", "stop"),
+                };
+                return Err(Error::new(
+                    Class::Conflict,
+                    format!(
+                        "cannot remove container \"/{}\": container is {state}: {advice} the container before removing or \
+                         force remove",
+                        container.name
+                    ),
+                ));
+            }
+            self.stop(&container.id, Some("KILL"), None)?;
+        }
+        // The monitor of one that has just ended still tidies up; it holds the lock while it does.
+        let lock = self.lock(&container.id, LOCK_PATIENCE)?;
+        if lock.is_none() {
+            return Err(Error::new(
+                Class::Conflict,
+                format!("container {} cannot be removed: its monitor does not end", container.name),
+            ));
+        }
+        if self.containers()?.remove(&container.id)? {
+            self.remove_bytes(&container.id)?;
+        }
+        Ok(())
     }
 
     /// Gives it another name.
     ///
     /// # Errors
     /// `Conflict` when the name is taken, `InvalidInput` when it is no name.
-    pub fn rename(&self, _name: &str, _new: &str) -> Result<()> {
-        todo!()
+    pub fn rename(&self, name: &str, new: &str) -> Result<()> {
+        let container = self.container(name)?;
+        self.containers()?.rename(&container.id, new)
     }
 
     /// Reads its log; with `follow`, until the container ends. `f` returns false to stop.
     ///
     /// # Errors
-    /// `Unsupported` for a log driver that cannot be read; what `f` needs is its own affair.
-    pub fn logs(&self, _name: &str, _options: &LogOptions, _f: &mut dyn FnMut(&LogLine) -> bool) -> Result<()> {
-        todo!()
+    /// `Unsupported` for a log driver that cannot be read.
+    pub fn logs(&self, name: &str, options: &LogOptions, f: &mut dyn FnMut(&LogLine) -> bool) -> Result<()> {
+        let container = self.container(name)?;
+        if container.config.log.driver != "json-file" {
+            return Err(Error::new(Class::Unsupported, "configured logging driver does not support reading"));
+        }
+        let path = self.paths.log(&container.id);
+        let mut reader = match LogReader::open(&path, options) {
+            Ok(reader) => reader,
+            // It has never started.
+            Err(e) if e.class() == Class::NotFound && !options.follow => return Ok(()),
+            Err(e) if e.class() == Class::NotFound => {
+                drop(
+                    OpenOptions::new()
+                        .create(true)
+                        .append(true)
+                        .open(&path)
+                        .map_err(|e| Error::io("open", &path, e))?,
+                );
+                LogReader::open(&path, options)?
+            }
+            Err(e) => return Err(e),
+        };
+        loop {
+            // Looked at before reading: what is written until the end is then read before we stop.
+            let over = !options.follow || !self.is_locked(&container.id)?;
+            while let Some(line) = reader.next()? {
+                if !f(&line) {
+                    return Ok(());
+                }
+            }
+            if over {
+                return Ok(());
+            }
+            linux::wait_for_change(&path, Duration::from_millis(500));
+        }
     }
 
     /// What it uses now.
     ///
     /// # Errors
     /// `Conflict` when it does not run.
-    pub fn usage(&self, _name: &str) -> Result<Usage> {
-        todo!()
+    pub fn usage(&self, name: &str) -> Result<Usage> {
+        let container = self.running(name)?;
+        match self.ask(&container, &Request::Usage)? {
+            Reply::Usage(usage) => Ok(usage),
+            _ => Err(Error::new(Class::Internal, "the monitor gave no usage")),
+        }
     }
 
     /// Bytes of its writable layer.
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn size(&self, _name: &str) -> Result<u64> {
-        todo!()
+    pub fn size(&self, name: &str) -> Result<u64> {
+        let container = self.container(name)?;
+        Ok(self.images()?.snapshots.usage(&container.id)?.bytes)
     }
+
+    /// Takes the container's lock, waiting so long for another holder to let go.
+    pub(crate) fn lock(&self, id: &str, patience: Duration) -> Result<Option<File>> {
+        paths::make_dir(&self.paths.run_container(id))?;
+        let path = self.paths.lock(id);
+        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = open.map_err(|e| Error::io("open", &path, e))?;
+        let end = Instant::now() + patience;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(file)),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(e)) => return Err(Error::io("lock", &path, e)),
+            }
+        }
+    }
+
+    /// True while a monitor lives. (The house rule: liveness is a held lock, never a pid.)
+    fn is_locked(&self, id: &str) -> Result<bool> {
+        let path = self.paths.lock(id);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(Error::io("open", &path, e)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(e)) => Err(Error::io("lock", &path, e)),
+        }
+    }
+
+    /// The container as it is now: one whose monitor died is repaired, and gone (`None`) if it was to be removed.
+    fn refreshed(&self, container: Container) -> Result<Option<Container>> {
+        if !container.state.state.is_live() || self.is_locked(&container.id)? {
+            return Ok(Some(container));
+        }
+        let Some(_lock) = self.lock(&container.id, Duration::ZERO)? else { return Ok(Some(container)) };
+        // Whoever held the lock may have finished its work in between.
+        let Some(mut container) = self.containers()?.get(&container.id)? else { return Ok(None) };
+        if !container.state.state.is_live() {
+            return Ok(Some(container));
+        }
+        linux::monitor::clean(&container)?;
+        let record = ExitRecord::read(&self.paths.exit_record(&container.id))?
+            .unwrap_or_else(|| ExitRecord { exit: Exit { code: 137, oom_killed: false }, finished: Timestamp::now() });
+        if container.config.auto_remove {
+            self.containers()?.remove(&container.id)?;
+            self.remove_bytes(&container.id)?;
+            return Ok(None);
+        }
+        container.state = self.record_exit(&container.id, &record)?;
+        Ok(Some(container))
+    }
+
+    /// Writes the end of a container into its record.
+    pub(crate) fn record_exit(&self, id: &str, record: &ExitRecord) -> Result<Status> {
+        self.containers()?.advance(id, Event::Exit, |status| {
+            status.pid = None;
+            status.exit_code = record.exit.code;
+            status.oom_killed = record.exit.oom_killed;
+            status.finished = Some(record.finished);
+        })
+    }
+
+    /// Things in the directories that no record knows: what a crash at the wrong moment leaves.
+    ///
+    /// # Errors
+    /// The disk's and the database's.
+    pub fn strays(&self) -> Result<Vec<String>> {
+        let known: std::collections::HashSet<String> = self.containers()?.ids()?.into_iter().collect();
+        let mut strays: std::collections::BTreeSet<String> = self.images()?.snapshots.keys()?.into_iter().collect();
+        for dir in [self.paths.root.join("containers"), self.paths.run.join("containers")] {
+            match fs::read_dir(&dir) {
+                Ok(entries) => strays.extend(entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned())),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io("read", dir, e)),
+            }
+        }
+        strays.retain(|id| !known.contains(id));
+        let mut dead = Vec::new();
+        for id in strays {
+            // One that is being made or removed right now holds its lock.
+            if !self.is_locked(&id)? {
+                dead.push(id);
+            }
+        }
+        Ok(dead)
+    }
+
+    /// Removes what [`Engine::strays`] finds. Returns how many there were.
+    ///
+    /// # Errors
+    /// As [`Engine::strays`].
+    pub fn sweep(&self) -> Result<usize> {
+        let Some(_sweep) = wharf_images::lease::SweepLock::try_take(&self.paths.root)? else { return Ok(0) };
+        let strays = self.strays()?;
+        for id in &strays {
+            self.remove_bytes(id)?;
+        }
+        Ok(strays.len())
+    }
+}
+
+/// How long to wait for a monitor that is tidying up.
+pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+fn not_running(container: &Container) -> Error {
+    Error::new(Class::Conflict, format!("container {} is not running", container.id))
 }

@@ -16,6 +16,9 @@ pub mod container;
 pub mod engine;
 pub mod error;
 pub mod monitor;
+mod names;
+pub mod paths;
+pub mod plan;
 pub mod signal;
 pub mod state;
 pub mod store;
@@ -30,3 +33,16 @@ pub mod linux;
 pub use config::ContainerConfig;
 pub use engine::Engine;
 pub use error::{Error, Result};
+
+/// What an executed helper of ours must do, and nothing else: call it first in `main`, before any thread exists.
+/// Some is the exit code.
+///
+/// The engine executes this program (`/proc/self/exe`) again to be a container's monitor, when the process that asks has
+/// threads and cannot fork one.
+pub fn helper_main() -> Option<i32> {
+    let mut args = std::env::args_os();
+    if args.next()? != linux::monitor::REEXEC {
+        return None;
+    }
+    Some(linux::monitor::main(&args.collect::<Vec<_>>()))
+}

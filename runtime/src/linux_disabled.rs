@@ -1,5 +1,87 @@
 //! What [`crate::linux`] offers on systems that have no Linux backend: the same names, all `Unsupported`.
 
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// Nobody is root here.
+pub fn is_root() -> bool {
+    false
+}
+
+/// Makes a directory.
+///
+/// # Errors
+/// The disk's.
+pub fn create_private_dir(path: &Path) -> io::Result<()> {
+    std::fs::create_dir(path)
+}
+
+/// Returns after so long at the latest.
+pub fn wait_for_change(_: &Path, longest: Duration) {
+    std::thread::sleep(longest.min(Duration::from_millis(50)));
+}
+
+pub mod monitor {
+    //! See `linux/monitor.rs`.
+
+    use std::ffi::OsString;
+
+    use wharf_images::{Class, Reporter};
+
+    use crate::config::ContainerConfig;
+    use crate::container::Container;
+    use crate::engine::{Attach, Engine, PullPolicy, Started};
+    use crate::error::{Error, Result};
+    use crate::linux::session::Session;
+    use crate::monitor::protocol::{Reply, Request};
+
+    /// Never used here.
+    pub const REEXEC: &str = "wharf-monitor";
+
+    fn unsupported<T>() -> Result<T> {
+        Err(Error::new(Class::Unsupported, "containers cannot be run on this system yet"))
+    }
+
+    pub(crate) fn main(_: &[OsString]) -> i32 {
+        125
+    }
+
+    pub(crate) fn can_fork(_: &Engine) -> bool {
+        false
+    }
+
+    pub(crate) fn fork_run(
+        _: &Engine,
+        _: &ContainerConfig,
+        _: PullPolicy,
+        _: Option<Attach>,
+        _: &dyn Reporter,
+    ) -> Result<Started> {
+        unsupported()
+    }
+
+    pub(crate) fn fork_start(_: &Engine, _: &str, _: Option<Attach>) -> Result<Started> {
+        unsupported()
+    }
+
+    pub(crate) fn spawn_start(_: &Engine, _: &str, _: Option<Attach>) -> Result<Started> {
+        unsupported()
+    }
+
+    pub(crate) fn ask(_: &Engine, _: &str, _: &Request) -> Result<Reply> {
+        unsupported()
+    }
+
+    pub(crate) fn open_session(_: &Engine, _: &str, _: &Request) -> Result<(u32, Session)> {
+        unsupported()
+    }
+
+    pub(crate) fn clean(_: &Container) -> Result<()> {
+        Ok(())
+    }
+}
+
 pub mod session {
     //! See `linux/session.rs`.
 

@@ -1,1 +1,365 @@
-//! Placeholder.
+//! The containers' records. One row each; a unique name settles races between processes.
+//!
+//! What images gave is kept once per manifest, because many containers share it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use wharf_images::db::{Db, Schema};
+use wharf_images::{Class, Digest, Image};
+
+use crate::config::ContainerConfig;
+use crate::container::{Container, Status};
+use crate::error::{Error, Result};
+use crate::names;
+use crate::state::{Event, State};
+
+/// The tables of this crate.
+pub const SCHEMA: Schema = Schema {
+    component: "containers",
+    steps: &["
+        CREATE TABLE container_images (
+            manifest TEXT PRIMARY KEY,
+            image TEXT NOT NULL
+        ) STRICT;
+        CREATE TABLE containers (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            manifest TEXT NOT NULL REFERENCES container_images,
+            image_id TEXT NOT NULL,
+            config TEXT NOT NULL,
+            args TEXT NOT NULL,
+            created INTEGER NOT NULL,
+            state TEXT NOT NULL,
+            pid INTEGER,
+            exit_code INTEGER NOT NULL DEFAULT 0,
+            started INTEGER,
+            finished INTEGER,
+            error TEXT,
+            oom_killed INTEGER NOT NULL DEFAULT 0
+        ) STRICT;
+        CREATE INDEX containers_image ON containers (image_id);
+        CREATE TABLE module_files (
+            manifest TEXT NOT NULL,
+            path TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            PRIMARY KEY (manifest, path)
+        ) STRICT;
+    "],
+};
+
+/// The records of one instance.
+#[derive(Debug, Clone)]
+pub struct Store {
+    db: Arc<Db>,
+}
+
+const COLUMNS: &str = "c.id, c.name, c.manifest, c.config, c.args, c.created, c.state, c.pid, c.exit_code, c.started, \
+                       c.finished, c.error, c.oom_killed, i.image FROM containers c JOIN container_images i USING (manifest)";
+
+impl Store {
+    /// The records in `db`.
+    pub fn new(db: Arc<Db>) -> Self {
+        Store { db }
+    }
+
+    /// Records a new container. Without a given name it gets one that is free.
+    ///
+    /// # Errors
+    /// `Conflict`, in docker's words, when the given name is taken.
+    pub fn insert(&self, container: &mut Container) -> Result<()> {
+        let given = container.config.name.clone();
+        if let Some(name) = &given {
+            names::check(name)?;
+        }
+        let config = compact(&container.config)?;
+        let args = to_json(&container.args)?;
+        let image = to_json(&container.image)?;
+        self.db.write(|tx| {
+            tx.prepare_cached("INSERT OR IGNORE INTO container_images VALUES (?1, ?2)")?
+                .execute((container.image.manifest.as_str(), image))?;
+            for attempt in 0.. {
+                container.name = match &given {
+                    Some(name) => name.clone(),
+                    None => names::new_name(attempt)?,
+                };
+                let inserted = tx
+                    .prepare_cached(
+                        "INSERT INTO containers (id, name, manifest, image_id, config, args, created, state) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (name) DO NOTHING",
+                    )?
+                    .execute(params![
+                        container.id,
+                        container.name,
+                        container.image.manifest.as_str(),
+                        container.image.id.as_str(),
+                        config,
+                        args,
+                        nanoseconds(container.created),
+                        container.state.state.name(),
+                    ])?;
+                if inserted == 1 {
+                    break;
+                }
+                if given.is_some() {
+                    let holder: String =
+                        tx.query_row("SELECT id FROM containers WHERE name = ?1", [&container.name], |r| r.get(0))?;
+                    return Err(name_taken(&container.name, &holder));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The container that `name` means: a name, an id, or the beginning of exactly one id.
+    ///
+    /// # Errors
+    /// `NotFound` ("No such container: x"); `InvalidInput` when several ids begin so.
+    pub fn find(&self, name: &str) -> Result<Container> {
+        let name = name.strip_prefix('/').unwrap_or(name);
+        self.db.read(|c| {
+            if let Some(found) = one(c, "c.name = ?1", name)? {
+                return Ok(found);
+            }
+            let hex = !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+            if !hex {
+                return Err(no_such(name));
+            }
+            let mut ids = c.prepare_cached("SELECT id FROM containers WHERE id >= ?1 AND id < ?1 || 'g' LIMIT 2")?;
+            let ids: Vec<String> = ids.query_map([name], |r| r.get(0))?.collect::<rusqlite::Result<_>>()?;
+            match &ids[..] {
+                [] => Err(no_such(name)),
+                [id] => one(c, "c.id = ?1", id)?.ok_or_else(|| no_such(name)),
+                _ => Err(Error::new(Class::InvalidInput, format!("Multiple IDs found with provided prefix: {name}"))),
+            }
+        })
+    }
+
+    /// The container with exactly this id, if there is one.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn get(&self, id: &str) -> Result<Option<Container>> {
+        self.db.read(|c| one(c, "c.id = ?1", id))
+    }
+
+    /// The containers, newest first.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn list(&self, live_only: bool) -> Result<Vec<Container>> {
+        let condition = if live_only { "c.state NOT IN ('created', 'exited', 'dead', 'removing')" } else { "1" };
+        self.db.read(|c| {
+            let sql = format!("SELECT {COLUMNS} WHERE {condition} ORDER BY c.created DESC");
+            let mut statement = c.prepare_cached(&sql)?;
+            let mut rows = statement.query([])?;
+            let mut images: HashMap<String, Image> = HashMap::new();
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                let manifest = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
+                let image = match images.get(manifest) {
+                    Some(image) => image.clone(),
+                    None => {
+                        let image: Image = from_json(row, 13)?;
+                        images.insert(manifest.to_owned(), image.clone());
+                        image
+                    }
+                };
+                found.push(container(row, image)?);
+            }
+            Ok(found)
+        })
+    }
+
+    /// The names of the containers made from the image with this id.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn users_of_image(&self, image: &Digest) -> Result<Vec<String>> {
+        self.db.read(|c| {
+            let mut statement = c.prepare_cached("SELECT name FROM containers WHERE image_id = ?1 ORDER BY created")?;
+            let names = statement.query_map([image.as_str()], |r| r.get(0))?;
+            Ok(names.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Takes the container through `event`, with `change` for the rest of its status. Returns the new status.
+    ///
+    /// # Errors
+    /// `Conflict` when the event cannot happen in its state; `NotFound` when it is gone.
+    pub fn advance(&self, id: &str, event: Event, change: impl FnOnce(&mut Status)) -> Result<Status> {
+        self.db.write(|tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT id, name, manifest, config, args, created, state, pid, exit_code, started, finished, error, oom_killed \
+                 FROM containers WHERE id = ?1",
+            )?;
+            let mut status = select
+                .query_row([id], |row| Ok(status(row)))
+                .optional()?
+                .ok_or_else(|| no_such(id))??;
+            status.state = status.state.after(event)?;
+            change(&mut status);
+            tx.prepare_cached(
+                "UPDATE containers SET state = ?2, pid = ?3, exit_code = ?4, started = ?5, finished = ?6, error = ?7, \
+                 oom_killed = ?8 WHERE id = ?1",
+            )?
+            .execute(params![
+                id,
+                status.state.name(),
+                status.pid,
+                status.exit_code,
+                status.started.map(nanoseconds),
+                status.finished.map(nanoseconds),
+                status.error,
+                status.oom_killed,
+            ])?;
+            Ok(status)
+        })
+    }
+
+    /// Gives it another name.
+    ///
+    /// # Errors
+    /// `Conflict` when it is taken.
+    pub fn rename(&self, id: &str, new: &str) -> Result<()> {
+        names::check(new)?;
+        self.db.write(|tx| {
+            let holder: Option<String> =
+                tx.query_row("SELECT id FROM containers WHERE name = ?1", [new], |r| r.get(0)).optional()?;
+            if let Some(holder) = holder {
+                return Err(name_taken(new, &holder));
+            }
+            tx.execute("UPDATE containers SET name = ?2 WHERE id = ?1", [id, new])?;
+            Ok(())
+        })
+    }
+
+    /// Forgets it. True if it was there.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn remove(&self, id: &str) -> Result<bool> {
+        self.db.write(|tx| {
+            let gone = tx.prepare_cached("DELETE FROM containers WHERE id = ?1")?.execute([id])?;
+            Ok(gone == 1)
+        })
+    }
+
+    /// The digest of a wasm file in an image's layers, if somebody has asked before.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn module_file(&self, manifest: &Digest, path: &str) -> Result<Option<Digest>> {
+        let text: Option<String> = self.db.read(|c| -> Result<_> {
+            let mut select = c.prepare_cached("SELECT digest FROM module_files WHERE manifest = ?1 AND path = ?2")?;
+            Ok(select.query_row([manifest.as_str(), path], |r| r.get(0)).optional()?)
+        })?;
+        Ok(text.map(|t| t.parse()).transpose()?)
+    }
+
+    /// Remembers the digest of a wasm file in an image's layers, which never change.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn set_module_file(&self, manifest: &Digest, path: &str, digest: &Digest) -> Result<()> {
+        self.db.write(|tx| {
+            tx.execute(
+                "INSERT OR REPLACE INTO module_files VALUES (?1, ?2, ?3)",
+                [manifest.as_str(), path, digest.as_str()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// All ids.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        self.db.read(|c| {
+            let mut statement = c.prepare("SELECT id FROM containers")?;
+            let ids = statement.query_map([], |r| r.get(0))?;
+            Ok(ids.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+}
+
+fn one(c: &Connection, condition: &str, value: &str) -> Result<Option<Container>> {
+    let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} WHERE {condition}"))?;
+    let mut rows = statement.query([value])?;
+    match rows.next()? {
+        Some(row) => Ok(Some(container(row, from_json(row, 13)?)?)),
+        None => Ok(None),
+    }
+}
+
+fn container(row: &Row<'_>, image: Image) -> Result<Container> {
+    Ok(Container {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        image,
+        config: from_json(row, 3)?,
+        args: from_json(row, 4)?,
+        created: timestamp(row.get(5)?)?,
+        state: status(row)?,
+    })
+}
+
+fn status(row: &Row<'_>) -> Result<Status> {
+    let time = |i| -> Result<Option<Timestamp>> { row.get::<_, Option<i64>>(i)?.map(timestamp).transpose() };
+    Ok(Status {
+        state: row.get_ref(6)?.as_str().map_err(rusqlite::Error::from)?.parse::<State>()?,
+        pid: row.get(7)?,
+        exit_code: row.get(8)?,
+        started: time(9)?,
+        finished: time(10)?,
+        error: row.get(11)?,
+        oom_killed: row.get(12)?,
+    })
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T> {
+    let text = row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?;
+    serde_json::from_str(text).map_err(|e| wharf_images::Error::json("a container's record", e).into())
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| wharf_images::Error::json("a container's record", e).into())
+}
+
+/// The config as JSON without what is at its default: short, and quick to read back by the hundred.
+fn compact(config: &ContainerConfig) -> Result<String> {
+    let mut value = serde_json::to_value(config).map_err(|e| wharf_images::Error::json("a container's config", e))?;
+    let default = serde_json::to_value(ContainerConfig::default())
+        .map_err(|e| wharf_images::Error::json("a container's config", e))?;
+    if let (Some(fields), Some(default)) = (value.as_object_mut(), default.as_object()) {
+        fields.retain(|name, value| default.get(name) != Some(value));
+    }
+    Ok(value.to_string())
+}
+
+fn nanoseconds(time: Timestamp) -> i64 {
+    // i64 nanoseconds reach to the year 2262.
+    time.as_nanosecond() as i64
+}
+
+fn timestamp(nanoseconds: i64) -> Result<Timestamp> {
+    Timestamp::from_nanosecond(i128::from(nanoseconds))
+        .map_err(|e| Error::new(Class::Corrupt, format!("a container's record: {e}")))
+}
+
+fn no_such(name: &str) -> Error {
+    Error::new(Class::NotFound, format!("No such container: {name}"))
+}
+
+fn name_taken(name: &str, holder: &str) -> Error {
+    Error::new(
+        Class::Conflict,
+        format!(
+            "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". You have to remove (or \
+             rename) that container to be able to reuse that name."
+        ),
+    )
+}

@@ -50,7 +50,7 @@ pub struct LinuxTask {
 }
 
 /// A WebAssembly workload.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct WasmTask {
     /// The compiled component in the module cache.
     pub module: PathBuf,

@@ -24,7 +24,7 @@ impl Context {
     /// The engine's: see [`Engine::open`].
     pub fn engine(&self) -> Result<Engine> {
         let from_environment = || std::env::var_os("WHARF_ROOT").filter(|root| !root.is_empty()).map(PathBuf::from);
-        Ok(Engine::open(Options { root: self.root.clone().or_else(from_environment) })?)
+        Ok(Engine::open(Options { root: self.root.clone().or_else(from_environment), run: None })?)
     }
 
     /// The directory of docker's `config.json`: `--config`, `DOCKER_CONFIG`, or `~/.docker`.

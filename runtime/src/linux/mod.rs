@@ -2,6 +2,14 @@
 
 pub mod capabilities;
 pub mod cgroup;
+pub(crate) mod client;
+pub mod monitor;
 pub mod process;
 pub mod session;
+pub(crate) mod signals;
+pub(crate) mod streams;
+pub(crate) mod supervisor;
+pub(crate) mod system;
 pub mod terminal;
+
+pub use system::{create_private_dir, give_back_memory, is_root, wait_for_change};

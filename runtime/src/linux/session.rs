@@ -1,13 +1,19 @@
 //! A client's connection to a monitor: relays streams, signals and terminal sizes until the container (or exec) ends.
 
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-use crate::error::Result;
+use rustix::event::{PollFd, PollFlags, poll};
+use wharf_images::Class;
+
+use crate::error::{Error, Result};
+use crate::linux::signals::SignalFd;
+use crate::monitor::protocol::Frame;
 
 /// A connection over which streams flow.
 #[derive(Debug)]
 pub struct Session {
-    #[allow(dead_code)]
     stream: UnixStream,
 }
 
@@ -18,7 +24,7 @@ pub struct Relay {
     pub stdin: bool,
     /// The container has a terminal (and ours is in raw mode): sizes are followed, signals are typed bytes.
     pub tty: bool,
-    /// Signals sent to us go to the container. Meant for `tty: false`.
+    /// Signals sent to us go to the container.
     pub signals: bool,
     /// The bytes that detach, typed one after the other: Ctrl-P Ctrl-Q is `[16, 17]`. Empty: none.
     pub detach_keys: Vec<u8>,
@@ -33,12 +39,221 @@ pub enum Outcome {
     Detached,
 }
 
+/// The signals that docker's `--sig-proxy` passes on and that a signalfd can catch.
+const FORWARDED: [i32; 9] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGTERM,
+    libc::SIGCONT,
+    libc::SIGALRM,
+    libc::SIGWINCH,
+];
+
 impl Session {
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        Session { stream }
+    }
+
     /// Copies until the end. Call it in a single-threaded process: it takes signals by a signalfd.
     ///
     /// # Errors
-    /// The connection's: the monitor died.
-    pub fn relay(self, _options: &Relay) -> Result<Outcome> {
-        todo!()
+    /// `Unavailable` when the monitor died; our own stdout's errors.
+    pub fn relay(mut self, options: &Relay) -> Result<Outcome> {
+        let lost = |source| Error::os("talk to the container's monitor", source);
+        let mut signals = if options.signals || options.tty {
+            let wanted: &[i32] = if options.signals { &FORWARDED } else { &[libc::SIGWINCH] };
+            Some(SignalFd::new(wanted).map_err(|e| Error::os("take signals", e))?)
+        } else {
+            None
+        };
+        let mut keys = DetachKeys { keys: &options.detach_keys, matched: 0 };
+        let mut stdin_open = options.stdin;
+        let mut received = Vec::new();
+        let mut buffer = vec![0u8; 64 * 1024];
+        let stdin = io::stdin();
+        loop {
+            let mut fds = vec![PollFd::new(&self.stream, PollFlags::IN)];
+            let signals_at = signals.as_ref().map(|s| {
+                fds.push(PollFd::new(s, PollFlags::IN));
+                fds.len() - 1
+            });
+            let stdin_at = stdin_open.then(|| {
+                fds.push(PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN));
+                fds.len() - 1
+            });
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(Error::os("poll", e)),
+            }
+            let ready = |at: Option<usize>| at.is_some_and(|i| !fds[i].revents().is_empty());
+            let (from_monitor, from_signals, from_stdin) = (ready(Some(0)), ready(signals_at), ready(stdin_at));
+            drop(fds);
+            if from_signals && let Some(signals) = &mut signals {
+                while let Some(signal) = signals.next() {
+                    self.signal(signal, options).map_err(lost)?;
+                }
+            }
+            if from_stdin {
+                let n = rustix::io::read(stdin.as_fd(), &mut buffer).unwrap_or(0);
+                if n == 0 {
+                    stdin_open = false;
+                    self.send(&Frame::CloseStdin).map_err(lost)?;
+                } else {
+                    let (pass, detach) = keys.filter(&buffer[..n]);
+                    if !pass.is_empty() {
+                        self.send(&Frame::Stdin(&pass)).map_err(lost)?;
+                    }
+                    if detach {
+                        return Ok(Outcome::Detached);
+                    }
+                }
+            }
+            if from_monitor {
+                let n = match self.stream.read(&mut buffer) {
+                    Ok(n) => n,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(e) if e.kind() == io::ErrorKind::ConnectionReset => 0,
+                    Err(e) => return Err(lost(e)),
+                };
+                if n == 0 {
+                    return Err(Error::new(Class::Unavailable, "the container's monitor ended unexpectedly")
+                        .with_hint("`wharf ps -a` shows what became of the container"));
+                }
+                received.extend_from_slice(&buffer[..n]);
+                if let Some(code) = print(&mut received)? {
+                    return Ok(Outcome::Exited(code));
+                }
+            }
+        }
+    }
+
+    /// Carries this session on to a client of our own, unread, until one of both ends.
+    pub(crate) fn splice(self, client: UnixStream) -> i32 {
+        let (Ok(mut from), Ok(mut to)) = (self.stream.try_clone(), client.try_clone()) else { return 125 };
+        let upward = std::thread::spawn(move || {
+            let _ = io::copy(&mut to, &mut from);
+            let _ = from.shutdown(std::net::Shutdown::Write);
+        });
+        let _ = io::copy(&mut &self.stream, &mut &client);
+        let _ = client.shutdown(std::net::Shutdown::Both);
+        let _ = upward.join();
+        0
+    }
+
+    fn send(&mut self, frame: &Frame<'_>) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        match self.stream.write_all(&bytes) {
+            // The container is ending: what it still has to say comes before the end of the stream.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
+    }
+
+    fn signal(&mut self, signal: i32, options: &Relay) -> io::Result<()> {
+        if signal != libc::SIGWINCH {
+            return self.send(&Frame::Signal(signal));
+        }
+        match rustix::termios::tcgetwinsize(io::stdin()) {
+            Ok(size) if options.tty => self.send(&Frame::Resize(size.ws_row, size.ws_col)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Prints the whole frames in `received` and keeps the rest. The exit code ends it.
+fn print(received: &mut Vec<u8>) -> Result<Option<i32>> {
+    let broken = |op| move |source| Error::Os { op, source };
+    let mut used = 0;
+    let mut exit = None;
+    while let Some((frame, length)) =
+        Frame::decode(&received[used..]).map_err(broken("understand the container's monitor"))?
+    {
+        match frame {
+            Frame::Stdout(bytes) => write_all(io::stdout(), bytes).map_err(broken("write to stdout"))?,
+            Frame::Stderr(bytes) => write_all(io::stderr(), bytes).map_err(broken("write to stderr"))?,
+            Frame::Exit(code) => exit = Some(code),
+            _ => {}
+        }
+        used += length;
+    }
+    received.drain(..used);
+    Ok(exit)
+}
+
+/// Writes past Rust's line buffer: what the container writes appears as it writes it.
+fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(&fd, bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => {
+                // Somebody made our terminal non-blocking: wait until it takes more.
+                let _ = poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None);
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Finds the detach keys in what is typed. What may become the sequence is held back until it does or does not.
+struct DetachKeys<'a> {
+    keys: &'a [u8],
+    matched: usize,
+}
+
+impl DetachKeys<'_> {
+    fn filter(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
+        if self.keys.is_empty() {
+            return (typed.to_vec(), false);
+        }
+        let mut pass = Vec::with_capacity(typed.len());
+        for &byte in typed {
+            if byte == self.keys[self.matched] {
+                self.matched += 1;
+                if self.matched == self.keys.len() {
+                    return (pass, true);
+                }
+                continue;
+            }
+            pass.extend_from_slice(&self.keys[..self.matched]);
+            self.matched = usize::from(byte == self.keys[0]);
+            if self.matched == 0 {
+                pass.push(byte);
+            }
+        }
+        (pass, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detach_keys_are_found_across_reads_and_else_pass() {
+        let mut keys = DetachKeys { keys: &[16, 17], matched: 0 };
+        assert_eq!(keys.filter(b"ab\x10"), (b"ab".to_vec(), false));
+        assert_eq!(keys.filter(b"c"), (b"\x10c".to_vec(), false));
+        assert_eq!(keys.filter(b"\x10\x10"), (b"\x10".to_vec(), false));
+        assert_eq!(keys.filter(b"\x11rest"), (b"".to_vec(), true));
+        let mut none = DetachKeys { keys: &[], matched: 0 };
+        assert_eq!(none.filter(b"\x10\x11"), (b"\x10\x11".to_vec(), false));
+    }
+
+    #[test]
+    fn frames_are_printed_whole_and_the_exit_code_found() {
+        let mut bytes = Vec::new();
+        Frame::Stdout(b"").encode(&mut bytes);
+        Frame::Exit(42).encode(&mut bytes);
+        let tail = bytes.split_off(7);
+        assert_eq!(print(&mut bytes).unwrap(), None);
+        bytes.extend(tail);
+        assert_eq!(print(&mut bytes).unwrap(), Some(42));
+        assert!(bytes.is_empty());
     }
 }

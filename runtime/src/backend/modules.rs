@@ -1,0 +1,143 @@
+//! Which compiled module a wasm container runs, and how it comes to be compiled before anybody waits for it.
+
+use std::path::{Path, PathBuf};
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use wharf_images::digest::{Algorithm, Hasher};
+use wharf_images::snapshot::Rootfs;
+use wharf_images::{Class, Digest, Image, ImageStore, Reference, WasmEntry};
+
+use super::wasm::cache::ModuleCache;
+use crate::container::Container;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// The compiled module of a container whose bytes are made.
+///
+/// # Errors
+/// As [`ensure`].
+pub(crate) fn compiled(engine: &Engine, container: &Container) -> Result<PathBuf> {
+    let cache = ModuleCache::open(&engine.paths().root)?;
+    let (source, blob) = source(engine, container)?;
+    let function = function(&container.image);
+    match cache.get_function(&source, function) {
+        Some(path) => Ok(path),
+        None => compile(&cache, &source, blob, engine, container),
+    }
+}
+
+/// Compiles the container's module, unless that was done before.
+///
+/// # Errors
+/// What the compiler says of the module; `NotFound` when the image has no such file.
+pub(crate) fn ensure(engine: &Engine, container: &Container) -> Result<()> {
+    compiled(engine, container).map(drop)
+}
+
+/// Compiles an image's module when the image comes in, so that no `run` waits for it. Images whose program is a file of
+/// their root filesystem are compiled when the first container is made.
+///
+/// # Errors
+/// As [`ensure`].
+pub(crate) fn ensure_image(images: &ImageStore, image: &Image) -> Result<()> {
+    if let Some(WasmEntry::Blob(digest)) = &image.wasm {
+        ModuleCache::open(&images.root)?.ensure(digest, &images.content.path(digest), None)?;
+    }
+    Ok(())
+}
+
+/// Puts an image that is built into the program where any other image is.
+///
+/// # Errors
+/// `NotFound` when no such image is built in.
+pub(crate) fn install_builtin(images: &ImageStore, reference: &Reference) -> Result<Image> {
+    let unknown = || {
+        Error::new(Class::NotFound, format!("No such image: {}: it is not built into wharf", reference.familiar()))
+            .with_hint("the built-in image is wharf/hello")
+    };
+    let wasm = super::wasm::builtin(reference).ok_or_else(unknown)?;
+    super::wasm::pack::pack(images, wasm, reference)?;
+    let image = images.resolve(&reference.to_string(), None)?;
+    ensure_image(images, &image)?;
+    Ok(image)
+}
+
+fn function(image: &Image) -> Option<&str> {
+    match &image.wasm {
+        Some(WasmEntry::File { function, .. }) => function.as_deref(),
+        _ => None,
+    }
+}
+
+/// The digest of the source, and where its bytes are if they are a blob.
+fn source(engine: &Engine, container: &Container) -> Result<(Digest, Option<PathBuf>)> {
+    let images = engine.images()?;
+    match &container.image.wasm {
+        Some(WasmEntry::Blob(digest)) => Ok((digest.clone(), Some(images.content.path(digest)))),
+        Some(WasmEntry::File { path, .. }) => {
+            // An entrypoint given with the container names another file.
+            let given = container.config.entrypoint.as_ref().and_then(|e| e.first());
+            let path = given.map_or(path.as_str(), |p| p.split('#').next().unwrap_or_default());
+            let manifest = &container.image.manifest;
+            if let Some(digest) = engine.containers()?.module_file(manifest, path)? {
+                return Ok((digest, None));
+            }
+            let mut file = open_file(&images.snapshots.mounts(&container.id)?, path)?;
+            let mut hasher = Hasher::new(Algorithm::Sha256);
+            let mut buffer = vec![0; 256 * 1024];
+            loop {
+                match std::io::Read::read(&mut file, &mut buffer).map_err(|e| Error::io("read", path, e))? {
+                    0 => break,
+                    n => hasher.update(&buffer[..n]),
+                }
+            }
+            let digest = hasher.finish();
+            engine.containers()?.set_module_file(manifest, path, &digest)?;
+            Ok((digest, None))
+        }
+        None => Err(Error::new(Class::Internal, "the image has no wasm program")),
+    }
+}
+
+fn compile(
+    cache: &ModuleCache,
+    source: &Digest,
+    blob: Option<PathBuf>,
+    engine: &Engine,
+    container: &Container,
+) -> Result<PathBuf> {
+    let function = function(&container.image);
+    if let Some(blob) = blob {
+        return Ok(cache.ensure(source, &blob, function)?.path);
+    }
+    let Some(WasmEntry::File { path, .. }) = &container.image.wasm else {
+        return Err(Error::new(Class::Internal, "the image has no wasm program"));
+    };
+    let given = container.config.entrypoint.as_ref().and_then(|e| e.first());
+    let path = given.map_or(path.as_str(), |p| p.split('#').next().unwrap_or_default());
+    let mut file = open_file(&engine.images()?.snapshots.mounts(&container.id)?, path)?;
+    let mut wasm = Vec::new();
+    std::io::Read::read_to_end(&mut file, &mut wasm).map_err(|e| Error::io("read", path, e))?;
+    Ok(cache.ensure_bytes(&wasm, function)?.path)
+}
+
+/// Opens a file of a container's root filesystem before anything is mounted: the topmost layer that has it wins.
+fn open_file(rootfs: &Rootfs, path: &str) -> Result<cap_std::fs::File> {
+    let dirs: Vec<&Path> = match rootfs {
+        Rootfs::Overlay { lower, upper, .. } => {
+            std::iter::once(upper.as_path()).chain(lower.iter().map(PathBuf::as_path)).collect()
+        }
+        Rootfs::Dir(dir) => vec![dir],
+    };
+    let relative = path.trim_start_matches('/');
+    for dir in dirs {
+        let root = Dir::open_ambient_dir(dir, ambient_authority()).map_err(|e| Error::io("open", dir, e))?;
+        if let Ok(file) = root.open(relative)
+            && file.metadata().is_ok_and(|m| m.is_file())
+        {
+            return Ok(file);
+        }
+    }
+    Err(Error::Exec { code: 127, message: format!("exec: \"{path}\": no such file in the image") })
+}

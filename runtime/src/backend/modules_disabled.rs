@@ -1,0 +1,29 @@
+//! What `modules` offers when the wasm backend is not built in.
+
+use std::path::PathBuf;
+
+use wharf_images::{Class, Image, ImageStore, Reference};
+
+use crate::container::Container;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+fn absent() -> Error {
+    Error::new(Class::Unsupported, "this wharf was built without the wasm backend")
+}
+
+pub(crate) fn compiled(_: &Engine, _: &Container) -> Result<PathBuf> {
+    Err(absent())
+}
+
+pub(crate) fn ensure(_: &Engine, _: &Container) -> Result<()> {
+    Err(absent())
+}
+
+pub(crate) fn ensure_image(_: &ImageStore, _: &Image) -> Result<()> {
+    Ok(())
+}
+
+pub(crate) fn install_builtin(_: &ImageStore, _: &Reference) -> Result<Image> {
+    Err(absent())
+}

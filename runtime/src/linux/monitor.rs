@@ -1,0 +1,274 @@
+//! The monitor: one small single-threaded process per container.
+//!
+//! It holds the container's lock, owns its log, answers on its socket, and writes its end. It runs no code of the
+//! container and maps no wasmtime memory; it sees everything in one poll loop. It is made by a fork of the client (which
+//! must be single-threaded and must not have opened the database: <https://www.sqlite.org/howtocorrupt.html>), or else by
+//! executing this program again.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio as ProcessStdio};
+
+use rustix::fs::{Mode, OFlags};
+use wharf_images::snapshot::Rootfs;
+use wharf_images::{Class, Reporter};
+
+use crate::config::ContainerConfig;
+use crate::container::{BackendKind, Container};
+use crate::engine::{Attach, Engine, LOCK_PATIENCE, Options, PullPolicy, Started};
+use crate::error::{Error, Result};
+use crate::linux::process::{self, SpawnOptions};
+use crate::linux::session::Session;
+use crate::linux::supervisor::{Launch, supervise};
+use crate::linux::system;
+use crate::monitor::protocol::{self, Failure, Reply, Request};
+use crate::task::Backend;
+
+/// The name under which this program executes itself to be a monitor.
+pub const REEXEC: &str = "wharf-monitor";
+
+/// True when this process may fork a monitor: it has one thread and no open database.
+pub(crate) fn can_fork(engine: &Engine) -> bool {
+    !engine.is_used() && system::is_single_threaded()
+}
+
+/// `run`: the forked child makes the container, then is its monitor.
+pub(crate) fn fork_run(
+    engine: &Engine,
+    config: &ContainerConfig,
+    pull: PullPolicy,
+    attach: Option<Attach>,
+    reporter: &dyn Reporter,
+) -> Result<Started> {
+    fork_monitor(attach, |client| run_in_child(engine, config, pull, attach, reporter, client))
+}
+
+fn run_in_child(
+    engine: &Engine,
+    config: &ContainerConfig,
+    pull: PullPolicy,
+    attach: Option<Attach>,
+    reporter: &dyn Reporter,
+    client: UnixStream,
+) -> i32 {
+    let engine = engine.reopened();
+    let prepared = match engine.prepare(config, pull, reporter) {
+        Ok(prepared) => prepared,
+        Err(e) => return refuse(client, &e),
+    };
+    let id = prepared.container.id.clone();
+    if prepared.brought {
+        // Bringing an image took memory and threads that a monitor must not keep: begin anew.
+        let mut container = prepared.container;
+        if let Err(e) = engine.containers().and_then(|c| c.insert(&mut container)) {
+            let _ = engine.remove_bytes(&id);
+            return refuse(client, &e);
+        }
+        let Err(e) = command(&engine, &id, attach, &prepared.warnings).and_then(|mut command| {
+            let stdin = client.try_clone().map_err(|e| Error::os("duplicate a descriptor", e))?;
+            Err::<(), _>(Error::os("execute the monitor", command.stdin(OwnedFd::from(stdin)).exec()))
+        }) else {
+            return 0;
+        };
+        return refuse(client, &e);
+    }
+    let lock = match engine.lock(&id, LOCK_PATIENCE) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return refuse(client, &Error::new(Class::Internal, "a new container's lock is held")),
+        Err(e) => return refuse(client, &e),
+    };
+    let warnings = prepared.warnings;
+    supervise(engine, Launch { container: prepared.container, recorded: false, lock, attach, warnings, client })
+}
+
+/// `start`: the forked child is the monitor of a container that exists.
+pub(crate) fn fork_start(engine: &Engine, name: &str, attach: Option<Attach>) -> Result<Started> {
+    fork_monitor(attach, |client| start_in_child(engine.reopened(), name, attach, Vec::new(), client))
+}
+
+fn start_in_child(
+    engine: Engine,
+    name: &str,
+    attach: Option<Attach>,
+    warnings: Vec<String>,
+    client: UnixStream,
+) -> i32 {
+    match to_be_started(&engine, name) {
+        Ok((container, Some(lock))) => {
+            supervise(engine, Launch { container, recorded: true, lock, attach, warnings, client })
+        }
+        Ok((container, None)) => hand_over(&engine, &container, attach, client),
+        Err(e) => refuse(client, &e),
+    }
+}
+
+/// It runs already, under another monitor: a client that wants its streams gets them relayed.
+fn hand_over(engine: &Engine, container: &Container, attach: Option<Attach>, client: UnixStream) -> i32 {
+    let other = match attach {
+        Some(attach) => match open_session(engine, &container.id, &Request::Attach(attach)) {
+            Ok((_, session)) => Some(session),
+            Err(e) => return refuse(client, &e),
+        },
+        None => None,
+    };
+    let pid = container.state.pid.unwrap_or(0);
+    let reply = Reply::Started { id: container.id.clone(), pid, warnings: Vec::new() };
+    if (&client).write_all(&protocol::reply_bytes(&reply)).is_err() {
+        return 125;
+    }
+    match other {
+        Some(session) => session.splice(client),
+        None => 0,
+    }
+}
+
+fn to_be_started(engine: &Engine, name: &str) -> Result<(Container, Option<File>)> {
+    let container = engine.container(name)?;
+    if container.state.state.is_live() {
+        return Ok((container, None));
+    }
+    let Some(lock) = engine.lock(&container.id, LOCK_PATIENCE)? else {
+        return Ok((container, None));
+    };
+    // Between the look and the lock another start may have come and gone, or a removal.
+    let container = engine.container(&container.id)?;
+    Ok((container, Some(lock)))
+}
+
+/// Makes the monitor by executing this program, for processes that cannot fork one.
+pub(crate) fn spawn_start(engine: &Engine, id: &str, attach: Option<Attach>) -> Result<Started> {
+    let (ours, theirs) = UnixStream::pair().map_err(|e| Error::os("make a socket pair", e))?;
+    let mut command = command(engine, id, attach, &[])?;
+    command.stdin(OwnedFd::from(theirs)).stdout(ProcessStdio::null()).stderr(ProcessStdio::inherit());
+    command.spawn().map_err(|e| Error::os("execute the monitor", e))?;
+    drop(command);
+    started(ours, attach)
+}
+
+fn command(engine: &Engine, id: &str, attach: Option<Attach>, warnings: &[String]) -> Result<Command> {
+    let json = |e| Error::from(wharf_images::Error::json("monitor's arguments", e));
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0(REEXEC)
+        .arg(&engine.paths().root)
+        .arg(&engine.paths().run)
+        .arg(id)
+        .arg(serde_json::to_string(&attach).map_err(json)?)
+        .arg(serde_json::to_string(warnings).map_err(json)?);
+    Ok(command)
+}
+
+/// The main function of a monitor that was executed: its client's socket is its stdin.
+pub(crate) fn main(args: &[OsString]) -> i32 {
+    let [root, run, id, attach, warnings] = args else { return 125 };
+    let parsed = (|| {
+        let attach: Option<Attach> = serde_json::from_str(attach.to_str()?).ok()?;
+        let warnings: Vec<String> = serde_json::from_str(warnings.to_str()?).ok()?;
+        Some((id.to_str()?, attach, warnings))
+    })();
+    let Some((id, attach, warnings)) = parsed else { return 125 };
+    let Ok(client) = client_on_stdin() else { return 125 };
+    match Engine::open(Options { root: Some(root.into()), run: Some(run.into()) }) {
+        Ok(engine) => start_in_child(engine, id, attach, warnings, client),
+        Err(e) => refuse(client, &e),
+    }
+}
+
+/// Forks a monitor. In the child the client's socket is moved to stdin, which nobody there reads, so that all other
+/// descriptors we inherited from whoever started us can be closed.
+fn fork_monitor(attach: Option<Attach>, child: impl FnOnce(UnixStream) -> i32) -> Result<Started> {
+    let (ours, theirs) = UnixStream::pair().map_err(|e| Error::os("make a socket pair", e))?;
+    process::spawn(SpawnOptions::default(), || {
+        if rustix::stdio::dup2_stdin(&theirs).is_err() || process::close_from(3).is_err() {
+            return 125;
+        }
+        match client_on_stdin() {
+            Ok(client) => child(client),
+            Err(_) => 125,
+        }
+    })
+    .map_err(|e| Error::os("fork the monitor", e))?;
+    drop(theirs);
+    started(ours, attach)
+}
+
+fn client_on_stdin() -> io::Result<UnixStream> {
+    Ok(UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?))
+}
+
+/// Tells the client that it cannot be done.
+fn refuse(client: UnixStream, error: &Error) -> i32 {
+    let _ = (&client).write_all(&protocol::reply_bytes(&Reply::Error(Failure::from(error))));
+    125
+}
+
+/// The client's side: waits until the container runs.
+fn started(stream: UnixStream, attach: Option<Attach>) -> Result<Started> {
+    match protocol::read_reply(&stream) {
+        Ok(Reply::Started { id, warnings, .. }) => {
+            Ok(Started { id, warnings, session: attach.map(|_| Session::new(stream)) })
+        }
+        Ok(Reply::Error(failure)) => Err(failure.into()),
+        Ok(_) => Err(Error::new(Class::Internal, "the monitor gave an answer that was not asked for")),
+        Err(e) => Err(Error::os("start the container: its monitor ended", e)),
+    }
+}
+
+/// Asks the container's monitor and waits for its answer.
+///
+/// # Errors
+/// `Unavailable` when there is no monitor any more.
+pub(crate) fn ask(engine: &Engine, id: &str, request: &Request) -> Result<Reply> {
+    let stream = connect(engine, id)?;
+    protocol::ask(&stream, request).map_err(|_| gone(id))
+}
+
+/// Asks for streams; gives the process id in the answer, and the connection.
+///
+/// # Errors
+/// As [`ask`], and what the monitor says.
+pub(crate) fn open_session(engine: &Engine, id: &str, request: &Request) -> Result<(u32, Session)> {
+    let stream = connect(engine, id)?;
+    match protocol::ask(&stream, request).map_err(|_| gone(id))? {
+        Reply::Started { pid, .. } => Ok((pid, Session::new(stream))),
+        Reply::Error(failure) => Err(failure.into()),
+        _ => Err(Error::new(Class::Internal, "the monitor gave an answer that was not asked for")),
+    }
+}
+
+fn gone(id: &str) -> Error {
+    Error::new(Class::Unavailable, format!("the monitor of container {} has ended", &id[..12]))
+}
+
+fn connect(engine: &Engine, id: &str) -> Result<UnixStream> {
+    in_run_dir(engine, id, |path| UnixStream::connect(path)).map_err(|_| gone(id))
+}
+
+/// Runs `f` with a short name for the container's socket: a socket's path may have only 107 bytes (unix(7)).
+pub(crate) fn in_run_dir<T>(engine: &Engine, id: &str, f: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let socket = engine.paths().socket(id);
+    if socket.as_os_str().len() < 100 {
+        return f(&socket);
+    }
+    let dir = rustix::fs::open(
+        engine.paths().run_container(id),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    f(Path::new(&format!("/proc/self/fd/{}/sock", std::os::fd::AsRawFd::as_raw_fd(&dir))))
+}
+
+/// The backend that runs this kind.
+pub(crate) fn backend(kind: BackendKind) -> Result<Box<dyn Backend>> {
+    Err(Error::new(Class::Unsupported, format!("the {} backend is not there yet", kind.name())))
+}
+
+/// Ends whatever the container's dead monitor has left.
+pub(crate) fn clean(container: &Container) -> Result<()> {
+    backend(container.backend())?.clean(&crate::plan::remains(container, Rootfs::Dir("/".into())))
+}

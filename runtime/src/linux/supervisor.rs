@@ -1,0 +1,594 @@
+//! What a monitor does from the start of its task to the exit record: one poll loop over its task, its clients and
+//! its signals. It decides; backends only execute.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use wharf_images::Class;
+
+use crate::container::Container;
+use crate::engine::{Attach, Engine};
+use crate::error::{Error, Result};
+use crate::linux::client::{Client, Role};
+use crate::linux::monitor::{backend, in_run_dir};
+use crate::linux::signals::SignalFd;
+use crate::linux::streams::{self, Streams};
+use crate::monitor::ExitRecord;
+use crate::monitor::log::{LogWriter, Stream};
+use crate::monitor::protocol::{self, Failure, Frame, Reply, Request};
+use crate::plan;
+use crate::state::Event;
+use crate::task::Exit;
+
+/// A monitor that has nothing to do for so long gives back the memory that start-up took.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// How long the last frames may take to reach a client that does not read.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// The container's first task; execs count on from here.
+const MAIN: u64 = 0;
+
+/// What a monitor begins with.
+pub(crate) struct Launch {
+    pub container: Container,
+    /// False when the record is still to be written.
+    pub recorded: bool,
+    pub lock: File,
+    pub attach: Option<Attach>,
+    pub warnings: Vec<String>,
+    /// Who asked for the start.
+    pub client: UnixStream,
+}
+
+/// Runs a container to its end. Returns this process's exit code.
+pub(crate) fn supervise(engine: Engine, launch: Launch) -> i32 {
+    let _ = rustix::process::setsid();
+    let Launch { container, recorded, lock, attach, warnings, client } = launch;
+    let id = container.id.clone();
+    let auto_remove = container.config.auto_remove;
+    let refuse = |error: &Error| {
+        let _ = (&client).write_all(&protocol::reply_bytes(&Reply::Error(Failure::from(error))));
+        125
+    };
+    let mut monitor = match Monitor::begin(engine, container, recorded, attach) {
+        Ok(monitor) => monitor,
+        Err((engine, error, now_recorded)) => {
+            // Failing again while cleaning up changes nothing for the client; the next command repairs.
+            let _ = undo(&engine, &id, now_recorded, auto_remove, &error);
+            return refuse(&error);
+        }
+    };
+    let started = Reply::Started { id, pid: monitor.main().task.pid(), warnings };
+    let sent = (&client).write_all(&protocol::reply_bytes(&started));
+    let role = attach.map_or(Role::Answered, |attach| Role::Attached { task: MAIN, attach });
+    if sent.is_ok()
+        && attach.is_some()
+        && let Ok(client) = Client::new(client, role)
+    {
+        monitor.clients.push(client);
+    }
+    monitor.run(lock)
+}
+
+/// The container could not be started: what was made is taken away, what was recorded says why.
+fn undo(engine: &Engine, id: &str, recorded: bool, auto_remove: bool, error: &Error) -> Result<()> {
+    if !recorded {
+        return engine.remove_bytes(id);
+    }
+    if auto_remove {
+        engine.containers()?.remove(id)?;
+        return engine.remove_bytes(id);
+    }
+    engine.containers()?.advance(id, Event::Failed, |status| {
+        status.exit_code = error.exit_code();
+        status.error = Some(error.to_string());
+        status.finished = Some(Timestamp::now());
+    })?;
+    Ok(())
+}
+
+struct Monitor {
+    engine: Engine,
+    container: Container,
+    listener: UnixListener,
+    signals: SignalFd,
+    log: LogWriter,
+    /// By number: [`MAIN`] and the execs.
+    tasks: BTreeMap<u64, Streams>,
+    next_task: u64,
+    clients: Vec<Client>,
+    /// When a stop runs out of patience.
+    kill_at: Option<Instant>,
+    /// When the guest's time is up.
+    timeout_at: Option<Instant>,
+    /// When to give back memory.
+    quiet_at: Option<Instant>,
+    paused: bool,
+    buffer: Vec<u8>,
+}
+
+impl Monitor {
+    /// Makes the task, records the container, lets the task run. On failure gives the engine back, and whether there is a record.
+    fn begin(
+        engine: Engine,
+        mut container: Container,
+        mut recorded: bool,
+        attach: Option<Attach>,
+    ) -> Result<Self, (Engine, Error, bool)> {
+        let mut made = None;
+        let begun = Self::try_begin(&engine, &mut container, &mut recorded, attach, &mut made);
+        match begun {
+            Ok((listener, signals, log)) => {
+                let Some(streams) = made else {
+                    return Err((engine, Error::new(Class::Internal, "no task was made"), recorded));
+                };
+                let timeout = container.config.timeout_ms.map(Duration::from_millis);
+                Ok(Monitor {
+                    engine,
+                    container,
+                    listener,
+                    signals,
+                    log,
+                    tasks: BTreeMap::from([(MAIN, streams)]),
+                    next_task: MAIN + 1,
+                    clients: Vec::new(),
+                    kill_at: None,
+                    timeout_at: timeout.map(|t| Instant::now() + t),
+                    quiet_at: Some(Instant::now() + QUIET),
+                    paused: false,
+                    buffer: vec![0; 32 * 1024],
+                })
+            }
+            Err(error) => {
+                if let Some(mut streams) = made {
+                    let _ = streams.task.signal(libc::SIGKILL);
+                    let _ = streams.task.delete();
+                }
+                Err((engine, error, recorded))
+            }
+        }
+    }
+
+    fn try_begin(
+        engine: &Engine,
+        container: &mut Container,
+        recorded: &mut bool,
+        attach: Option<Attach>,
+        made: &mut Option<Streams>,
+    ) -> Result<(UnixListener, SignalFd, LogWriter)> {
+        let paths = engine.paths();
+        let id = container.id.clone();
+        if *recorded {
+            ExitRecord::remove(&paths.exit_record(&id))?;
+            container.state = engine.containers()?.advance(&id, Event::Start, |status| status.error = None)?;
+        }
+        let spec = plan::task_spec(engine, container)?;
+        let (tty, stdin) = (container.config.tty, container.config.interactive);
+        let (stdio, ends) = streams::make(tty, stdin, attach.and_then(|a| a.size))?;
+        let task = backend(container.backend())?.create(&spec, stdio)?;
+        // From here on the task loads, on the other core, while we write.
+        let streams = made.insert(Streams::new(task, ends)?);
+        if !*recorded {
+            container.state.state = container.state.state.after(Event::Start)?;
+            engine.containers()?.insert(container)?;
+            *recorded = true;
+        }
+        let listener = in_run_dir(engine, &id, |path| {
+            let _ = std::fs::remove_file(path);
+            UnixListener::bind(path)
+        })
+        .map_err(|e| Error::io("bind", paths.socket(&id), e))?;
+        listener.set_nonblocking(true).map_err(|e| Error::os("prepare the socket", e))?;
+        let log_path = paths.log(&id);
+        let log = LogWriter::open((container.config.log.driver != "none").then_some(log_path.as_path()))?;
+        streams.task.start()?;
+        let pid = streams.task.pid();
+        container.state = engine.containers()?.advance(&id, Event::Started, |status| {
+            status.pid = Some(pid);
+            status.started = Some(Timestamp::now());
+            status.finished = None;
+        })?;
+        let signals = SignalFd::new(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT])
+            .map_err(|e| Error::os("take signals", e))?;
+        silence()?;
+        Ok((listener, signals, log))
+    }
+
+    fn main(&self) -> &Streams {
+        &self.tasks[&MAIN]
+    }
+
+    fn run(mut self, lock: File) -> i32 {
+        loop {
+            if let Err(error) = self.turn() {
+                // A loop that cannot poll cannot watch over anything: end the task, record it, go.
+                eprintln!("wharf: {error}");
+                let _ = self.main().task.signal(libc::SIGKILL);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            if let Some(exit) = self.main().exit {
+                return self.end(exit, lock);
+            }
+        }
+    }
+
+    /// Waits for something to happen, and does what it asks for.
+    fn turn(&mut self) -> Result<()> {
+        let (sources, ready) = self.wait()?;
+        for (source, ready) in sources.into_iter().zip(ready) {
+            if !ready {
+                continue;
+            }
+            match source {
+                Source::Listener => self.accept(),
+                Source::Signals => self.signalled(),
+                Source::Client(index) => self.serve(index),
+                Source::Stdin(task) => {
+                    if let Some(streams) = self.tasks.get_mut(&task) {
+                        streams.flush_stdin();
+                    }
+                }
+                Source::Output(task, stream) => self.copy_output(task, stream),
+                Source::Exit(task) => self.reap(task)?,
+            }
+        }
+        self.clients.iter().filter(|c| c.gone).for_each(|client| {
+            // Who ran it with -i and leaves has closed its stdin (docker's StdinOnce).
+            if let Role::Attached { task, attach } = client.role
+                && attach.stdin
+                && let Some(streams) = self.tasks.get_mut(&task)
+            {
+                streams.close_stdin();
+            }
+        });
+        self.clients.retain(|c| !c.gone);
+        self.on_time()
+    }
+
+    fn wait(&self) -> Result<(Vec<Source>, Vec<bool>)> {
+        let mut sources = vec![Source::Listener, Source::Signals];
+        let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
+        for (index, client) in self.clients.iter().enumerate() {
+            let reads = match client.role {
+                Role::Attached { task, .. } => self.tasks.get(&task).is_none_or(Streams::takes_stdin),
+                _ => true,
+            };
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, reads);
+            flags.set(PollFlags::OUT, client.wants_write());
+            sources.push(Source::Client(index));
+            fds.push(PollFd::new(client, flags));
+        }
+        for (number, streams) in &self.tasks {
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                if let Some(fd) = streams.output(stream)
+                    && !self.clients.iter().any(|c| c.holds_back(*number, stream))
+                {
+                    sources.push(Source::Output(*number, stream));
+                    fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                }
+            }
+            if let Some(fd) = streams.wants_write() {
+                sources.push(Source::Stdin(*number));
+                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::OUT));
+            }
+            if streams.exit.is_none() {
+                sources.push(Source::Exit(*number));
+                fds.push(PollFd::new(streams.task.exit_handle(), PollFlags::IN));
+            }
+        }
+        let deadline = [self.kill_at, self.timeout_at, self.quiet_at].into_iter().flatten().min();
+        let timeout = deadline.map(|at| {
+            let left = at.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(Error::os("poll", e)),
+        }
+        let ready = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        Ok((sources, ready))
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            if let Ok(client) = Client::new(stream, Role::New) {
+                self.clients.push(client);
+            }
+        }
+    }
+
+    /// Somebody signals the monitor itself: the system is going down. Stop the container.
+    fn signalled(&mut self) {
+        while let Some(signal) = self.signals.next() {
+            if signal == libc::SIGTERM {
+                let _ = self.main().task.signal(libc::SIGTERM);
+                self.kill_at.get_or_insert(Instant::now() + Duration::from_secs(10));
+            }
+        }
+    }
+
+    fn serve(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        client.flush();
+        client.fill();
+        let input = client.take_input();
+        let mut used = 0;
+        while !self.clients[index].gone {
+            match Frame::decode(&input[used..]) {
+                Ok(Some((frame, length))) => {
+                    self.frame(index, frame);
+                    used += length;
+                }
+                Ok(None) => break,
+                Err(_) => self.clients[index].gone = true,
+            }
+        }
+        self.clients[index].put_back(&input[used..]);
+    }
+
+    fn frame(&mut self, index: usize, frame: Frame<'_>) {
+        match (self.clients[index].role, frame) {
+            (Role::New, Frame::Request(json)) => {
+                let reply = match serde_json::from_slice::<Request>(json) {
+                    Ok(request) => self.request(index, request),
+                    Err(e) => Err(Error::new(Class::InvalidInput, format!("request: {e}"))),
+                };
+                let reply = match reply {
+                    Ok(None) => return,
+                    Ok(Some(reply)) => reply,
+                    Err(e) => Reply::Error(Failure::from(&e)),
+                };
+                self.answer(index, &reply);
+            }
+            (Role::Attached { task, attach }, frame) => {
+                let Some(streams) = self.tasks.get_mut(&task) else { return };
+                match frame {
+                    Frame::Stdin(bytes) if attach.stdin => streams.write_stdin(bytes),
+                    Frame::CloseStdin if attach.stdin => streams.close_stdin(),
+                    Frame::Resize(rows, cols) => streams.resize(rows, cols),
+                    // It may have ended in this moment: then there is nothing to signal.
+                    Frame::Signal(signal) => drop(streams.task.signal(signal)),
+                    _ => {}
+                }
+            }
+            _ => self.clients[index].gone = true,
+        }
+    }
+
+    fn answer(&mut self, index: usize, reply: &Reply) {
+        let client = &mut self.clients[index];
+        if client.role == Role::New {
+            client.role = Role::Answered;
+        }
+        client.send_bytes(&protocol::reply_bytes(reply));
+        client.flush();
+    }
+
+    /// Does what a client asks. `None`: the answer comes later.
+    fn request(&mut self, index: usize, request: Request) -> Result<Option<Reply>> {
+        match request {
+            Request::Attach(attach) => {
+                let reply = self.attached(index, MAIN, attach);
+                if let Some((rows, cols)) = attach.size {
+                    self.main().resize(rows, cols);
+                }
+                Ok(Some(reply))
+            }
+            Request::Exec { spec, tty, attach } => {
+                let stdin = attach.is_some_and(|a| a.stdin);
+                let (stdio, ends) = streams::make(tty, stdin, attach.and_then(|a| a.size))?;
+                let mut task = self.main().task.exec(&spec, stdio)?;
+                task.start()?;
+                let number = self.next_task;
+                self.next_task += 1;
+                self.tasks.insert(number, Streams::new(task, ends)?);
+                Ok(Some(self.attached(index, number, attach.unwrap_or_default())))
+            }
+            Request::Signal(signal) => {
+                self.main().task.signal(signal)?;
+                if signal == libc::SIGKILL {
+                    self.thaw()?;
+                }
+                Ok(Some(Reply::Done))
+            }
+            Request::Stop { signal, timeout } => {
+                self.main().task.signal(signal)?;
+                self.thaw()?;
+                self.kill_at = timeout.map(|s| Instant::now() + Duration::from_secs(u64::from(s)));
+                self.clients[index].role = Role::Stopping;
+                Ok(None)
+            }
+            Request::Wait => {
+                self.clients[index].role = Role::Waiting;
+                Ok(None)
+            }
+            Request::Pause(paused) => {
+                self.main().task.set_paused(paused)?;
+                self.paused = paused;
+                let event = if paused { Event::Pause } else { Event::Unpause };
+                self.container.state = self.engine.containers()?.advance(&self.container.id, event, |_| ())?;
+                self.quiet_at = Some(Instant::now() + QUIET);
+                Ok(Some(Reply::Done))
+            }
+            Request::Usage => Ok(Some(Reply::Usage(self.main().task.usage()?))),
+        }
+    }
+
+    /// A frozen task takes no signal.
+    fn thaw(&mut self) -> Result<()> {
+        if self.paused {
+            self.main().task.set_paused(false)?;
+            self.paused = false;
+        }
+        Ok(())
+    }
+
+    fn attached(&mut self, index: usize, task: u64, attach: Attach) -> Reply {
+        self.clients[index].role = Role::Attached { task, attach };
+        let pid = self.tasks[&task].task.pid();
+        Reply::Started { id: self.container.id.clone(), pid, warnings: Vec::new() }
+    }
+
+    fn copy_output(&mut self, task: u64, stream: Stream) {
+        let Some(streams) = self.tasks.get_mut(&task) else { return };
+        let Some(n) = streams.read(stream, &mut self.buffer) else { return };
+        let bytes = &self.buffer[..n];
+        // Logged before it is shown: what somebody has seen is not lost.
+        if task == MAIN
+            && let Err(e) = self.log.write(stream, bytes)
+        {
+            eprintln!("wharf: log: {e}");
+        }
+        for client in self.clients.iter_mut().filter(|c| c.wants(task, stream)) {
+            client.send(&match stream {
+                Stream::Stdout => Frame::Stdout(bytes),
+                Stream::Stderr => Frame::Stderr(bytes),
+            });
+        }
+    }
+
+    /// A task has ended: what it wrote is passed on, then its clients hear of its end. The container's own end is
+    /// recorded first: see [`Monitor::end`].
+    fn reap(&mut self, number: u64) -> Result<()> {
+        let Some(streams) = self.tasks.get_mut(&number) else { return Ok(()) };
+        let Some(exit) = streams.task.reap()? else { return Ok(()) };
+        streams.exit = Some(exit);
+        self.drain(number);
+        if number != MAIN {
+            self.tell_exit(number, exit.code);
+            if let Some(mut streams) = self.tasks.remove(&number) {
+                streams.task.delete()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is left in the pipes. Whoever still holds their other ends is not waited for.
+    fn drain(&mut self, number: u64) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            loop {
+                let before = self.tasks.get(&number).is_some_and(|s| s.output(stream).is_some());
+                let readable = before && self.readable(number, stream);
+                if !readable {
+                    break;
+                }
+                self.copy_output(number, stream);
+            }
+        }
+    }
+
+    fn readable(&self, number: u64, stream: Stream) -> bool {
+        let Some(fd) = self.tasks.get(&number).and_then(|s| s.output(stream)) else { return false };
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|n| n > 0)
+    }
+
+    fn tell_exit(&mut self, number: u64, code: i32) {
+        for client in &mut self.clients {
+            if matches!(client.role, Role::Attached { task, .. } if task == number) {
+                client.role = Role::Answered;
+                client.send(&Frame::Exit(code));
+                client.flush();
+            }
+        }
+    }
+
+    fn on_time(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if self.kill_at.is_some_and(|at| at <= now) {
+            self.kill_at = None;
+            let _ = self.main().task.signal(libc::SIGKILL);
+        }
+        if self.timeout_at.is_some_and(|at| at <= now) {
+            self.timeout_at = None;
+            self.log_notice("wharf: the time limit (--timeout) was reached\n");
+            let _ = self.main().task.signal(libc::SIGKILL);
+        }
+        if self.quiet_at.is_some_and(|at| at <= now) {
+            self.quiet_at = None;
+            self.engine.close();
+            crate::linux::give_back_memory();
+        }
+        Ok(())
+    }
+
+    fn log_notice(&mut self, text: &str) {
+        let _ = self.log.write(Stream::Stderr, text.as_bytes());
+        for client in self.clients.iter_mut().filter(|c| c.wants(MAIN, Stream::Stderr)) {
+            client.send(&Frame::Stderr(text.as_bytes()));
+        }
+    }
+
+    /// The container has ended: record it, tell everybody, tidy up, let go of the lock.
+    fn end(mut self, exit: Exit, lock: File) -> i32 {
+        if let Err(e) = self.log.finish() {
+            eprintln!("wharf: log: {e}");
+        }
+        let recorded = self.record(exit);
+        if let Err(e) = &recorded {
+            eprintln!("wharf: {e}");
+        }
+        for mut client in std::mem::take(&mut self.clients) {
+            match client.role {
+                Role::Stopping => client.send_bytes(&protocol::reply_bytes(&Reply::Done)),
+                Role::Waiting => client.send_bytes(&protocol::reply_bytes(&Reply::Exited(exit.code))),
+                Role::Attached { task: MAIN, .. } => client.send(&Frame::Exit(exit.code)),
+                // Execs died with the container's first process.
+                Role::Attached { .. } => client.send(&Frame::Exit(137)),
+                Role::New | Role::Answered => {}
+            }
+            client.finish(FAREWELL);
+        }
+        for (_, mut streams) in std::mem::take(&mut self.tasks) {
+            if let Err(e) = streams.task.delete() {
+                eprintln!("wharf: {e}");
+            }
+        }
+        let id = &self.container.id;
+        let tidied = match recorded {
+            Ok(()) if self.container.config.auto_remove => self.engine.remove_bytes(id),
+            _ => std::fs::remove_file(self.engine.paths().socket(id)).map_err(|e| Error::os("remove the socket", e)),
+        };
+        drop(lock);
+        i32::from(tidied.is_err())
+    }
+
+    fn record(&self, exit: Exit) -> Result<()> {
+        let id = &self.container.id;
+        if self.container.config.auto_remove {
+            return self.engine.containers()?.remove(id).map(drop);
+        }
+        let record = ExitRecord { exit, finished: Timestamp::now() };
+        record.write(&self.engine.paths().exit_record(id))?;
+        self.engine.record_exit(id, &record).map(drop)
+    }
+}
+
+/// What a descriptor in the poll belongs to.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Listener,
+    Signals,
+    Client(usize),
+    Stdin(u64),
+    Output(u64, Stream),
+    Exit(u64),
+}
+
+/// Lets go of the streams of whoever started us: a reader of their pipe must see its end.
+fn silence() -> Result<()> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| Error::io("open", "/dev/null", e))?;
+    let all = rustix::stdio::dup2_stdin(&null)
+        .and_then(|()| rustix::stdio::dup2_stdout(&null))
+        .and_then(|()| rustix::stdio::dup2_stderr(&null));
+    all.map_err(|e| Error::os("let go of the standard streams", e))
+}

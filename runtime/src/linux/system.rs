@@ -1,0 +1,49 @@
+//! Small things the portable code asks of the system.
+#![allow(unsafe_code, reason = "malloc_trim is the C library's and has no safe wrapper")]
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Mode;
+use rustix::fs::inotify;
+
+/// True when we are root, or what passes for it in a user namespace.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// True when this process has one thread. (Each directory in /proc/self/task is a thread, and a link: proc(5).)
+pub(crate) fn is_single_threaded() -> bool {
+    rustix::fs::stat("/proc/self/task").is_ok_and(|stat| stat.st_nlink == 3)
+}
+
+/// Makes a directory that nobody else may enter.
+///
+/// # Errors
+/// The disk's.
+pub fn create_private_dir(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::mkdir(path, Mode::RWXU)?)
+}
+
+/// Returns once the file has changed, or after so long at the latest.
+pub fn wait_for_change(path: &Path, longest: Duration) {
+    let watch = || -> rustix::io::Result<()> {
+        let fd = inotify::init(inotify::CreateFlags::CLOEXEC)?;
+        inotify::add_watch(&fd, path, inotify::WatchFlags::MODIFY)?;
+        let timeout = Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: i64::from(longest.subsec_nanos()) };
+        poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).map(drop)
+    };
+    if watch().is_err() {
+        std::thread::sleep(longest.min(Duration::from_millis(50)));
+    }
+}
+
+/// Gives unused heap back to the system.
+pub fn give_back_memory() {
+    // SAFETY: malloc_trim(3) may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

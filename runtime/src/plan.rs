@@ -1,0 +1,185 @@
+//! From a container's record to a [`TaskSpec`]: the plan, as data, that a backend executes.
+
+use std::path::PathBuf;
+
+use wharf_images::snapshot::Rootfs;
+use wharf_images::{Class, Image, WasmEntry};
+
+use crate::backend::modules;
+use crate::config::{ContainerConfig, MountKind};
+use crate::container::{BackendKind, Container};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::paths;
+use crate::task::{TaskSpec, WasmMount, WasmTask, Workload};
+
+/// What runs: docker's rules for entrypoint and command.
+///
+/// # Errors
+/// `InvalidInput` when nothing is left to run in a Linux image.
+pub fn args(config: &ContainerConfig, image: &Image) -> Result<Vec<String>> {
+    // An entrypoint given with the container drops the image's command.
+    let (entrypoint, image_cmd) = match &config.entrypoint {
+        Some(entrypoint) => (entrypoint.as_slice(), &[][..]),
+        None => (image.config.entrypoint.as_slice(), image.config.cmd.as_slice()),
+    };
+    let cmd = if config.cmd.is_empty() { image_cmd } else { config.cmd.as_slice() };
+    let mut args: Vec<String> = entrypoint.iter().chain(cmd).cloned().collect();
+    if image.is_wasm() {
+        // An image that is nothing but a module names no program: argv[0] is the image's own name.
+        if entrypoint.is_empty() && matches!(image.wasm, Some(WasmEntry::Blob(_))) {
+            let name = config.image.rsplit('/').next().unwrap_or_default();
+            let name = name.split([':', '@']).next().unwrap_or_default();
+            args.insert(0, name.to_owned());
+        }
+    } else if args.is_empty() {
+        return Err(Error::new(Class::InvalidInput, "no command specified")
+            .with_hint("the image names no command: give one after the image's name"));
+    }
+    Ok(args)
+}
+
+/// The environment: the image's, overridden by name by the container's, each in its order.
+pub fn env(config: &ContainerConfig, image: &Image) -> Vec<String> {
+    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    let mut env: Vec<String> = Vec::with_capacity(image.config.env.len() + config.env.len());
+    for entry in image.config.env.iter().chain(&config.env) {
+        match env.iter_mut().find(|e| name(e) == name(entry)) {
+            Some(present) => present.clone_from(entry),
+            None => env.push(entry.clone()),
+        }
+    }
+    env
+}
+
+/// What of the config cannot be done for this image is refused; what has no effect is named in a warning.
+///
+/// # Errors
+/// `InvalidInput`, naming the flag.
+pub fn check(container: &Container) -> Result<Vec<String>> {
+    let config = &container.config;
+    for mount in &config.mounts {
+        if !mount.target.starts_with('/') {
+            return Err(Error::new(
+                Class::InvalidInput,
+                format!("invalid mount config: mount path must be absolute: {}", mount.target),
+            ));
+        }
+    }
+    if !matches!(config.log.driver.as_str(), "json-file" | "none") {
+        return Err(Error::new(Class::InvalidInput, format!("logger: no log driver named '{}'", config.log.driver))
+            .with_hint("use json-file or none"));
+    }
+    match container.backend() {
+        BackendKind::Linux if config.timeout_ms.is_some() => {
+            Err(Error::new(Class::InvalidInput, "--timeout works for WebAssembly images only"))
+        }
+        BackendKind::Linux => Ok(Vec::new()),
+        BackendKind::Wasm => check_wasm(config),
+    }
+}
+
+fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
+    let refused = [
+        ("--privileged", config.privileged),
+        ("--cap-add", !config.cap_add.is_empty()),
+        ("--device", !config.devices.is_empty()),
+        ("--sysctl", !config.sysctls.is_empty()),
+    ];
+    if let Some((flag, _)) = refused.iter().find(|(_, given)| *given) {
+        return Err(Error::new(
+            Class::InvalidInput,
+            format!("{flag} cannot be used with a WebAssembly image: the guest has no kernel to ask for it"),
+        ));
+    }
+    let idle = [
+        ("--user", config.user.is_some()),
+        ("--group-add", !config.group_add.is_empty()),
+        ("--init", config.init),
+        ("--cap-drop", !config.cap_drop.is_empty()),
+        ("--security-opt", !config.security_opt.is_empty()),
+        ("--shm-size", config.shm_size.is_some()),
+        ("--ulimit", !config.ulimits.is_empty()),
+        ("--domainname", config.domainname.is_some()),
+    ];
+    let warning = |(flag, _): &(&str, bool)| format!("{flag} has no effect on a WebAssembly image");
+    Ok(idle.iter().filter(|(_, given)| *given).map(warning).collect())
+}
+
+/// The whole plan of a container whose bytes are made.
+///
+/// # Errors
+/// `NotFound` when bytes are missing.
+pub(crate) fn task_spec(engine: &Engine, container: &Container) -> Result<TaskSpec> {
+    let rootfs = engine.images()?.snapshots.mounts(&container.id)?;
+    let workload = match container.backend() {
+        BackendKind::Linux => Workload::Linux(Box::new(linux_task(engine, container)?)),
+        BackendKind::Wasm => Workload::Wasm(Box::new(wasm_task(engine, container)?)),
+    };
+    Ok(TaskSpec { workload, ..remains(container, rootfs) })
+}
+
+/// The plan without its workload: enough to find what a dead monitor left.
+pub(crate) fn remains(container: &Container, rootfs: Rootfs) -> TaskSpec {
+    TaskSpec {
+        id: container.id.clone(),
+        rootfs,
+        limits: container.config.limits.clone(),
+        cgroup: format!("wharf/{}", container.id),
+        workload: Workload::Wasm(Box::default()),
+    }
+}
+
+fn wasm_task(engine: &Engine, container: &Container) -> Result<WasmTask> {
+    let (config, image) = (&container.config, &container.image);
+    let working_dir = config.working_dir.as_deref().unwrap_or(&image.config.working_dir);
+    let mut env: Vec<(String, String)> = env(config, image)
+        .iter()
+        .map(|e| e.split_once('=').map_or((e.clone(), String::new()), |(n, v)| (n.to_owned(), v.to_owned())))
+        .collect();
+    if !env.iter().any(|(name, _)| name == "HOSTNAME") {
+        env.push(("HOSTNAME".to_owned(), hostname(container).to_owned()));
+    }
+    Ok(WasmTask {
+        module: modules::compiled(engine, container)?,
+        args: container.args.clone(),
+        env,
+        cwd: if working_dir.is_empty() { "/".to_owned() } else { working_dir.to_owned() },
+        mounts: wasm_mounts(engine, container)?,
+        read_only: config.read_only,
+        timeout_ms: config.timeout_ms,
+        function: match &image.wasm {
+            Some(WasmEntry::File { function, .. }) => function.clone(),
+            _ => None,
+        },
+    })
+}
+
+fn wasm_mounts(engine: &Engine, container: &Container) -> Result<Vec<WasmMount>> {
+    let mut mounts = Vec::with_capacity(container.config.mounts.len());
+    for (number, mount) in container.config.mounts.iter().enumerate() {
+        let source = match &mount.kind {
+            MountKind::Bind(source) => PathBuf::from(source),
+            MountKind::Tmpfs(_) => engine.paths().container(&container.id).join(format!("tmpfs-{number}")),
+        };
+        if source.is_file() {
+            return Err(Error::new(
+                Class::Unsupported,
+                format!("{} is a file: only directories can be mounted into a WebAssembly image", source.display()),
+            )
+            .with_hint("mount the directory it is in"));
+        }
+        paths::make_dir(&source)?;
+        mounts.push(WasmMount { source, target: mount.target.clone(), read_only: mount.read_only });
+    }
+    Ok(mounts)
+}
+
+/// The container's host name: given, or the short id.
+pub fn hostname(container: &Container) -> &str {
+    container.config.hostname.as_deref().unwrap_or_else(|| container.short_id())
+}
+
+fn linux_task(_: &Engine, _: &Container) -> Result<crate::task::LinuxTask> {
+    Err(Error::new(Class::Unsupported, "the Linux backend is not there yet"))
+}
