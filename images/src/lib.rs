@@ -32,6 +32,7 @@ pub mod registry;
 pub mod reporter;
 pub mod snapshot;
 pub mod store;
+pub mod wasm;
 
 pub use digest::Digest;
 pub use error::{Class, Error, Result};

@@ -148,3 +148,56 @@ pub mod terminal {
         }
     }
 }
+
+#[cfg(feature = "wasm")]
+pub mod compiler {
+    //! See `linux/compiler.rs`. Here the compiler's child has its time limit only.
+
+    use std::process::ExitStatus;
+
+    use crate::backend::wasm::compile::Limits;
+    use crate::error::Result;
+
+    /// Puts no limit on this process.
+    ///
+    /// # Errors
+    /// None.
+    pub fn confine(_limits: &Limits) -> Result<()> {
+        Ok(())
+    }
+
+    /// There is no such limit.
+    pub fn ended_by_cpu_limit(_status: ExitStatus) -> bool {
+        false
+    }
+}
+
+pub mod private {
+    //! See `linux/private.rs`. Here a directory is as private as the one it lies in.
+
+    use std::fs::File;
+    use std::path::{Path, PathBuf};
+
+    use crate::error::{Error, Result};
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn create_dir(path: &Path) -> Result<()> {
+        std::fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))
+    }
+
+    /// Opens a file in it.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn open(path: &Path) -> Result<File> {
+        File::open(path).map_err(|e| Error::io("open", path, e))
+    }
+
+    /// The file's path.
+    pub fn reopen(_file: &File, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+}

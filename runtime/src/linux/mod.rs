@@ -3,7 +3,10 @@
 pub mod capabilities;
 pub mod cgroup;
 pub(crate) mod client;
+#[cfg(feature = "wasm")]
+pub mod compiler;
 pub mod monitor;
+pub mod private;
 pub mod process;
 pub mod session;
 pub(crate) mod signals;

@@ -1,0 +1,285 @@
+//! Can Wharf run this binary? If not: what it asks for that is not there, and what would help.
+//!
+//! Preview-1 imports are those of the adapter that turns modules into components; component imports are those of
+//! WASI 0.2 (<https://github.com/WebAssembly/WASI/tree/main/wasip2>).
+
+use std::sync::LazyLock;
+
+use wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER as ADAPTER;
+use wharf_images::wasm::{CoreImport, Description};
+
+use crate::error::{Class, Error, Result};
+
+/// The import module of WASI preview 1.
+pub(super) const PREVIEW1: &str = "wasi_snapshot_preview1";
+
+/// A preview-1 command's entry.
+pub(super) const START: &str = "_start";
+
+/// The interfaces of WASI 0.2 that commands get, without version.
+const INTERFACES: &[&str] = &[
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stderr",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stderr",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/wall-clock",
+    "wasi:filesystem/preopens",
+    "wasi:filesystem/types",
+    "wasi:io/error",
+    "wasi:io/poll",
+    "wasi:io/streams",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:random/random",
+    "wasi:sockets/instance-network",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/network",
+    "wasi:sockets/tcp",
+    "wasi:sockets/tcp-create-socket",
+    "wasi:sockets/udp",
+    "wasi:sockets/udp-create-socket",
+];
+
+/// How many names an error lists before it stops.
+const LISTED: usize = 5;
+
+/// Checks that every import can be satisfied and that there is something to run: `function`, if one was asked for,
+/// otherwise the command's entry.
+///
+/// # Errors
+/// `Unsupported`, naming imports that cannot be satisfied or the missing entry; with a hint that says what would help.
+pub fn check(description: &Description, function: Option<&str>) -> Result<()> {
+    match description {
+        Description::Module { imports, functions } => {
+            core_imports(imports)?;
+            core_entry(functions, function)
+        }
+        Description::Component { imports, exports } => {
+            component_imports(imports)?;
+            component_entry(exports, function)
+        }
+    }
+}
+
+fn core_imports(imports: &[CoreImport]) -> Result<()> {
+    static PROVIDED: LazyLock<Vec<String>> = LazyLock::new(|| match Description::read(ADAPTER) {
+        Ok(Description::Module { functions, .. }) => functions,
+        _ => Vec::new(),
+    });
+    let provided = |i: &CoreImport| i.function && i.module == PREVIEW1 && PROVIDED.contains(&i.name);
+    let missing: Vec<_> = imports.iter().filter(|i| !provided(i)).collect();
+    let Some(first) = missing.first() else { return Ok(()) };
+    let names = list(missing.iter().map(|i| format!("{}.{}", i.module, i.name)));
+    let message = format!("the module imports what Wharf does not have: {names}");
+    Err(Error::new(Class::Unsupported, message).with_hint(core_hint(first)))
+}
+
+fn core_hint(import: &CoreImport) -> &'static str {
+    match (import.module.as_str(), import.name.as_str()) {
+        (PREVIEW1, name) if name.starts_with("sock_") => {
+            "preview 1 has no sockets of its own, and this is one runtime's extension (WasmEdge): \
+             build for wasm32-wasip2, whose sockets are standard"
+        }
+        ("wasi_unstable", _) => {
+            "it was built for WASI preview 0, of 2019: build it again with a present toolchain for wasm32-wasip1"
+        }
+        ("wasi", "thread-spawn") => "it was built with threads (wasi-threads): build for wasm32-wasip1, without them",
+        ("env", "memory") => {
+            "it wants its memory from outside, as programs with threads do: link it without --import-memory \
+             and --shared-memory"
+        }
+        ("env", name) if name.starts_with("proxy_") => {
+            "it is a filter for a proxy such as Envoy (proxy-wasm), not a program"
+        }
+        ("env", name)
+            if name.contains("emscripten") || name.starts_with("__syscall") || name.starts_with("invoke_") =>
+        {
+            "it was built by Emscripten for JavaScript: build it with -sSTANDALONE_WASM, or with wasi-sdk"
+        }
+        ("gojs" | "go", _) => "it was built with GOOS=js: build it with GOOS=wasip1",
+        ("wbg" | "__wbindgen_placeholder__", _) => {
+            "it was built for JavaScript (wasm-bindgen): build it for wasm32-wasip1 or wasm32-wasip2"
+        }
+        _ => "Wharf gives modules WASI preview 1, and components WASI 0.2: build for wasm32-wasip1 or wasm32-wasip2",
+    }
+}
+
+fn core_entry(functions: &[String], function: Option<&str>) -> Result<()> {
+    let entry = function.unwrap_or(START);
+    if functions.iter().any(|f| f == entry) {
+        return Ok(());
+    }
+    let (message, hint) = match function {
+        Some(name) => {
+            let message = format!("the module exports no function {name:?}");
+            (message, format!("it exports {}", list(functions.iter())))
+        }
+        None => {
+            let message = "the module exports no _start: it is a library, not a program".to_owned();
+            let hint = match functions {
+                [] => "build it as a command".to_owned(),
+                some => {
+                    format!("name a function as the entrypoint, FILE.wasm#FUNCTION; it exports {}", list(some.iter()))
+                }
+            };
+            (message, hint)
+        }
+    };
+    Err(Error::new(Class::Unsupported, message).with_hint(hint))
+}
+
+fn component_imports(imports: &[String]) -> Result<()> {
+    // Types and functions imported bare, and interfaces other than WASI 0.2's, have nobody behind them.
+    let provided = |name: &&String| match name.split_once('@') {
+        Some((interface, version)) => INTERFACES.contains(&interface) && version.starts_with("0.2."),
+        None => false,
+    };
+    let missing: Vec<_> = imports.iter().filter(|i| !provided(i)).collect();
+    let Some(first) = missing.first() else { return Ok(()) };
+    let message = format!("the component imports what Wharf does not have: {}", list(missing.iter()));
+    let hint = if first.starts_with("wasi:http/") {
+        "HTTP from inside a guest comes later; until then use wasi:sockets"
+    } else if first.starts_with("wasi:") && first.contains("@0.3") {
+        "it was built for WASI 0.3; Wharf has 0.2: build it for wasm32-wasip2"
+    } else {
+        "Wharf gives components the interfaces of WASI 0.2 (cli, clocks, filesystem, io, random, sockets); \
+         other imports must be composed in, for example with `wac plug`"
+    };
+    Err(Error::new(Class::Unsupported, message).with_hint(hint))
+}
+
+fn component_entry(exports: &[String], function: Option<&str>) -> Result<()> {
+    let has = |prefix: &str| exports.iter().any(|e| e.starts_with(prefix));
+    if let Some(name) = function {
+        if exports.iter().any(|e| e == name) {
+            return Ok(());
+        }
+        let message = format!("the component exports no function {name:?}");
+        return Err(Error::new(Class::Unsupported, message).with_hint(format!("it exports {}", list(exports.iter()))));
+    }
+    if has("wasi:cli/run@0.2.") {
+        return Ok(());
+    }
+    let (message, hint) = if has("wasi:http/incoming-handler@") || has("wasi:http/handler@") {
+        ("the component answers HTTP requests (wasi:http/incoming-handler)", "serving HTTP comes later".to_owned())
+    } else if has("wasi:cli/run@") {
+        ("the component is a command of another WASI than 0.2", "build it for wasm32-wasip2".to_owned())
+    } else {
+        let hint = match exports {
+            [] => "it exports nothing".to_owned(),
+            some => format!("it exports {}", list(some.iter())),
+        };
+        ("the component exports no wasi:cli/run: it is a library, not a program", hint)
+    };
+    Err(Error::new(Class::Unsupported, message).with_hint(hint))
+}
+
+fn list<T: AsRef<str>>(names: impl ExactSizeIterator<Item = T>) -> String {
+    let count = names.len();
+    let mut text = String::new();
+    for (i, name) in names.take(LISTED).enumerate() {
+        if i > 0 {
+            text.push_str(", ");
+        }
+        // Names come from the file: no control character reaches a terminal.
+        text.extend(name.as_ref().escape_debug());
+    }
+    match count {
+        0 => text.push_str("nothing"),
+        n if n > LISTED => text.push_str(&format!(" and {} more", n - LISTED)),
+        _ => {}
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module(imports: &[(&str, &str)], functions: &[&str]) -> Description {
+        let import = |(module, name): &(&str, &str)| CoreImport {
+            module: (*module).to_owned(),
+            name: (*name).to_owned(),
+            function: *name != "memory",
+        };
+        Description::Module {
+            imports: imports.iter().map(import).collect(),
+            functions: functions.iter().map(|f| (*f).to_owned()).collect(),
+        }
+    }
+
+    fn component(imports: &[&str], exports: &[&str]) -> Description {
+        let owned = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        Description::Component { imports: owned(imports), exports: owned(exports) }
+    }
+
+    fn refused(description: &Description, function: Option<&str>) -> (String, String) {
+        let error = check(description, function).unwrap_err();
+        assert_eq!(error.class(), Class::Unsupported);
+        (error.to_string(), error.hint().unwrap_or_default().to_owned())
+    }
+
+    #[test]
+    fn what_the_adapter_has_is_satisfied() {
+        for name in ["fd_write", "proc_exit", "path_open", "sock_shutdown", "poll_oneoff", "random_get"] {
+            check(&module(&[(PREVIEW1, name)], &[START]), None).unwrap();
+        }
+    }
+
+    #[test]
+    fn each_known_foreign_import_is_named_and_explained() {
+        for (import, word) in [
+            ((PREVIEW1, "sock_open"), "WasmEdge"),
+            (("wasi_unstable", "fd_write"), "preview 0"),
+            (("wasi", "thread-spawn"), "threads"),
+            (("env", "memory"), "--import-memory"),
+            (("env", "proxy_log"), "Envoy"),
+            (("env", "emscripten_notify_memory_growth"), "Emscripten"),
+            (("gojs", "runtime.wasmExit"), "GOOS=wasip1"),
+            (("wbg", "__wbg_log"), "wasm-bindgen"),
+            (("env", "frobnicate"), "wasm32-wasip1"),
+        ] {
+            let (message, hint) = refused(&module(&[(PREVIEW1, "fd_write"), import], &[START]), None);
+            assert!(message.contains(&format!("{}.{}", import.0, import.1)), "{message}");
+            assert!(hint.contains(word), "{hint}");
+            assert!(!message.contains("fd_write") || import.1 == "fd_write", "{message}");
+        }
+    }
+
+    #[test]
+    fn a_library_says_what_it_exports() {
+        let (message, hint) = refused(&module(&[], &["add", "mul"]), None);
+        assert!(message.contains("_start") && hint.contains("add, mul"), "{message}: {hint}");
+        let (message, _) = refused(&module(&[], &["add"]), Some("sub"));
+        assert!(message.contains("\"sub\""), "{message}");
+        check(&module(&[], &["add"]), Some("add")).unwrap();
+    }
+
+    #[test]
+    fn components_are_classified_by_their_exports() {
+        check(&component(&["wasi:cli/stdout@0.2.3"], &["wasi:cli/run@0.2.0"]), None).unwrap();
+        let (_, hint) = refused(&component(&[], &["wasi:http/incoming-handler@0.2.0"]), None);
+        assert!(hint.contains("serving HTTP comes later"), "{hint}");
+        assert!(refused(&component(&[], &["wasi:cli/run@0.3.0"]), None).1.contains("wasip2"));
+        assert!(refused(&component(&[], &["a:b/c"]), None).1.contains("a:b/c"));
+        let (message, hint) = refused(&component(&["wasi:http/types@0.2.0"], &["wasi:cli/run@0.2.0"]), None);
+        assert!(message.contains("wasi:http/types@0.2.0") && hint.contains("HTTP"), "{message}: {hint}");
+        check(&component(&[], &["greet"]), Some("greet")).unwrap();
+    }
+
+    #[test]
+    fn names_cannot_speak_to_the_terminal_and_lists_end() {
+        let (message, _) = refused(&module(&[("env", "\x1b[2J")], &[START]), None);
+        assert!(!message.contains('\x1b'), "{message}");
+        let many: Vec<String> = (0..9).map(|n| format!("f{n}")).collect();
+        let text = list(many.iter());
+        assert!(text.ends_with("f4 and 4 more"), "{text}");
+    }
+}

@@ -1,0 +1,450 @@
+//! The wasm backend with real guests, in real processes. It has a `main` of its own because the processes it starts are
+//! this program again: `compile REQUEST` is the compiler's child, `guest JSON` runs one guest on its stdin and stdout.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use wharf_images::Digest;
+use wharf_images::snapshot::Rootfs;
+use wharf_runtime::backend::wasm::compile::{Compiler, Limits, child_main};
+use wharf_runtime::backend::wasm::{ModuleCache, run};
+use wharf_runtime::error::Class;
+use wharf_runtime::task::{WasmMount, WasmTask};
+
+type Test = (&'static str, fn());
+
+const TESTS: &[Test] = &[
+    ("hello_says_hello", hello_says_hello),
+    ("exit_codes_are_exact", exit_codes_are_exact),
+    ("arguments_and_environment_arrive", arguments_and_environment_arrive),
+    ("stdin_reaches_stdout", stdin_reaches_stdout),
+    ("stdout_and_stderr_are_two", stdout_and_stderr_are_two),
+    ("a_reader_that_left_ends_the_writer", a_reader_that_left_ends_the_writer),
+    ("a_trap_is_134_with_its_functions", a_trap_is_134_with_its_functions),
+    ("recursion_ends_in_a_trap", recursion_ends_in_a_trap),
+    ("the_memory_limit_holds_and_says_so", the_memory_limit_holds_and_says_so),
+    ("sleeping_works", sleeping_works),
+    ("files_live_in_the_root_and_in_mounts", files_live_in_the_root_and_in_mounts),
+    ("relative_paths_start_at_the_working_directory", relative_paths_start_at_the_working_directory),
+    ("read_only_is_read_only", read_only_is_read_only),
+    ("no_path_leads_out", no_path_leads_out),
+    ("no_address_is_reachable", no_address_is_reachable),
+    ("a_function_is_an_entry", a_function_is_an_entry),
+    ("many_who_want_one_module_compile_it_once", many_who_want_one_module_compile_it_once),
+    ("compiled_code_is_never_taken_from_outside", compiled_code_is_never_taken_from_outside),
+    ("a_compile_bomb_meets_its_limit", a_compile_bomb_meets_its_limit),
+    ("malformed_modules_are_refused", malformed_modules_are_refused),
+];
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [_, "compile", request] => std::process::exit(child_main(request)),
+        [_, "guest", request] => std::process::exit(guest_main(request)),
+        _ => {}
+    }
+    // As with cargo's own harness, a word on the command line chooses tests by name.
+    let filter = args.get(1).filter(|a| !a.starts_with('-'));
+    let (mut passed, mut failed) = (0, 0);
+    for (name, test) in TESTS.iter().filter(|(name, _)| filter.is_none_or(|f| name.contains(f.as_str()))) {
+        let ok = catch_unwind(AssertUnwindSafe(test)).is_ok();
+        println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
+        if ok { passed += 1 } else { failed += 1 }
+    }
+    println!("{passed} passed, {failed} failed");
+    std::process::exit(i32::from(failed > 0));
+}
+
+/// What `guest` runs.
+#[derive(Serialize, Deserialize)]
+struct Request {
+    task: WasmTask,
+    rootfs: Rootfs,
+    memory: Option<u64>,
+}
+
+fn guest_main(request: &str) -> i32 {
+    let request: Request = serde_json::from_str(request).expect("request");
+    run::run(&request.task, &request.rootfs, request.memory).unwrap_or_else(|e| {
+        eprintln!("{e}");
+        e.exit_code()
+    })
+}
+
+fn guests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests")
+}
+
+fn wasm(name: &str) -> Vec<u8> {
+    let path = guests().join(format!("{name}.wasm"));
+    fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// A container's worth of places, and a guest in it.
+struct Place {
+    root: TempDir,
+    cache: ModuleCache,
+    rootfs: PathBuf,
+    task: WasmTask,
+    memory: Option<u64>,
+}
+
+impl Place {
+    fn new(guest: &str) -> Self {
+        Self::with(&wasm(guest), None)
+    }
+
+    fn with(wasm: &[u8], function: Option<&str>) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let cache = ModuleCache::open(root.path()).unwrap();
+        let module = cache.ensure_bytes(wasm, function).unwrap_or_else(|e| panic!("{e}")).path;
+        let rootfs = root.path().join("rootfs");
+        fs::create_dir(&rootfs).unwrap();
+        let task = WasmTask {
+            module,
+            args: vec!["guest".to_owned()],
+            env: vec![],
+            cwd: "/".to_owned(),
+            mounts: vec![],
+            read_only: false,
+            timeout_ms: None,
+            function: function.map(str::to_owned),
+        };
+        Place { root, cache, rootfs, task, memory: None }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut task = self.task.clone();
+        task.args.extend(args.iter().map(|a| (*a).to_owned()));
+        let request = Request { task, rootfs: Rootfs::Dir(self.rootfs.clone()), memory: self.memory };
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg("guest").arg(serde_json::to_string(&request).unwrap());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs it, expects code 0, and gives its stdout.
+    fn out(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Runs it, expects it to fail with `code`, and gives its stderr.
+    fn fails(&self, code: i32, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stderr)
+    }
+
+    fn mount(&mut self, target: &str, read_only: bool) -> PathBuf {
+        let source = self.root.path().join(format!("mount-{}", self.task.mounts.len()));
+        fs::create_dir(&source).unwrap();
+        self.task.mounts.push(WasmMount { source: source.clone(), target: target.to_owned(), read_only });
+        source
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Both kinds of the same program: a preview-1 module and a component.
+fn both() -> [Place; 2] {
+    [Place::new("tools-p1"), Place::new("tools-p2")]
+}
+
+fn hello_says_hello() {
+    assert!(Place::new("hello").out(&[]).starts_with("Hello from Wharf!\n"));
+}
+
+fn exit_codes_are_exact() {
+    let bare = Place::new("exit-p1");
+    bare.fails(1, &[]);
+    bare.fails(4, &["a", "b", "c"]);
+    for place in both() {
+        for code in [0, 1, 3, 42, 134, 200, 255] {
+            assert_eq!(place.run(&["exit", &code.to_string()]).status.code(), Some(code));
+        }
+    }
+    // As everywhere, a code is a byte.
+    assert_eq!(Place::new("tools-p1").run(&["exit", "256"]).status.code(), Some(0));
+}
+
+fn arguments_and_environment_arrive() {
+    for mut place in both() {
+        assert_eq!(place.out(&["args", "two words", "ünï"]), "guest\nargs\ntwo words\nünï\n");
+        assert_eq!(place.out(&["env"]), "", "nothing of the host's environment");
+        place.task.env = vec![("A".into(), "1".into()), ("EMPTY".into(), String::new())];
+        assert_eq!(place.out(&["env"]), "A=1\nEMPTY=\n");
+    }
+}
+
+fn stdin_reaches_stdout() {
+    let text: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+    for place in both() {
+        let mut child = place.command(&["cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = text.clone();
+        let writer = std::thread::spawn(move || stdin.write_all(&input).unwrap());
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        assert!(output.status.success() && output.stdout == text, "{} bytes", output.stdout.len());
+    }
+}
+
+fn stdout_and_stderr_are_two() {
+    for place in both() {
+        let output = place.run(&["both"]);
+        assert_eq!((text(&output.stdout), text(&output.stderr)), ("to stdout\n".into(), "to stderr\n".into()));
+    }
+}
+
+fn a_reader_that_left_ends_the_writer() {
+    for place in both() {
+        let mut child = place.command(&["hog"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut first = [0; 3];
+        child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+        assert!(!child.wait().unwrap().success());
+    }
+}
+
+fn a_trap_is_134_with_its_functions() {
+    for place in both() {
+        let stderr = place.fails(134, &["trap"]);
+        assert!(stderr.starts_with("wharf: wasm trap: wasm `unreachable` instruction executed"), "{stderr}");
+        assert!(stderr.contains("inner") && stderr.contains("outer"), "function names: {stderr}");
+        let stderr = place.fails(134, &["panic"]);
+        assert!(stderr.contains("as asked") && stderr.contains("unreachable"), "{stderr}");
+    }
+}
+
+fn recursion_ends_in_a_trap() {
+    for place in both() {
+        let stderr = place.fails(134, &["recurse"]);
+        // Rust keeps its shadow stack below its data, so either it or wasmtime's own stack ends first.
+        assert!(stderr.contains("call stack exhausted") || stderr.contains("out of bounds"), "{stderr}");
+    }
+}
+
+fn the_memory_limit_holds_and_says_so() {
+    for mut place in both() {
+        place.memory = Some(48 << 20);
+        let output = place.run(&["hog"]);
+        assert_eq!(output.status.code(), Some(134));
+        assert!(text(&output.stdout).ends_with("32 MB\n"), "{}", text(&output.stdout));
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains("memory limit of 50331648 bytes"), "{stderr}");
+        // Less than it has at its start.
+        place.memory = Some(1 << 16);
+        assert!(place.fails(134, &["args"]).contains("memory limit of 65536 bytes"));
+    }
+}
+
+fn sleeping_works() {
+    for place in both() {
+        place.out(&["sleep", "60"]);
+    }
+}
+
+fn files_live_in_the_root_and_in_mounts() {
+    for mut place in both() {
+        let data = place.mount("/srv/data", false);
+        place.out(&["write", "/here", "root"]);
+        place.out(&["write", "/srv/data/there", "mount"]);
+        assert_eq!(fs::read_to_string(place.rootfs.join("here")).unwrap(), "root");
+        assert_eq!(fs::read_to_string(data.join("there")).unwrap(), "mount");
+        assert_eq!(place.out(&["cat", "/here", "/srv/data/there"]), "rootmount");
+        assert_eq!(place.out(&["ls", "/"]), "here\nsrv\n");
+        place.out(&["mkdir", "/srv/data/d"]);
+        place.out(&["mv", "/srv/data/there", "/srv/data/d/there"]);
+        assert_eq!(place.out(&["ls", "/srv/data/d"]), "there\n");
+        place.out(&["rm", "/srv/data/d/there"]);
+        assert!(place.fails(1, &["cat", "/srv/data/d/there"]).contains("No such file"));
+    }
+}
+
+fn relative_paths_start_at_the_working_directory() {
+    for mut place in both() {
+        let data = place.mount("/work/data", false);
+        fs::create_dir_all(place.rootfs.join("etc")).unwrap();
+        fs::write(place.rootfs.join("etc/name"), "absolute").unwrap();
+        place.task.cwd = "/work".to_owned();
+        place.out(&["write", "file", "relative"]);
+        assert_eq!(fs::read_to_string(place.rootfs.join("work/file")).unwrap(), "relative");
+        assert_eq!(place.out(&["cat", "./file", "/work/file", "/etc/name"]), "relativerelativeabsolute");
+        place.out(&["write", "data/file", "mounted"]);
+        assert_eq!(fs::read_to_string(data.join("file")).unwrap(), "mounted");
+        assert_eq!(place.out(&["env"]), "PWD=/work\n");
+    }
+}
+
+fn read_only_is_read_only() {
+    for mut place in both() {
+        let data = place.mount("/data", true);
+        fs::write(data.join("file"), "kept").unwrap();
+        fs::write(place.rootfs.join("file"), "kept").unwrap();
+        let attempts: &[&[&str]] = &[
+            &["write", "/data/file", "x"],
+            &["append", "/data/file", "x"],
+            &["write", "/data/new", "x"],
+            &["rm", "/data/file"],
+            &["mkdir", "/data/d"],
+            &["mv", "/data/file", "/data/other"],
+            &["mv", "/file", "/data/file"],
+            &["ln", "/file", "/data/link"],
+            &["ln", "/data/file", "/link"],
+        ];
+        for attempt in attempts {
+            place.fails(1, attempt);
+        }
+        assert_eq!(place.out(&["ls", "/data"]), "file\n");
+        assert_eq!(place.out(&["cat", "/data/file"]), "kept");
+        place.task.read_only = true;
+        place.fails(1, &["write", "/file", "x"]);
+        assert_eq!(place.out(&["cat", "/file"]), "kept");
+    }
+}
+
+fn no_path_leads_out() {
+    for place in both() {
+        let secret = place.root.path().join("secret");
+        fs::write(&secret, "secret").unwrap();
+        std::os::unix::fs::symlink(&secret, place.rootfs.join("absolute")).unwrap();
+        std::os::unix::fs::symlink("../secret", place.rootfs.join("relative")).unwrap();
+        std::os::unix::fs::symlink("..", place.rootfs.join("up")).unwrap();
+        for path in ["/absolute", "/relative", "/up/secret", "/../secret", "../secret", "/up/", "/etc/../../secret"] {
+            place.fails(1, &["cat", path]);
+        }
+        place.fails(1, &["ls", "/up"]);
+        place.fails(1, &["write", "/../planted", "x"]);
+        assert!(!place.root.path().join("planted").exists());
+    }
+}
+
+fn no_address_is_reachable() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let place = Place::new("tools-p2");
+    place.fails(1, &["connect", &address]);
+}
+
+fn a_function_is_an_entry() {
+    assert_eq!(Place::with(&wasm("library-p1"), Some("greet")).out(&[]), "greetings\n");
+}
+
+fn many_who_want_one_module_compile_it_once() {
+    let root = tempfile::tempdir().unwrap();
+    let blob = guests().join("tools-p1.wasm");
+    let digest = Digest::of(&fs::read(&blob).unwrap());
+    let compiled: Vec<bool> = std::thread::scope(|scope| {
+        let ensure = || {
+            let cache = ModuleCache::open(root.path()).unwrap();
+            !cache.ensure(&digest, &blob, None).unwrap_or_else(|e| panic!("{e}")).cached
+        };
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(ensure)).collect();
+        all.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert_eq!(compiled.iter().filter(|c| **c).count(), 1, "{compiled:?}");
+}
+
+fn compiled_code_is_never_taken_from_outside() {
+    let place = Place::new("exit-p1");
+    // What wasmtime has compiled, offered as a module.
+    let compiled = fs::read(&place.task.module).unwrap();
+    let error = place.cache.ensure_bytes(&compiled, None).unwrap_err();
+    assert_eq!(error.class(), Class::Unsupported);
+    assert!(error.to_string().contains(".cwasm"), "{error}");
+
+    // A file that others could have written, or a link, in the place of a compiled one.
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(&place.task.module, fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(place.fails(125, &[]).contains("written by others"));
+    let elsewhere = place.root.path().join("elsewhere");
+    fs::write(&elsewhere, &compiled).unwrap();
+    fs::remove_file(&place.task.module).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &place.task.module).unwrap();
+    assert_eq!(place.cache.get(&Digest::of(&wasm("exit-p1"))), None, "a link is no compiled module");
+    place.fails(125, &[]);
+
+    // Damaged, or another machine's: refused, removed, compiled anew.
+    fs::remove_file(&place.task.module).unwrap();
+    fs::write(&place.task.module, &compiled[..compiled.len() / 2]).unwrap();
+    assert!(place.fails(125, &[]).contains("not of this machine"));
+    place.cache.ensure_bytes(&wasm("exit-p1"), None).unwrap();
+    place.fails(1, &[]);
+}
+
+fn a_compile_bomb_meets_its_limit() {
+    let root = tempfile::tempdir().unwrap();
+    let bomb = bomb();
+    let program = || Compiler::Child(std::env::current_exe().unwrap());
+    let refused = |limits: Limits| {
+        let cache = ModuleCache::with_compiler(root.path(), program(), limits).unwrap();
+        let error = cache.ensure_bytes(&bomb, None).unwrap_err();
+        assert_eq!(error.class(), Class::LimitExceeded, "{error}");
+        error.to_string()
+    };
+    let limits = Limits::default();
+    assert!(refused(Limits { cpu_seconds: 1, ..limits }).contains("1 seconds of CPU time"));
+    assert!(refused(Limits { wall_seconds: 1, ..limits }).contains("1 seconds"));
+    assert!(refused(Limits { memory: 256 << 20, ..limits }).contains("256 MiB"));
+    assert!(refused(Limits { source: 1000, ..limits }).contains("larger than"));
+}
+
+/// A valid module of one function so large that its registers take very long to be allocated.
+fn bomb() -> Vec<u8> {
+    use wasm_encoder::*;
+    let mut types = TypeSection::new();
+    types.ty().function([], []);
+    let mut functions = FunctionSection::new();
+    functions.function(0);
+    let mut exports = ExportSection::new();
+    exports.export("_start", ExportKind::Func, 0);
+    let locals = 2000;
+    let mut body = Function::new([(locals, ValType::I64)]);
+    for round in 0..150_000_u32 {
+        body.instructions()
+            .local_get(round.wrapping_mul(7919) % locals)
+            .local_get(round.wrapping_mul(104_729) % locals)
+            .i64_rotl()
+            .local_set(round % locals)
+            .local_get(round % locals)
+            .i32_wrap_i64()
+            .if_(BlockType::Empty)
+            .end();
+    }
+    body.instructions().end();
+    let mut code = CodeSection::new();
+    code.function(&body);
+    let mut module = Module::new();
+    module.section(&types).section(&functions).section(&exports).section(&code);
+    module.finish()
+}
+
+fn malformed_modules_are_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let cache = ModuleCache::open(root.path()).unwrap();
+    for name in ["tools-p1", "tools-p2"] {
+        let wasm = wasm(name);
+        for length in [0, 3, 8, 9, 1000, wasm.len() - 1] {
+            let error = cache.ensure_bytes(&wasm[..length], None).unwrap_err();
+            assert!(matches!(error.class(), Class::Corrupt | Class::Unsupported), "{name} {length}: {error}");
+        }
+        // A byte that is not what it should be, in the middle of the code.
+        let mut damaged = wasm.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle..middle + 64].fill(0xff);
+        assert!(cache.ensure_bytes(&damaged, None).is_err(), "{name}");
+    }
+    let left: Vec<_> = fs::read_dir(root.path().join("modules")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.iter().all(|n| n.to_string_lossy().starts_with("lock-")), "{left:?}");
+}
