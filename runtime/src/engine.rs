@@ -429,7 +429,10 @@ impl Engine {
         let request = Request::Stop { signal, timeout: u32::try_from(timeout).ok() };
         match self.ask(&container, &request) {
             // Its monitor ended before it answered: it has stopped, or died and is repaired by the next look.
-            Err(e) if e.class() == Class::Unavailable => self.containers()?.get(&container.id).map(drop),
+            Err(e) if e.class() == Class::Unavailable => match self.container(&container.id) {
+                Err(e) if e.class() != Class::NotFound => Err(e),
+                _ => Ok(()),
+            },
             other => other.map(drop),
         }
     }
@@ -499,10 +502,8 @@ impl Engine {
                 format!("container {} cannot be removed: its monitor does not end", container.name),
             ));
         }
-        if self.containers()?.remove(&container.id)? {
-            self.remove_bytes(&container.id)?;
-        }
-        Ok(())
+        self.containers()?.remove(&container.id)?;
+        self.remove_bytes(&container.id)
     }
 
     /// Gives it another name.

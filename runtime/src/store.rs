@@ -363,3 +363,116 @@ fn name_taken(name: &str, holder: &str) -> Error {
         ),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use wharf_images::{Platform, Style};
+
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(dir.path(), &[SCHEMA]).unwrap();
+        (dir, Store::new(Arc::new(db)))
+    }
+
+    fn new(name: Option<&str>) -> Container {
+        let digest = Digest::of(b"image");
+        Container {
+            id: names::new_id().unwrap(),
+            name: String::new(),
+            config: ContainerConfig {
+                image: "debian".to_owned(),
+                name: name.map(str::to_owned),
+                ..ContainerConfig::default()
+            },
+            image: Image {
+                id: digest.clone(),
+                target: digest.clone(),
+                manifest: digest,
+                platform: Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None },
+                style: Style::Linux,
+                style_reason: String::new(),
+                layers: Vec::new(),
+                wasm: None,
+                config: wharf_images::image::RunConfig::default(),
+                created: None,
+                size: 0,
+            },
+            args: vec!["true".to_owned()],
+            created: Timestamp::now(),
+            state: Status {
+                state: State::Created,
+                pid: None,
+                exit_code: 0,
+                started: None,
+                finished: None,
+                error: None,
+                oom_killed: false,
+            },
+        }
+    }
+
+    #[test]
+    fn a_record_reads_back_and_is_found_by_name_and_prefix() {
+        let (_dir, store) = store();
+        let mut web = new(Some("web"));
+        store.insert(&mut web).unwrap();
+        for name in ["web", "/web", &web.id, &web.id[..12], &web.id[..1]] {
+            let found = store.find(name).unwrap();
+            assert_eq!((found.id, found.config, found.image), (web.id.clone(), web.config.clone(), web.image.clone()));
+        }
+        for name in ["", "nosuch", "g", "%", &format!("{}0", web.id)] {
+            assert_eq!(store.find(name).unwrap_err().class(), Class::NotFound, "{name}");
+        }
+        assert_eq!(store.users_of_image(&web.image.id).unwrap(), ["web"]);
+    }
+
+    #[test]
+    fn a_prefix_of_two_ids_is_ambiguous_and_a_name_wins_over_an_id() {
+        let (_dir, store) = store();
+        let mut ids = Vec::new();
+        for digit in ["0", "1"] {
+            let mut c = new(None);
+            c.id = format!("abc{}{digit}", "0".repeat(60));
+            store.insert(&mut c).unwrap();
+            ids.push(c.id);
+        }
+        assert_eq!(store.find("abc").unwrap_err().class(), Class::InvalidInput);
+        let mut named = new(Some("abc"));
+        store.insert(&mut named).unwrap();
+        assert_eq!(store.find("abc").unwrap().id, named.id);
+        assert_eq!(store.find(&ids[1]).unwrap().id, ids[1]);
+    }
+
+    #[test]
+    fn names_are_unique_and_missing_ones_made() {
+        let (_dir, store) = store();
+        store.insert(&mut new(Some("web"))).unwrap();
+        let taken = store.insert(&mut new(Some("web"))).unwrap_err();
+        assert_eq!(taken.class(), Class::Conflict);
+        assert!(taken.to_string().contains("\"/web\" is already in use"));
+        let mut other = new(None);
+        store.insert(&mut other).unwrap();
+        assert_eq!(store.rename(&other.id, "web").unwrap_err().class(), Class::Conflict);
+        store.rename(&other.id, "db").unwrap();
+        assert_eq!(store.find("db").unwrap().id, other.id);
+    }
+
+    #[test]
+    fn events_change_the_state_and_impossible_ones_change_nothing() {
+        let (_dir, store) = store();
+        let mut c = new(None);
+        store.insert(&mut c).unwrap();
+        assert!(store.advance(&c.id, Event::Started, |_| ()).is_err());
+        store.advance(&c.id, Event::Start, |_| ()).unwrap();
+        store.advance(&c.id, Event::Started, |s| s.pid = Some(7)).unwrap();
+        assert_eq!(store.list(true).unwrap().len(), 1);
+        store.advance(&c.id, Event::Exit, |s| s.exit_code = 3).unwrap();
+        assert_eq!(store.list(true).unwrap().len(), 0);
+        let found = store.get(&c.id).unwrap().unwrap();
+        assert_eq!((found.state.state, found.state.exit_code, found.state.pid), (State::Exited, 3, Some(7)));
+        assert!(store.remove(&c.id).unwrap());
+        assert!(!store.remove(&c.id).unwrap());
+    }
+}
