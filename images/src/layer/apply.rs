@@ -104,9 +104,7 @@ impl Apply<'_> {
             Target::Nothing => return Ok(()),
         };
         let parent = self.parent(&path)?;
-        if self.options.whiteouts == Whiteouts::Apply {
-            self.ours.insert(path.clone());
-        }
+        self.claim(&path);
         match &entry.kind {
             Kind::File => self.file(&parent, &path, &entry, entries),
             Kind::Dir => self.dir(&parent, &path, &entry),
@@ -312,6 +310,16 @@ impl Apply<'_> {
         Ok(())
     }
 
+    /// Notes that this layer brought `path`, and so all above it.
+    fn claim(&mut self, path: &[u8]) {
+        let mut path = path;
+        if self.options.whiteouts == Whiteouts::Apply {
+            while !path.is_empty() && self.ours.insert(path.to_vec()) {
+                (path, _) = path::split(path);
+            }
+        }
+    }
+
     /// The directories' modes and times, children before parents.
     fn finish(&mut self) -> Result<()> {
         for (path, late) in std::mem::take(&mut self.late).into_iter().rev() {
@@ -386,9 +394,6 @@ impl Apply<'_> {
         if self.hidden.remove(path) {
             let dir = parent.child(name).map_err(|e| failed("open", path, e))?;
             dir.set_opaque().map_err(|e| failed("make opaque", path, e))?;
-        }
-        if self.options.whiteouts == Whiteouts::Apply {
-            self.ours.insert(path.to_vec());
         }
         self.existing(path).map_err(|e| failed("open", path, e))
     }

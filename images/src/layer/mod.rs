@@ -13,6 +13,8 @@ use crate::digest::Digest;
 use crate::error::{Class, Error, Result};
 
 mod apply;
+#[cfg(test)]
+mod attacks;
 pub(crate) mod decode;
 pub(crate) mod entries;
 pub(crate) mod entry;

@@ -1,6 +1,17 @@
-//! Building archives for tests, well formed or not.
+//! Building archives for tests, well formed or not, and a place to unpack them that shows what escapes.
 
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
 use tar::{EntryType, Header};
+use tempfile::TempDir;
+
+use super::{Options, Unpacked, Whiteouts, unpack};
+use crate::error::Result;
 
 /// An archive under construction. Names are written as given, whatever they are.
 pub(crate) struct Archive {
@@ -86,4 +97,70 @@ impl Archive {
         bytes.resize(bytes.len() + 1024, 0);
         bytes
     }
+}
+
+/// A root to unpack into, with something precious beside it.
+pub(crate) struct Ground {
+    dir: TempDir,
+}
+
+impl Ground {
+    pub(crate) fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        fs::create_dir(dir.path().join("root")).unwrap();
+        fs::create_dir(dir.path().join("outside")).unwrap();
+        fs::write(dir.path().join("outside/sentinel"), "precious").unwrap();
+        Ground { dir }
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    pub(crate) fn outside(&self) -> PathBuf {
+        self.dir.path().join("outside")
+    }
+
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        self.root().join(path)
+    }
+
+    pub(crate) fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.at(path)).unwrap()
+    }
+
+    pub(crate) fn unpack(&self, archive: &Archive) -> Result<Unpacked> {
+        self.unpack_bytes(&archive.bytes(), &options())
+    }
+
+    pub(crate) fn unpack_bytes(&self, bytes: &[u8], options: &Options) -> Result<Unpacked> {
+        self.unpack_stream(&mut &*bytes, options)
+    }
+
+    pub(crate) fn unpack_stream(&self, stream: &mut dyn Read, options: &Options) -> Result<Unpacked> {
+        let root = Dir::open_ambient_dir(self.root(), ambient_authority()).unwrap();
+        let unpacked = unpack(stream, "", &root, options);
+        self.assert_untouched();
+        unpacked
+    }
+
+    pub(crate) fn assert_untouched(&self) {
+        let names = |dir: &Path| {
+            let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(self.dir.path()), ["outside", "root"]);
+        assert_eq!(names(&self.outside()), ["sentinel"]);
+        assert_eq!(fs::read_to_string(self.outside().join("sentinel")).unwrap(), "precious");
+        assert_eq!(fs::metadata(self.outside().join("sentinel")).unwrap().nlink(), 1);
+    }
+}
+
+pub(crate) fn options() -> Options {
+    Options { whiteouts: Whiteouts::Overlay, max_bytes: 64 << 20, max_entries: 10_000, privileged: true }
+}
+
+pub(crate) fn applied() -> Options {
+    Options { whiteouts: Whiteouts::Apply, ..options() }
 }

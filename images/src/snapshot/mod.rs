@@ -22,10 +22,12 @@ use crate::digest::Digest;
 use crate::error::{Class, Error, Result};
 
 mod area;
+mod copy;
 mod overlay;
 #[cfg(test)]
 pub(crate) mod suite;
 
+pub use copy::Copy;
 pub use overlay::Overlay;
 
 /// The environment variable that overrides which driver is used: `overlay` or `copy`.
@@ -158,7 +160,7 @@ pub fn open(root: &Path) -> Result<Arc<dyn Snapshots>> {
         Err(e) => return Err(Error::io("read", choice, e)),
     }
     std::fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
-    let name = if crate::os::overlay_works(&dir) { Overlay::NAME } else { "copy" };
+    let name = if crate::os::overlay_works(&dir) { Overlay::NAME } else { Copy::NAME };
     let opened = driver(&dir, name).ok_or_else(|| Error::new(Class::Internal, format!("no driver {name}")))??;
     area::write_new(&choice, name.as_bytes())?;
     Ok(opened)
@@ -167,8 +169,16 @@ pub fn open(root: &Path) -> Result<Arc<dyn Snapshots>> {
 fn driver(dir: &Path, name: &str) -> Option<Result<Arc<dyn Snapshots>>> {
     match name {
         Overlay::NAME => Some(Overlay::open(&dir.join(name)).map(|driver| Arc::new(driver) as Arc<dyn Snapshots>)),
+        Copy::NAME => Some(Copy::open(&dir.join(name)).map(|driver| Arc::new(driver) as Arc<dyn Snapshots>)),
         _ => None,
     }
+}
+
+/// The chain id of layers, lowest first: what names the tree they make together. `None` for no layers.
+/// <https://github.com/opencontainers/image-spec/blob/v1.1.1/config.md#layer-chainid>
+pub fn chain_id(diff_ids: &[Digest]) -> Option<Digest> {
+    let (first, rest) = diff_ids.split_first()?;
+    Some(rest.iter().fold(first.clone(), |chain, digest| Digest::of(format!("{chain} {digest}").as_bytes())))
 }
 
 #[cfg(test)]
@@ -178,6 +188,20 @@ mod tests {
     #[test]
     fn overlay_passes_the_suite() {
         suite::run(|dir| Arc::new(Overlay::open(&dir.join("overlay")).unwrap()));
+    }
+
+    #[test]
+    fn copy_passes_the_suite() {
+        suite::run(|dir| Arc::new(Copy::open(&dir.join("copy")).unwrap()));
+    }
+
+    #[test]
+    fn chains_are_named_as_the_spec_says() {
+        let layer = |text: &str| Digest::of(text.as_bytes());
+        let (a, b) = (layer("a"), layer("b"));
+        assert_eq!(chain_id(&[]), None);
+        assert_eq!(chain_id(std::slice::from_ref(&a)), Some(a.clone()));
+        assert_eq!(chain_id(&[a.clone(), b.clone()]), Some(Digest::of(format!("{a} {b}").as_bytes())));
     }
 
     #[test]

@@ -16,9 +16,13 @@ use crate::layer::{Options, unpack};
 
 /// Runs the suite on drivers made by `make` in fresh directories.
 pub(crate) fn run(make: impl Fn(&Path) -> Arc<dyn Snapshots>) {
-    for test in
-        [layers_are_committed_once, containers_see_the_union, keys_are_unique_and_safe, sweep_keeps_what_is_used]
-    {
+    for test in [
+        layers_are_committed_once,
+        containers_see_the_union,
+        copies_are_faithful,
+        keys_are_unique_and_safe,
+        sweep_keeps_what_is_used,
+    ] {
         let dir = tempfile::TempDir::new().unwrap();
         test(&*make(dir.path()));
     }
@@ -114,6 +118,39 @@ fn containers_see_the_union(driver: &dyn Snapshots) {
     let empty = driver.prepare("none", &[]).unwrap();
     see(&empty, |root| assert!(names(root.to_owned()).is_empty()));
 }
+
+fn copies_are_faithful(driver: &dyn Snapshots) {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let mut layer = Archive::new();
+    layer.dir("d/", 0o2750).file("d/suid", 0o4755, b"#!").hard_link("linked", "d/suid");
+    (layer.uid, layer.gid, layer.mtime) = (1234, 2345, 1_234_567_890);
+    layer.pax(&[("SCHILY.xattr.user.colour", b"green"), ("SCHILY.xattr.security.capability", CAP_NET_RAW)]);
+    layer.file("d/owned", 0o2711, &[7; 300_000]).symlink("s", "d").dir("closed/", 0o000);
+    layer.entry(tar::EntryType::Fifo, "fifo", 0o622, "", b"");
+    let chain = commit(driver, &[layer, Archive::new()]);
+    let rootfs = driver.prepare("c", &chain).unwrap();
+    see(&rootfs, |root| {
+        let stat = |path: &str| fs::symlink_metadata(root.join(path)).unwrap();
+        assert_eq!(stat("d").mode() & 0o7777, 0o2750);
+        assert_eq!(stat("d/suid").mode() & 0o7777, 0o4755);
+        assert_eq!((stat("d/suid").gid(), stat("d/suid").ino()), (0, stat("linked").ino()));
+        assert_eq!((stat("d/owned").mode() & 0o7777, stat("d/owned").len()), (0o2711, 300_000));
+        for path in ["d/owned", "s", "fifo", "closed"] {
+            assert_eq!((stat(path).uid(), stat(path).gid(), stat(path).mtime()), (1234, 2345, 1_234_567_890), "{path}");
+        }
+        assert_eq!(stat("d").mtime(), 1_000_000_000, "times of directories come after their contents");
+        assert!(stat("fifo").file_type().is_fifo());
+        assert_eq!((stat("fifo").mode() & 0o777, stat("closed").mode() & 0o777), (0o622, 0));
+        let file = fs::File::open(root.join("d/owned")).unwrap();
+        let mut xattrs = crate::os::xattrs(&file).unwrap();
+        xattrs.sort();
+        let expected = [("security.capability", CAP_NET_RAW), ("user.colour", b"green")];
+        assert_eq!(xattrs, expected.map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec())));
+    });
+}
+
+/// `cap_net_raw+ep`, with a byte that looks like the end of a PAX record (capabilities(7), `vfs_cap_data` revision 2).
+const CAP_NET_RAW: &[u8] = &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, b'\n', 0, 0, 0, 0, 0, 0, 0];
 
 fn keys_are_unique_and_safe(driver: &dyn Snapshots) {
     let chain = commit(driver, &three_layers());

@@ -18,15 +18,47 @@ use rustix::io::Errno;
 
 use crate::layer::entry::{Found, Mtime, Node};
 
+mod copy;
 mod probe;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub(crate) use copy::copy_tree;
 pub(crate) use probe::overlay_works;
 
 /// The xattrs that mean something to overlayfs: those that need privilege, and those a user namespace may set.
 /// A mount in a user namespace reads the second kind (`userxattr`, kernel 5.11).
 const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
+
+/// Branches too deep to descend into, moved up beside the tree that is being removed: so neither the stack nor the
+/// descriptor table ends before the tree does.
+struct Pruned<'a> {
+    top: &'a DirAt,
+    names: Vec<Vec<u8>>,
+    made: u64,
+}
+
+impl Pruned<'_> {
+    /// How deep is too deep: each level holds a descriptor.
+    const DEEP: usize = 64;
+
+    fn prune(&mut self, from: &DirAt, name: &[u8]) -> io::Result<()> {
+        // Renaming a directory changes its "..", which takes the right to write to it.
+        from.chmod_dir(name, 0o700)?;
+        loop {
+            let parked = format!(".wharf-pruned-{}-{}", std::process::id(), self.made).into_bytes();
+            self.made += 1;
+            match rfs::renameat_with(&from.0, name, &self.top.0, &parked[..], rfs::RenameFlags::NOREPLACE) {
+                Err(Errno::EXIST) => {}
+                Err(e) => return Err(e.into()),
+                Ok(()) => {
+                    self.names.push(parked);
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
 
 /// A directory; names below are resolved against it.
 #[derive(Debug)]
@@ -59,8 +91,10 @@ impl DirAt {
         }
     }
 
-    /// The directory `path`, with no symlink anywhere in it.
-    pub(crate) fn beneath(&self, path: &[u8]) -> io::Result<Self> {
+    /// The directory `path` (empty: this one), with no symlink anywhere in it. Opening each directory of a walk so keeps
+    /// one descriptor however deep the tree is.
+    pub(crate) fn at(&self, path: &[u8]) -> io::Result<Self> {
+        let path = if path.is_empty() { b"." } else { path };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(DirAt(rfs::openat2(&self.0, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?))
     }
@@ -165,34 +199,28 @@ impl DirAt {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(_) => {}
         }
-        let mut pruned = Vec::new();
-        self.remove_dir(name, self, 0, &mut pruned)?;
-        while let Some(name) = pruned.pop() {
-            self.remove_dir(&name, self, 0, &mut pruned)?;
+        let mut pruned = Pruned { top: self, names: Vec::new(), made: 0 };
+        self.remove_dir(name, 0, &mut pruned)?;
+        while let Some(name) = pruned.names.pop() {
+            self.remove_dir(&name, 0, &mut pruned)?;
         }
         Ok(())
     }
 
-    /// One level of [`DirAt::remove_tree`]. Deep branches are moved up to `top` and left in `pruned`, so neither the
-    /// stack nor the descriptor table ends before the tree does.
-    fn remove_dir(&self, name: &[u8], top: &DirAt, depth: usize, pruned: &mut Vec<Vec<u8>>) -> io::Result<()> {
-        const DEEP: usize = 64;
+    /// One level of [`DirAt::remove_tree`].
+    fn remove_dir(&self, name: &[u8], depth: usize, pruned: &mut Pruned<'_>) -> io::Result<()> {
         match rfs::unlinkat(&self.0, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             Err(e) => return Err(e.into()),
         }
-        if depth == DEEP {
-            let parked = format!(".wharf-pruned-{}-{}", std::process::id(), pruned.len()).into_bytes();
-            self.chmod_dir(name, 0o700)?;
-            rfs::renameat_with(&self.0, name, &top.0, &parked[..], rfs::RenameFlags::NOREPLACE)?;
-            pruned.push(parked);
-            return Ok(());
+        if depth == Pruned::DEEP {
+            return pruned.prune(self, name);
         }
-        match self.child(name)?.empty(top, depth, pruned) {
+        match self.child(name)?.empty(depth, pruned) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 self.chmod_dir(name, 0o700)?;
-                self.child(name)?.empty(top, depth, pruned)?;
+                self.child(name)?.empty(depth, pruned)?;
             }
             other => other?,
         }
@@ -203,11 +231,11 @@ impl DirAt {
     }
 
     /// Removes all that is in this directory.
-    fn empty(&self, top: &DirAt, depth: usize, pruned: &mut Vec<Vec<u8>>) -> io::Result<()> {
+    fn empty(&self, depth: usize, pruned: &mut Pruned<'_>) -> io::Result<()> {
         for child in self.names()? {
             match rfs::unlinkat(&self.0, &child[..], AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::ISDIR | Errno::PERM) => self.remove_dir(&child, top, depth + 1, pruned)?,
+                Err(Errno::ISDIR | Errno::PERM) => self.remove_dir(&child, depth + 1, pruned)?,
                 Err(e) => return Err(e.into()),
             }
         }
@@ -281,6 +309,25 @@ pub(crate) fn set_xattr(file: impl AsFd, name: &[u8], value: &[u8]) -> io::Resul
     }
 }
 
+/// The xattrs of an open file that belong to it wherever it is: file capabilities and the user's own.
+pub(crate) fn xattrs(file: &File) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut list = vec![0; 1 << 16];
+    let length = match rfs::flistxattr(file, &mut list[..]) {
+        Err(Errno::OPNOTSUPP) => 0,
+        other => other?,
+    };
+    let mut found = Vec::new();
+    for name in list[..length].split(|b| *b == 0) {
+        if name == b"security.capability" || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")) {
+            let mut value = vec![0; 1 << 16];
+            let length = rfs::fgetxattr(file, name, &mut value[..])?;
+            value.truncate(length);
+            found.push((name.to_vec(), value));
+        }
+    }
+    Ok(found)
+}
+
 /// Our effective user and group: what new files get by themselves.
 pub(crate) fn own_ids() -> (u32, u32) {
     (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
@@ -319,9 +366,7 @@ pub(crate) fn walk(root: &Path, visit: &mut dyn FnMut(&Meta)) -> io::Result<()> 
     };
     tell(&rfs::fstat(&root.0)?);
     while let Some(path) = left.pop() {
-        // Opening each from the root keeps one descriptor however deep the tree is.
-        let opened = if path.is_empty() { root.child(b".") } else { root.beneath(&path) };
-        let dir = match opened {
+        let dir = match root.at(&path) {
             Ok(dir) => dir,
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             Err(e) => return Err(e),
