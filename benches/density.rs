@@ -1,0 +1,89 @@
+//! What an idle container costs in memory: proportional set sizes (proc(5), `smaps_rollup`), so that shared pages count
+//! once. Given for a container alone and for each of twenty, because a machine that runs one usually runs more; the
+//! bounds are judged alone, which is the harder case.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use support::fixtures::{Wharf, images};
+use support::{Report, peers};
+
+const MANY: usize = 20;
+
+fn main() -> ExitCode {
+    let mut report = Report::default();
+    let wharf = Wharf::with_busybox();
+    let tools = images::guest("tools-p1");
+    wharf.ok(&["wasm", "pack", &tools, "-t", "tools"]);
+    // Guests count in milliseconds.
+    let sleep = ["sleep", "86400000"];
+    let wasm = [&["run", "-d", "tools"][..], &sleep].concat();
+    let linux = ["run", "-d", "--network", "none", "busybox", "sleep", "86400"];
+
+    let mut peer = peers::wasmtime(wharf.dir(), &tools, &sleep)();
+    let mut peer = peer.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("wasmtime starts");
+    settle();
+    println!("wasmtime run of the same idle module              {:6.2} MB\n", pss(peer.id()));
+    peer.kill().and_then(|()| peer.wait()).expect("a child");
+
+    for (count, judged) in [(MANY, false), (1, true)] {
+        let sizes = |args: &[&str], whole: bool| {
+            for _ in 0..count {
+                wharf.ok(args);
+            }
+            settle();
+            let monitors: Vec<u32> = wharf.monitors().into_keys().collect();
+            assert_eq!(monitors.len(), count, "monitors of {args:?}");
+            let below = |pid| if whole { below(pid).into_iter().map(pss).sum() } else { 0.0 };
+            let sum: f64 = monitors.into_iter().map(|monitor| pss(monitor) + below(monitor)).sum();
+            wharf.sweep();
+            sum / count as f64
+        };
+        let monitor = sizes(&linux, false);
+        let container = sizes(&wasm, true);
+        println!("each of {count}");
+        println!("  monitor of a Linux container                    {monitor:6.2} MB");
+        println!("  idle wasm container, monitor and task together  {container:6.2} MB\n");
+        if judged {
+            report.judge("a monitor alone, MB", monitor, 1.0, 1.0);
+            report.judge("an idle wasm container alone, MB", container, 3.0, 1.5);
+        }
+    }
+    report.end()
+}
+
+/// What has just started is not idle yet.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(500));
+}
+
+/// The proportional set size of a process, in megabytes (of 1000 kB as the kernel counts them).
+fn pss(pid: u32) -> f64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a living process");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).expect("a Pss line");
+    line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1000.0
+}
+
+/// The processes below a process.
+fn below(pid: u32) -> Vec<u32> {
+    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for process in fs::read_dir("/proc").expect("/proc").flatten() {
+        let Ok(child) = process.file_name().to_string_lossy().parse() else { continue };
+        let Ok(stat) = fs::read_to_string(process.path().join("stat")) else { continue };
+        // The second field is a name in parentheses, which may hold anything.
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        children.entry(parent.unwrap_or(0)).or_default().push(child);
+    }
+    let mut all = Vec::new();
+    let mut todo = vec![pid];
+    while let Some(next) = todo.pop() {
+        let found = children.remove(&next).unwrap_or_default();
+        all.extend(&found);
+        todo.extend(found);
+    }
+    all
+}
