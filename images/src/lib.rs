@@ -27,6 +27,7 @@ pub mod lease;
 #[cfg_attr(target_os = "linux", path = "os/linux/mod.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "os/portable.rs")]
 mod os;
+pub mod pack;
 pub mod reference;
 pub mod registry;
 pub mod reporter;

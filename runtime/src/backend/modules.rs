@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use jiff::Timestamp;
 use wharf_images::digest::{Algorithm, Hasher};
 use wharf_images::snapshot::Rootfs;
 use wharf_images::{Class, Digest, Image, ImageStore, Reference, WasmEntry};
 
 use super::wasm::cache::ModuleCache;
+use super::wasm::hello;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -56,8 +58,11 @@ pub(crate) fn install_builtin(images: &ImageStore, reference: &Reference) -> Res
         Error::new(Class::NotFound, format!("No such image: {}: it is not built into wharf", reference.familiar()))
             .with_hint("the built-in image is wharf/hello")
     };
-    let wasm = super::wasm::builtin(reference).ok_or_else(unknown)?;
-    super::wasm::pack::pack(images, wasm, reference)?;
+    let (path, tag) = (reference.path(), reference.tag());
+    if path != hello::NAME || tag.is_some_and(|t| t != "latest") {
+        return Err(unknown());
+    }
+    wharf_images::pack::pack(images, hello::WASM, reference, Timestamp::UNIX_EPOCH)?;
     let image = images.resolve(&reference.to_string(), None)?;
     ensure_image(images, &image)?;
     Ok(image)

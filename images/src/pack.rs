@@ -1,0 +1,66 @@
+//! A WebAssembly file as an image and back: the CNCF's artifact form, style A, the one that Wharf writes
+//! (<https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/>).
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::digest::Digest;
+use crate::error::{Class, Error, Result};
+use crate::image::document::media_type::OCI_MANIFEST;
+use crate::image::{Image, WASM_CONFIG, WASM_LAYER, WasmEntry};
+use crate::lease::Lease;
+use crate::reference::Reference;
+use crate::store::ImageStore;
+use crate::wasm::Description;
+
+/// Makes an image of a module or component and names it. `created` is what its config says; the same bytes and time give
+/// the same image.
+///
+/// # Errors
+/// `Corrupt` or `Unsupported` when the bytes are no WebAssembly that could ever run; the disk's.
+pub fn pack(store: &ImageStore, wasm: &[u8], name: &Reference, created: Timestamp) -> Result<Digest> {
+    let description = Description::read(wasm)?;
+    let _lease = Lease::take(&store.root)?;
+    let layer = store.content.put(wasm)?;
+    let component = match &description {
+        Description::Component { imports, exports } => {
+            json!({ "imports": imports, "exports": exports, "target": null })
+        }
+        Description::Module { .. } => serde_json::Value::Null,
+    };
+    let mut config = json!({
+        "created": created.to_string(),
+        "architecture": "wasm",
+        "os": description.os(),
+        "layerDigests": [layer],
+    });
+    if !component.is_null() {
+        config["component"] = component;
+    }
+    let config = config.to_string();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": { "mediaType": WASM_CONFIG, "digest": store.content.put(config.as_bytes())?, "size": config.len() },
+        "layers": [{ "mediaType": WASM_LAYER, "digest": layer, "size": wasm.len() }],
+    });
+    let manifest = store.content.put(manifest.to_string().as_bytes())?;
+    store.set(name, &manifest)?;
+    Ok(manifest)
+}
+
+/// The module of an image, as it went in.
+///
+/// # Errors
+/// `InvalidInput` for an image that is no single module.
+pub fn extract(store: &ImageStore, image: &Image) -> Result<Vec<u8>> {
+    match &image.wasm {
+        Some(WasmEntry::Blob(digest)) => store.content.read(digest, u64::MAX),
+        Some(WasmEntry::File { path, .. }) => Err(Error::new(
+            Class::InvalidInput,
+            format!("the image keeps its program in its root filesystem, as {path}"),
+        )
+        .with_hint("`wharf save` writes the whole image")),
+        None => Err(Error::new(Class::InvalidInput, "the image is not a WebAssembly image")),
+    }
+}
