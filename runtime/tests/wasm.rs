@@ -1,12 +1,14 @@
 //! The wasm backend with real guests, in real processes. It has a `main` of its own because the processes it starts are
 //! this program again: `compile REQUEST` is the compiler's child, `guest JSON` runs one guest on its stdin and stdout.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
+use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use wharf_images::Digest;
@@ -14,7 +16,9 @@ use wharf_images::snapshot::Rootfs;
 use wharf_runtime::backend::wasm::compile::{Compiler, Limits, child_main};
 use wharf_runtime::backend::wasm::{ModuleCache, run};
 use wharf_runtime::error::Class;
-use wharf_runtime::task::{WasmMount, WasmTask};
+use wharf_runtime::linux::process::{self, SpawnOptions};
+use wharf_runtime::linux::wasm_task::WasmBackend;
+use wharf_runtime::task::{Backend, ExecSpec, Exit, Stdio as TaskStdio, Task, TaskSpec, WasmMount, WasmTask, Workload};
 
 type Test = (&'static str, fn());
 
@@ -39,6 +43,16 @@ const TESTS: &[Test] = &[
     ("compiled_code_is_never_taken_from_outside", compiled_code_is_never_taken_from_outside),
     ("a_compile_bomb_meets_its_limit", a_compile_bomb_meets_its_limit),
     ("malformed_modules_are_refused", malformed_modules_are_refused),
+    ("a_task_waits_runs_and_ends", a_task_waits_runs_and_ends),
+    ("a_task_reads_its_stdin", a_task_reads_its_stdin),
+    ("a_task_has_its_terminal", a_task_has_its_terminal),
+    ("signals_end_a_task", signals_end_a_task),
+    ("a_task_that_cannot_load_says_why", a_task_that_cannot_load_says_why),
+    ("a_task_does_not_run_without_its_monitor", a_task_does_not_run_without_its_monitor),
+    ("a_task_inherits_nothing", a_task_inherits_nothing),
+    ("a_paused_task_stands_still", a_paused_task_stands_still),
+    ("a_task_without_memory_is_killed", a_task_without_memory_is_killed),
+    ("exec_is_refused", exec_is_refused),
 ];
 
 fn main() {
@@ -447,4 +461,239 @@ fn malformed_modules_are_refused() {
     }
     let left: Vec<_> = fs::read_dir(root.path().join("modules")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|n| n.to_string_lossy().starts_with("lock-")), "{left:?}");
+}
+
+// From here on: the backend, with this process in the monitor's place.
+
+/// A task, our ends of its streams, and its spec.
+struct Running {
+    task: Box<dyn Task>,
+    spec: TaskSpec,
+    stdin: Option<File>,
+    stdout: File,
+    stderr: File,
+}
+
+fn pipe() -> (File, File) {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    (File::from(read), File::from(write))
+}
+
+impl Place {
+    fn spec(&self, args: &[&str]) -> TaskSpec {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let mut task = self.task.clone();
+        task.args.extend(args.iter().map(|a| (*a).to_owned()));
+        let id = format!("{:056x}{:08x}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        TaskSpec {
+            cgroup: format!("wharf-test/{id}"),
+            id,
+            rootfs: Rootfs::Dir(self.rootfs.clone()),
+            limits: Default::default(),
+            workload: Workload::Wasm(Box::new(task)),
+        }
+    }
+
+    fn create(&self, args: &[&str]) -> Running {
+        create(self.spec(args))
+    }
+
+    fn start(&self, args: &[&str]) -> Running {
+        let mut running = self.create(args);
+        running.task.start().unwrap_or_else(|e| panic!("{e}"));
+        running
+    }
+}
+
+fn create(spec: TaskSpec) -> Running {
+    let ((stdin, our_stdin), (stdout, their_stdout), (stderr, their_stderr)) = (pipe(), pipe(), pipe());
+    let stdio = TaskStdio::Pipes { stdin: Some(stdin), stdout: their_stdout, stderr: their_stderr };
+    let task = WasmBackend.create(&spec, stdio).unwrap_or_else(|e| panic!("{e}"));
+    Running { task, spec, stdin: Some(our_stdin), stdout, stderr }
+}
+
+impl Running {
+    fn wait(&mut self) -> Exit {
+        wait(&mut *self.task)
+    }
+
+    fn stdout(&mut self) -> String {
+        let mut all = String::new();
+        self.stdout.read_to_string(&mut all).unwrap();
+        all
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.task.signal(9);
+        wait(&mut *self.task);
+        self.task.delete().unwrap();
+        let left = Command::new("find").args(["/sys/fs/cgroup", "-name", &self.spec.id]).output().unwrap();
+        assert_eq!(text(&left.stdout), "", "cgroups stay");
+    }
+}
+
+fn wait(task: &mut dyn Task) -> Exit {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(exit) = task.reap().unwrap() {
+            return exit;
+        }
+        assert!(Instant::now() < deadline, "the task does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn a_task_waits_runs_and_ends() {
+    let place = Place::new("tools-p1");
+    let mut running = place.create(&["exit", "42"]);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(running.task.reap().unwrap(), None, "it waits for its start");
+    assert!(Path::new(&format!("/proc/{}", running.task.pid())).exists());
+    running.task.start().unwrap();
+    assert_eq!(running.wait(), Exit { code: 42, oom_killed: false });
+    assert_eq!(running.task.signal(15).unwrap_err().class(), Class::NotFound);
+    assert!(running.task.start().is_err(), "once only");
+}
+
+fn a_task_reads_its_stdin() {
+    let mut running = Place::new("tools-p2").start(&["cat"]);
+    let mut stdin = running.stdin.take().unwrap();
+    stdin.write_all(b"to and fro").unwrap();
+    drop(stdin);
+    assert_eq!(running.stdout(), "to and fro");
+    assert_eq!(running.wait().code, 0);
+}
+
+fn a_task_has_its_terminal() {
+    let place = Place::new("tools-p1");
+    let spec = place.spec(&["cat"]);
+    let mut task = WasmBackend.create(&spec, TaskStdio::Terminal { size: Some((24, 80)) }).unwrap();
+    let mut console = task.console().unwrap();
+    assert!(task.console().is_none(), "once only");
+    assert_eq!(rustix::termios::tcgetwinsize(&console).unwrap().ws_col, 80);
+    task.start().unwrap();
+    // A line, and Ctrl-D.
+    console.write_all(b"typed\n\x04").unwrap();
+    let mut screen = Vec::new();
+    // When the last slave is closed the master says EIO.
+    let _ = console.read_to_end(&mut screen);
+    assert_eq!(text(&screen), "typed\r\ntyped\r\n");
+    assert_eq!(wait(&mut *task).code, 0);
+    // Ctrl-C goes to the guest, whose process leads the terminal's session.
+    let mut spin = WasmBackend.create(&place.spec(&["spin"]), TaskStdio::Terminal { size: None }).unwrap();
+    let mut console = spin.console().unwrap();
+    spin.start().unwrap();
+    console.write_all(b"\x03").unwrap();
+    assert_eq!(wait(&mut *spin).code, 130);
+    task.delete().unwrap();
+    spin.delete().unwrap();
+}
+
+fn signals_end_a_task() {
+    let place = Place::new("tools-p1");
+    for (signal, args) in [(15, ["spin"]), (9, ["spin"]), (15, ["wait"])] {
+        let mut running = place.start(&args);
+        running.task.signal(signal).unwrap();
+        assert_eq!(running.wait(), Exit { code: 128 + signal, oom_killed: false });
+    }
+}
+
+fn a_task_that_cannot_load_says_why() {
+    let mut place = Place::new("tools-p1");
+    place.task.mounts.push(WasmMount { source: "/nonexistent".into(), target: "/x".into(), read_only: false });
+    let mut running = place.create(&["args"]);
+    let error = running.task.start().unwrap_err();
+    assert!(error.to_string().contains("/nonexistent"), "{error}");
+    running.wait();
+    place.task.mounts.clear();
+    place.task.module = "/nonexistent.cwasm".into();
+    assert_eq!(place.create(&[]).task.start().unwrap_err().class(), Class::NotFound);
+}
+
+fn a_task_does_not_run_without_its_monitor() {
+    let place = Place::new("tools-p1");
+    let (mut reader, writer) = pipe();
+    let spec = place.spec(&["write", "/ran", "x"]);
+    // A monitor that makes a task and dies before it starts it.
+    let monitor = process::spawn(SpawnOptions::default(), || {
+        let running = create(spec.clone());
+        std::thread::sleep(Duration::from_millis(50));
+        (&writer).write_all(&running.task.pid().to_ne_bytes()).unwrap();
+        process::exit_now(0)
+    })
+    .unwrap();
+    let mut pid = [0; 4];
+    reader.read_exact(&mut pid).unwrap();
+    monitor.wait().unwrap();
+    WasmBackend.clean(&spec).unwrap();
+    // It is nobody's child now; init may take its time to reap it.
+    let status = format!("/proc/{}/status", u32::from_ne_bytes(pid));
+    let gone = || fs::read_to_string(&status).map_or(true, |s| s.contains("State:\tZ") || s.contains("State:\tX"));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !gone() {
+        assert!(Instant::now() < deadline, "it lives on");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(!place.rootfs.join("ran").exists());
+}
+
+fn a_task_inherits_nothing() {
+    let place = Place::new("tools-p1");
+    let secret = File::open("/etc/passwd").unwrap();
+    let running = place.create(&["wait"]);
+    std::thread::sleep(Duration::from_millis(100));
+    let fds = fs::read_dir(format!("/proc/{}/fd", running.task.pid())).unwrap();
+    let open: Vec<_> = fds.map(|fd| fs::read_link(fd.unwrap().path()).unwrap()).collect();
+    drop(secret);
+    // Its streams, the line to us, its root directory, its compiled component, and a source of randomness.
+    let known = |path: &PathBuf| {
+        let name = path.to_string_lossy();
+        let kinds = ["pipe:", "socket:", "/dev/urandom"];
+        kinds.iter().any(|kind| name.starts_with(kind)) || [&place.rootfs, &place.task.module].contains(&path)
+    };
+    assert!(open.iter().all(known) && open.len() <= 7, "{open:?}");
+}
+
+fn a_paused_task_stands_still() {
+    let place = Place::new("tools-p1");
+    let running = place.start(&["spin"]);
+    let used = || running.task.usage().unwrap().cpu_ns;
+    std::thread::sleep(Duration::from_millis(50));
+    running.task.set_paused(true).unwrap();
+    let before = used();
+    assert!(before > 0);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(used() - before < 5_000_000, "it ran while paused");
+    running.task.set_paused(false).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(used() - before > 20_000_000, "it goes on");
+}
+
+fn a_task_without_memory_is_killed() {
+    let place = Place::new("tools-p1");
+    let mut spec = place.spec(&["hog"]);
+    spec.limits.memory = Some(24 << 20);
+    spec.limits.memory_swap = Some(24 << 20);
+    let mut running = create(spec);
+    running.task.start().unwrap();
+    let exit = running.wait();
+    let mut stderr = String::new();
+    running.stderr.read_to_string(&mut stderr).unwrap();
+    // The guest's own limit, or the kernel's for the whole process: whichever comes first.
+    assert!(
+        (exit.code == 134 && stderr.contains("memory limit")) || (exit.code == 137 && exit.oom_killed),
+        "{exit:?} {stderr}"
+    );
+}
+
+fn exec_is_refused() {
+    let running = Place::new("tools-p1").start(&["wait"]);
+    let exec = ExecSpec { args: vec!["sh".into()], ..Default::default() };
+    let stdio = TaskStdio::Terminal { size: None };
+    let error = running.task.exec(&exec, stdio).err().unwrap();
+    assert_eq!(error.class(), Class::Unsupported);
 }

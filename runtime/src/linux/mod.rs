@@ -14,5 +14,7 @@ pub(crate) mod streams;
 pub(crate) mod supervisor;
 pub(crate) mod system;
 pub mod terminal;
+#[cfg(feature = "wasm")]
+pub mod wasm_task;
 
 pub use system::{create_private_dir, give_back_memory, is_root, wait_for_change};

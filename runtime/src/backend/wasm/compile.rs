@@ -18,6 +18,7 @@ use wharf_images::wasm::Description;
 
 use super::{adapt, engine, inspect, run};
 use crate::error::{Class, Error, Result};
+use crate::monitor::protocol::Failure;
 
 /// The hidden subcommand that [`child_main`] serves.
 pub const SUBCOMMAND: &str = "compile";
@@ -58,45 +59,6 @@ pub enum Compiler {
 struct Request {
     function: Option<String>,
     limits: Limits,
-}
-
-/// What the child found, on its stderr, as JSON.
-#[derive(Debug, Serialize, Deserialize)]
-struct Failure {
-    kind: Kind,
-    message: String,
-    hint: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-enum Kind {
-    Unsupported,
-    Corrupt,
-    LimitExceeded,
-    Internal,
-}
-
-impl From<Kind> for Class {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Unsupported => Class::Unsupported,
-            Kind::Corrupt => Class::Corrupt,
-            Kind::LimitExceeded => Class::LimitExceeded,
-            Kind::Internal => Class::Internal,
-        }
-    }
-}
-
-impl From<&Error> for Failure {
-    fn from(e: &Error) -> Self {
-        let kind = match e.class() {
-            Class::Unsupported => Kind::Unsupported,
-            Class::Corrupt => Kind::Corrupt,
-            Class::LimitExceeded => Kind::LimitExceeded,
-            _ => Kind::Internal,
-        };
-        Failure { kind, message: e.to_string(), hint: e.hint().map(str::to_owned) }
-    }
 }
 
 /// Checks, adapts and compiles a module or component in this process.
@@ -233,11 +195,7 @@ fn over(what: &str) -> Error {
 
 fn failure(told: &[u8], status: ExitStatus, limits: &Limits) -> Error {
     if let Ok(failure) = serde_json::from_slice::<Failure>(told) {
-        let error = Error::new(failure.kind.into(), failure.message);
-        return match failure.hint {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        };
+        return failure.into();
     }
     // No last word: the kernel ended it, or an allocation failed, which aborts.
     let told = String::from_utf8_lossy(told);

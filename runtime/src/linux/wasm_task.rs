@@ -1,0 +1,247 @@
+//! The process that hosts a wasm guest, and the backend that makes it.
+//!
+//! It is forked from the single-threaded monitor, so it needs no exec and finds its plan in memory. While the monitor
+//! records the container, it loads: engine, compiled component, directories. Then it says so and waits for one byte,
+//! puts up the second wall, and only then runs guest code. When the monitor dies it does not run: an end of file
+//! instead of the byte, or SIGKILL by `PR_SET_PDEATHSIG` (prctl(2)), ends it.
+//!
+//! WASI has no signals. SIGTERM and the like have their default action here, so `stop` ends a guest with 143.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::io::DupFlags;
+use rustix::process::Signal;
+use rustix::pty::OpenptFlags;
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use crate::backend::wasm::run::Guest;
+use crate::error::{Class, Error, Result};
+use crate::linux::cgroup::Cgroup;
+use crate::linux::process::{self, Child, SpawnOptions};
+use crate::monitor::protocol::{self, Failure, Reply};
+use crate::task::{Backend, ExecSpec, Exit, Stdio, Task, TaskSpec, Usage, WasmTask, Workload};
+
+/// The byte that lets a guest run.
+const GO: u8 = b'g';
+
+/// The exit code of a task whose monitor went away before its guest ran. Nobody sees it.
+const ABANDONED: i32 = 125;
+
+/// Runs WebAssembly components.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct WasmBackend;
+
+impl Backend for WasmBackend {
+    fn name(&self) -> &'static str {
+        "wasm"
+    }
+
+    fn create(&self, spec: &TaskSpec, stdio: Stdio) -> Result<Box<dyn Task>> {
+        let Workload::Wasm(task) = &spec.workload else {
+            return Err(Error::new(Class::Internal, "the wasm backend was given a Linux workload"));
+        };
+        let cgroup = Cgroup::create(&spec.cgroup, &spec.limits)?;
+        match spawn(spec, task, stdio, &cgroup) {
+            Ok((child, console, line)) => {
+                Ok(Box::new(HostedGuest { child, console, line: Some(line), cgroup, exit: None }))
+            }
+            Err(e) => {
+                // The first error is the one that tells why.
+                let _ = cgroup.remove();
+                Err(e)
+            }
+        }
+    }
+
+    fn clean(&self, spec: &TaskSpec) -> Result<()> {
+        let cgroup = Cgroup::open(&spec.cgroup)?;
+        cgroup.kill_all()?;
+        cgroup.remove()
+    }
+}
+
+/// Forks the task's process; gives the master of its terminal, if it has one, and our end of the line to it.
+fn spawn(spec: &TaskSpec, task: &WasmTask, stdio: Stdio, cgroup: &Cgroup) -> Result<(Child, Option<File>, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair().map_err(|e| Error::os("make a socket pair", e))?;
+    let (streams, console) = Streams::open(stdio)?;
+    let options = SpawnOptions { cgroup: cgroup.v2_dir(), ..SpawnOptions::default() };
+    let monitor = rustix::process::getpid();
+    let child = process::spawn(options, || {
+        if rustix::process::getppid() != Some(monitor) {
+            return ABANDONED;
+        }
+        match settle(&streams, theirs) {
+            Ok(line) => host(spec, task, line),
+            Err(_) => ABANDONED,
+        }
+    })
+    .map_err(|e| Error::os("fork the guest's process", e))?;
+    if let Err(e) = cgroup.add_cloned(child.pid()) {
+        let _ = child.signal(libc::SIGKILL).and_then(|()| child.wait());
+        return Err(e);
+    }
+    Ok((child, console, ours))
+}
+
+/// The task's ends of its standard streams.
+struct Streams {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    terminal: bool,
+}
+
+impl Streams {
+    fn open(stdio: Stdio) -> Result<(Self, Option<File>)> {
+        match stdio {
+            Stdio::Pipes { stdin, stdout, stderr } => {
+                let stdin = match stdin {
+                    Some(stdin) => stdin.into(),
+                    None => File::open("/dev/null").map_err(|e| Error::io("open", "/dev/null", e))?.into(),
+                };
+                Ok((Streams { stdin, stdout: stdout.into(), stderr: stderr.into(), terminal: false }, None))
+            }
+            Stdio::Terminal { size } => {
+                let failed = |e| Error::os("make a terminal", e);
+                let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+                let master = rustix::pty::openpt(flags).map_err(failed)?;
+                rustix::pty::unlockpt(&master).map_err(failed)?;
+                // By the master, not by a name.
+                let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).map_err(failed)?;
+                if let Some((ws_row, ws_col)) = size {
+                    tcsetwinsize(&master, Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 }).map_err(failed)?;
+                }
+                let copy = || slave.try_clone().map_err(|e| Error::os("make a terminal", e));
+                let streams = Streams { stdin: copy()?, stdout: copy()?, stderr: slave, terminal: true };
+                Ok((streams, Some(File::from(master))))
+            }
+        }
+    }
+}
+
+/// In the child: makes it a process of its own, with its standard streams and the line to the monitor, and nothing else.
+fn settle(streams: &Streams, line: UnixStream) -> std::io::Result<UnixStream> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    process::default_signals();
+    rustix::process::setsid()?;
+    rustix::stdio::dup2_stdin(&streams.stdin)?;
+    rustix::stdio::dup2_stdout(&streams.stdout)?;
+    rustix::stdio::dup2_stderr(&streams.stderr)?;
+    if streams.terminal {
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+    }
+    only(line)
+}
+
+/// Closes all descriptors but the standard streams and the line, which becomes descriptor 3.
+fn only(line: UnixStream) -> std::io::Result<UnixStream> {
+    const LINE: i32 = 3;
+    if line.as_raw_fd() != LINE {
+        // SAFETY: whatever 3 was in the monitor, its owner there is not used or dropped in this process, which ends by
+        // _exit. It is a target for dup3 only, and ours from then on.
+        let mut third = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(LINE) });
+        rustix::io::dup3(&line, &mut third, DupFlags::CLOEXEC)?;
+        process::close_from(LINE as u32 + 1)?;
+        // Closed with the others.
+        std::mem::forget(line);
+        return Ok(UnixStream::from(ManuallyDrop::into_inner(third)));
+    }
+    process::close_from(LINE as u32 + 1)?;
+    Ok(line)
+}
+
+/// In the child: loads the guest, waits for the word, runs it. Returns the exit code.
+fn host(spec: &TaskSpec, task: &WasmTask, mut line: UnixStream) -> i32 {
+    let guest = match Guest::prepare(task, &spec.rootfs, spec.limits.memory) {
+        Ok(guest) => guest,
+        Err(e) => {
+            // If the monitor is gone there is nobody to tell.
+            let _ = line.write_all(&protocol::reply_bytes(&Reply::Error(Failure::from(&e))));
+            return e.exit_code();
+        }
+    };
+    let mut word = [0];
+    let told = line.write_all(&protocol::reply_bytes(&Reply::Done)).and_then(|()| line.read_exact(&mut word));
+    if told.is_err() || word != [GO] {
+        return ABANDONED;
+    }
+    drop(line);
+    guest.run()
+}
+
+/// A guest's process, as the monitor holds it.
+#[derive(Debug)]
+struct HostedGuest {
+    child: Child,
+    console: Option<File>,
+    /// To the process, until its guest runs.
+    line: Option<UnixStream>,
+    cgroup: Cgroup,
+    exit: Option<Exit>,
+}
+
+impl Task for HostedGuest {
+    fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    fn exit_handle(&self) -> &File {
+        self.child.pidfd()
+    }
+
+    fn console(&mut self) -> Option<File> {
+        self.console.take()
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let Some(mut line) = self.line.take() else {
+            return Err(Error::new(Class::Conflict, "the guest runs already"));
+        };
+        match protocol::read_reply(&line).map_err(|e| Error::os("load the guest: its process ended", e))? {
+            Reply::Done => line.write_all(&[GO]).map_err(|e| Error::os("start the guest", e)),
+            Reply::Error(failure) => Err(failure.into()),
+            _ => Err(Error::new(Class::Internal, "the guest's process gave an answer that was not asked for")),
+        }
+    }
+
+    fn signal(&self, signal: i32) -> Result<()> {
+        self.child.signal(signal).map_err(|e| match e.raw_os_error() {
+            Some(libc::ESRCH) => Error::new(Class::NotFound, "the guest has ended"),
+            _ => Error::os("signal the guest", e),
+        })
+    }
+
+    fn reap(&mut self) -> Result<Option<Exit>> {
+        if self.exit.is_none() {
+            let ended = self.child.try_wait().map_err(|e| Error::os("wait for the guest", e))?;
+            self.exit = ended.map(|ended| Exit { code: ended.code(), oom_killed: self.cgroup.oom_killed() });
+        }
+        Ok(self.exit)
+    }
+
+    fn exec(&self, process: &ExecSpec, _stdio: Stdio) -> Result<Box<dyn Task>> {
+        let program = process.args.first().map_or("", String::as_str);
+        let message =
+            format!("cannot run {program:?} in a WebAssembly container: exec works for Linux containers only");
+        Err(Error::new(Class::Unsupported, message).with_hint("run it as a container of its own"))
+    }
+
+    fn set_paused(&self, paused: bool) -> Result<()> {
+        self.cgroup.freeze(paused)
+    }
+
+    fn usage(&self) -> Result<Usage> {
+        Ok(self.cgroup.usage())
+    }
+
+    fn delete(&mut self) -> Result<()> {
+        self.line = None;
+        self.cgroup.remove()
+    }
+}
