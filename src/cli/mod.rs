@@ -5,16 +5,30 @@
 //! Parsing, help, completion and "did you mean" follow from the table.
 
 mod complete;
+mod container_config;
+mod container_flags;
+mod container_json;
 mod context;
 mod failure;
+mod filter;
 mod help;
+mod inspect;
+mod lifecycle;
 mod listing;
+mod logs;
+mod mounts;
 mod parse;
+mod progress;
+mod ps;
+mod run;
+mod session;
 mod suggest;
+mod system;
 mod table;
 mod template;
 mod text;
 mod units;
+mod values;
 mod verb;
 
 use std::io::Write as _;
@@ -27,7 +41,8 @@ use parse::{Parsed, Request};
 use verb::{Flag, Verb};
 
 /// Every command.
-static TABLE: &[&[Verb]] = &[complete::VERBS];
+static TABLE: &[&[Verb]] =
+    &[run::VERBS, ps::VERBS, lifecycle::VERBS, logs::VERBS, inspect::VERBS, system::VERBS, complete::VERBS];
 
 /// The management groups: `wharf container ls`.
 static MANAGEMENT: &[(&str, &str)] = &[

@@ -1,0 +1,202 @@
+//! From the flags of `run` and `create` to the engine's request for a container.
+
+use wharf_runtime::ContainerConfig;
+use wharf_runtime::config::LogConfig;
+use wharf_runtime::engine::PullPolicy;
+use wharf_runtime::task::Limits;
+
+use super::failure::{Failure, Result};
+use super::parse::Parsed;
+use super::{mounts, values};
+
+/// What `run` and `create` ask for.
+///
+/// # Errors
+/// Docker's words for the flag that is wrong.
+pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
+    let text = |flag: &str| parsed.value(flag).map(str::to_owned);
+    let texts = |flag: &str| parsed.values(flag).map(str::to_owned).collect::<Vec<_>>();
+    let (image, cmd) = match parsed.operands() {
+        [image, cmd @ ..] => (image.clone(), cmd.to_vec()),
+        [] => return Err(Failure::new("no image was named")),
+    };
+    Ok(ContainerConfig {
+        image,
+        platform: platform(parsed)?,
+        name: text("name").filter(|name| !name.is_empty()),
+        entrypoint: text("entrypoint").map(|program| if program.is_empty() { Vec::new() } else { vec![program] }),
+        cmd,
+        env: env(parsed)?,
+        working_dir: text("workdir"),
+        user: text("user"),
+        group_add: texts("group-add"),
+        hostname: text("hostname"),
+        domainname: text("domainname"),
+        labels: values::map(labels(parsed)?),
+        interactive: parsed.switch("interactive"),
+        tty: parsed.switch("tty"),
+        auto_remove: parsed.switch("rm"),
+        network: network(parsed)?,
+        read_only: parsed.switch("read-only"),
+        mounts: [
+            parsed.read_all("volume", mounts::volume)?,
+            parsed.read_all("mount", mounts::mount)?,
+            parsed.read_all("tmpfs", mounts::tmpfs)?,
+        ]
+        .concat(),
+        limits: limits(parsed)?,
+        ulimits: parsed.read_all("ulimit", values::ulimit)?.into_iter().collect(),
+        init: parsed.switch("init"),
+        privileged: parsed.switch("privileged"),
+        cap_add: texts("cap-add"),
+        cap_drop: texts("cap-drop"),
+        security_opt: values::security_opts(parsed.values("security-opt"))?,
+        sysctls: values::map(parsed.read_all("sysctl", values::sysctl)?),
+        shm_size: parsed.read("shm-size", values::bytes)?.flatten(),
+        stop_signal: text("stop-signal"),
+        stop_timeout: parsed.read("stop-timeout", values::integer)?,
+        oom_score_adj: parsed.read("oom-score-adj", values::integer)?,
+        log: log(parsed)?,
+        devices: texts("device"),
+        ..ContainerConfig::default()
+    })
+}
+
+/// `--pull`.
+///
+/// # Errors
+/// Docker's words.
+pub fn pull_policy(parsed: &Parsed) -> Result<PullPolicy> {
+    match parsed.value("pull").unwrap_or("missing") {
+        "always" => Ok(PullPolicy::Always),
+        "missing" | "" => Ok(PullPolicy::Missing),
+        "never" => Ok(PullPolicy::Never),
+        other => Err(Failure::new(format!(
+            "invalid pull option: '{other}': must be one of \"always\", \"missing\" or \"never\""
+        ))),
+    }
+}
+
+/// `--env-file`s first, then `--env`s: a later one counts.
+///
+/// # Errors
+/// Docker's words.
+pub fn env(parsed: &Parsed) -> Result<Vec<String>> {
+    let mut env = Vec::new();
+    for path in parsed.values("env-file") {
+        // A name alone takes our value, as with `-e`.
+        env.extend(values::key_value_file(path)?.iter().filter_map(|line| values::env(line).ok().flatten()));
+    }
+    env.extend(parsed.read_all("env", values::env)?.into_iter().flatten());
+    Ok(env)
+}
+
+fn labels(parsed: &Parsed) -> Result<Vec<(String, String)>> {
+    let mut labels = Vec::new();
+    for path in parsed.values("label-file") {
+        labels.extend(values::key_value_file(path)?.iter().filter_map(|line| values::label(line).ok()));
+    }
+    labels.extend(parsed.read_all("label", values::label)?);
+    Ok(labels)
+}
+
+fn platform(parsed: &Parsed) -> Result<Option<wharf_images::Platform>> {
+    let Some(text) = parsed.value("platform").filter(|text| !text.is_empty()) else { return Ok(None) };
+    match text.parse() {
+        Ok(platform) => Ok(Some(platform)),
+        Err(e) => Err(Failure::new(format!("error parsing specified platform: {e}"))),
+    }
+}
+
+fn network(parsed: &Parsed) -> Result<wharf_runtime::config::NetworkMode> {
+    let mut networks = parsed.read_all("network", values::network)?;
+    if networks.len() > 1 {
+        return Err(Failure::new("connecting a container to several networks is not supported yet"));
+    }
+    Ok(networks.pop().unwrap_or_default())
+}
+
+fn limits(parsed: &Parsed) -> Result<Limits> {
+    let positive = |n: i64| (n > 0).then_some(n);
+    Ok(Limits {
+        memory: parsed.read("memory", values::bytes)?.flatten(),
+        memory_swap: parsed.read("memory-swap", values::swap)?.filter(|swap| *swap != 0),
+        memory_reservation: parsed.read("memory-reservation", values::bytes)?.flatten(),
+        nano_cpus: parsed.read("cpus", values::cpus)?.filter(|n| *n > 0),
+        cpu_period: parsed.read("cpu-period", values::integer)?.filter(|n| *n > 0),
+        cpu_quota: parsed.read("cpu-quota", values::integer)?.filter(|n| *n != 0),
+        cpu_shares: parsed.read("cpu-shares", values::integer)?.filter(|n| *n > 0),
+        cpuset_cpus: parsed.value("cpuset-cpus").map(str::to_owned),
+        cpuset_mems: parsed.value("cpuset-mems").map(str::to_owned),
+        pids: parsed.read("pids-limit", values::integer)?.and_then(positive),
+        blkio_weight: parsed.read("blkio-weight", values::integer)?.filter(|n| *n > 0),
+    })
+}
+
+fn log(parsed: &Parsed) -> Result<LogConfig> {
+    let default = LogConfig::default();
+    let driver = match parsed.value("log-driver") {
+        None | Some("") => default.driver,
+        Some(driver @ ("json-file" | "none")) => driver.to_owned(),
+        Some(other) => {
+            return Err(Failure::new(format!("the log driver {other:?} is not supported yet"))
+                .hint("Use json-file (the default) or none."));
+        }
+    };
+    Ok(LogConfig { driver, options: values::map(parsed.read_all("log-opt", values::option)?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::parse::Request;
+    use crate::cli::run;
+
+    fn read(line: &[&str]) -> Result<ContainerConfig> {
+        let verb = run::VERBS.iter().find(|verb| verb.names[0] == "run").expect("run is listed");
+        match Parsed::parse(verb, "run", line.iter().map(|&word| word.to_owned()))? {
+            Request::Run(parsed) => config(&parsed),
+            Request::Help => panic!("help"),
+        }
+    }
+
+    #[test]
+    fn a_long_command_line_becomes_a_config() {
+        let line = "-it --rm --name n -e A=1 -w /w -u 1:2 --entrypoint sh --network none --read-only --tmpfs /t -m 64m \
+                    --memory-swap -1 --cpus 1.5 --cpuset-cpus 0-1 --pids-limit 20 --ulimit nofile=5 -h box -l a=b --init \
+                    --cap-add NET_ADMIN --cap-drop ALL --stop-signal INT --stop-timeout 3 --platform wasip1/wasm img -c x";
+        let config = read(&line.split_whitespace().collect::<Vec<_>>()).expect("config");
+        assert_eq!((config.image.as_str(), config.cmd), ("img", vec!["-c".to_owned(), "x".to_owned()]));
+        assert_eq!(config.entrypoint, Some(vec!["sh".to_owned()]));
+        assert_eq!(config.limits.memory, Some(64 << 20));
+        assert_eq!(config.limits.memory_swap, Some(-1));
+        assert_eq!(config.limits.nano_cpus, Some(1_500_000_000));
+        assert_eq!(config.limits.pids, Some(20));
+        assert_eq!(config.ulimits["nofile"], (5, 5));
+        assert_eq!(config.labels["a"], "b");
+        assert_eq!(config.env, ["A=1"]);
+        assert!(config.interactive && config.tty && config.auto_remove && config.read_only && config.init);
+        assert_eq!(config.stop_timeout, Some(3));
+        assert_eq!(config.platform.map(|p| p.os), Some("wasip1".to_owned()));
+    }
+
+    #[test]
+    fn what_is_not_given_is_left_to_the_engine() {
+        let config = read(&["img"]).expect("config");
+        assert_eq!(config, ContainerConfig { image: "img".to_owned(), ..ContainerConfig::default() });
+    }
+
+    #[test]
+    fn an_empty_entrypoint_clears_the_images() {
+        assert_eq!(read(&["--entrypoint", "", "img"]).expect("config").entrypoint, Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused() {
+        let refused = ["--publish=80:80", "--restart=always", "--health-cmd=x", "--log-driver=syslog", "--pid=host"];
+        for flag in refused {
+            let text = read(&[flag, "img"]).map_or_else(|e| e.text("wharf run", true), |_| String::new());
+            assert!(text.contains("not supported yet"), "{flag}: {text}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! A container as docker's API describes it (<https://docs.docker.com/reference/api/engine/>, "Inspect a container").
+//! Fields that say something Wharf does not have yet are there with docker's empty value, because clients read them.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use wharf_runtime::config::{Mount, MountKind};
+use wharf_runtime::container::{BackendKind, Container};
+use wharf_runtime::state::State;
+
+use super::{filter, ps};
+
+/// Go's zero time: what docker says of what has not happened.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+/// Bytes of /dev/shm unless asked otherwise.
+const SHM_SIZE: u64 = 64 << 20;
+
+/// The whole object; `size` is that of the writable layer, if it was asked for.
+pub fn container(container: &Container, size: Option<u64>) -> Value {
+    let (program, args) = match container.args.split_first() {
+        Some((program, args)) => (program.as_str(), args),
+        None => ("", &[][..]),
+    };
+    let mut object = json!({
+        "Id": container.id,
+        "Created": time(Some(container.created)),
+        "Path": program,
+        "Args": args,
+        "State": state(container),
+        "Image": container.image.id.to_string(),
+        "Name": format!("/{}", container.name),
+        "RestartCount": 0,
+        "Driver": "overlay",
+        "Platform": container.image.platform.os,
+        "Backend": container.backend().name(),
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": null,
+        "HostConfig": host_config(container),
+        "Mounts": container.config.mounts.iter().map(mount).collect::<Vec<_>>(),
+        "Config": config(container),
+        "NetworkSettings": network(container),
+    });
+    if let Some(size) = size {
+        object["SizeRw"] = size.into();
+        object["SizeRootFs"] = (size + container.image.size).into();
+    }
+    object
+}
+
+fn state(container: &Container) -> Value {
+    let state = &container.state;
+    let now = state.state;
+    json!({
+        "Status": filter::status(container),
+        "Running": matches!(now, State::Running | State::Paused | State::Restarting),
+        "Paused": now == State::Paused,
+        "Restarting": now == State::Restarting,
+        "OOMKilled": state.oom_killed,
+        "Dead": now == State::Dead,
+        "Pid": state.pid.unwrap_or(0),
+        "ExitCode": state.exit_code,
+        "Error": state.error.as_deref().unwrap_or_default(),
+        "StartedAt": time(state.started),
+        "FinishedAt": time(state.finished),
+    })
+}
+
+fn time(time: Option<Timestamp>) -> String {
+    time.map_or_else(|| NEVER.to_owned(), |time| time.to_string())
+}
+
+fn host_config(container: &Container) -> Value {
+    let config = &container.config;
+    let limits = &config.limits;
+    let binds = config.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Bind(source) => {
+            Some(format!("{source}:{}{}", mount.target, if mount.read_only { ":ro" } else { "" }))
+        }
+        MountKind::Tmpfs(_) => None,
+    });
+    let tmpfs = config.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Tmpfs(options) => Some((mount.target.clone(), Value::from(options.as_str()))),
+        MountKind::Bind(_) => None,
+    });
+    let ulimits = config.ulimits.iter().map(|(name, (soft, hard))| json!({"Name": name, "Soft": soft, "Hard": hard}));
+    json!({
+        "Binds": binds.collect::<Vec<_>>(),
+        "ContainerIDFile": "",
+        "LogConfig": {"Type": config.log.driver, "Config": config.log.options},
+        "NetworkMode": ps::network(container),
+        "PortBindings": {},
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "AutoRemove": config.auto_remove,
+        "CapAdd": config.cap_add,
+        "CapDrop": config.cap_drop,
+        "CgroupnsMode": "private",
+        "GroupAdd": config.group_add,
+        "IpcMode": "private",
+        "OomScoreAdj": config.oom_score_adj.unwrap_or(0),
+        "PidMode": "",
+        "Privileged": config.privileged,
+        "PublishAllPorts": false,
+        "ReadonlyRootfs": config.read_only,
+        "SecurityOpt": config.security_opt,
+        "Sysctls": config.sysctls,
+        "Tmpfs": tmpfs.collect::<serde_json::Map<_, _>>(),
+        "UTSMode": "",
+        "UsernsMode": "",
+        "ShmSize": config.shm_size.unwrap_or(SHM_SIZE),
+        "Runtime": container.backend().name(),
+        "Init": config.init,
+        "Memory": limits.memory.unwrap_or(0),
+        "MemorySwap": limits.memory_swap.unwrap_or(0),
+        "MemoryReservation": limits.memory_reservation.unwrap_or(0),
+        "NanoCpus": limits.nano_cpus.unwrap_or(0),
+        "CpuShares": limits.cpu_shares.unwrap_or(0),
+        "CpuPeriod": limits.cpu_period.unwrap_or(0),
+        "CpuQuota": limits.cpu_quota.unwrap_or(0),
+        "CpusetCpus": limits.cpuset_cpus.as_deref().unwrap_or_default(),
+        "CpusetMems": limits.cpuset_mems.as_deref().unwrap_or_default(),
+        "BlkioWeight": limits.blkio_weight.unwrap_or(0),
+        "PidsLimit": limits.pids,
+        "Devices": config.devices,
+        "Ulimits": ulimits.collect::<Vec<_>>(),
+    })
+}
+
+fn mount(mount: &Mount) -> Value {
+    let (kind, source) = match &mount.kind {
+        MountKind::Bind(source) => ("bind", source.as_str()),
+        MountKind::Tmpfs(_) => ("tmpfs", ""),
+    };
+    json!({
+        "Type": kind,
+        "Source": source,
+        "Destination": mount.target,
+        "Mode": if mount.read_only { "ro" } else { "" },
+        "RW": !mount.read_only,
+        "Propagation": if kind == "bind" { "rprivate" } else { "" },
+    })
+}
+
+fn config(container: &Container) -> Value {
+    let config = &container.config;
+    let image = &container.image.config;
+    let or_image = |own: &Option<String>, image: &str| own.clone().unwrap_or_else(|| image.to_owned());
+    let set = |keys: &[String]| keys.iter().map(|key| (key.clone(), json!({}))).collect::<serde_json::Map<_, _>>();
+    json!({
+        "Hostname": config.hostname.as_deref().unwrap_or(container.short_id()),
+        "Domainname": config.domainname.as_deref().unwrap_or_default(),
+        "User": or_image(&config.user, &image.user),
+        "AttachStdin": config.interactive,
+        "AttachStdout": true,
+        "AttachStderr": true,
+        "ExposedPorts": set(&image.exposed_ports),
+        "Tty": config.tty,
+        "OpenStdin": config.interactive,
+        "StdinOnce": config.interactive,
+        "Env": env(&image.env, &config.env),
+        "Cmd": if config.cmd.is_empty() && config.entrypoint.is_none() { &image.cmd } else { &config.cmd },
+        "Image": config.image,
+        "Volumes": set(&image.volumes),
+        "WorkingDir": or_image(&config.working_dir, &image.working_dir),
+        "Entrypoint": config.entrypoint.as_ref().unwrap_or(&image.entrypoint),
+        "Labels": ps::labels(container),
+        "StopSignal": config.stop_signal.as_ref().or(image.stop_signal.as_ref()),
+        "StopTimeout": config.stop_timeout,
+    })
+}
+
+/// The image's variables, replaced and followed by the container's.
+fn env(image: &[String], own: &[String]) -> Vec<String> {
+    let name = |variable: &String| variable.split('=').next().unwrap_or_default().to_owned();
+    let replaced: Vec<_> = own.iter().map(name).collect();
+    image.iter().filter(|variable| !replaced.contains(&name(variable))).chain(own).cloned().collect()
+}
+
+fn network(container: &Container) -> Value {
+    let mode = ps::network(container);
+    // Only `none` and `host` exist: neither gives the container an address of its own.
+    let sandbox = if container.backend() == BackendKind::Wasm { "" } else { container.id.as_str() };
+    json!({
+        "SandboxID": sandbox,
+        "Ports": {},
+        "Gateway": "",
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "MacAddress": "",
+        "Networks": {mode: {"IPAddress": "", "Gateway": "", "MacAddress": "", "NetworkID": mode, "Aliases": null}},
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_variables_replace_the_images() {
+        let texts = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let merged = env(&texts(&["PATH=/bin", "A=1"]), &texts(&["A=2", "B=3"]));
+        assert_eq!(merged, texts(&["PATH=/bin", "A=2", "B=3"]));
+    }
+
+    #[test]
+    fn what_has_not_happened_is_gos_zero_time() {
+        assert_eq!(time(None), NEVER);
+        assert_eq!(time(Some(Timestamp::UNIX_EPOCH)), "1970-01-01T00:00:00Z");
+    }
+}

@@ -1,0 +1,170 @@
+//! `--filter` of `ps`, with docker's meaning: values of one name are alternatives, different names must all fit
+//! (<https://docs.docker.com/reference/cli/docker/container/ls/#filter>).
+
+use wharf_runtime::container::Container;
+use wharf_runtime::engine::Engine;
+use wharf_runtime::state::State;
+
+use super::failure::{Failure, Result};
+use super::parse::Parsed;
+use super::values;
+
+/// The filters of one command line, their names checked.
+pub struct Filters(Vec<(String, String)>);
+
+const NAMES: [&str; 13] = [
+    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "label", "name", "network", "publish",
+    "since", "status",
+];
+
+impl Filters {
+    /// Reads `--filter`s.
+    ///
+    /// # Errors
+    /// Docker's words.
+    pub fn new(parsed: &Parsed) -> Result<Self> {
+        let filters = parsed.read_all("filter", values::filter)?;
+        for (name, value) in &filters {
+            match name.as_str() {
+                "exited" => drop(value.parse::<i32>().map_err(|_| invalid(name, value))?),
+                "status" => drop(value.parse::<State>().map_err(|_| invalid(name, value))?),
+                "volume" => {}
+                name if NAMES.contains(&name) => {}
+                _ => return Err(Failure::new(format!("invalid filter '{name}'"))),
+            }
+        }
+        Ok(Filters(filters))
+    }
+
+    /// Whether a filter asks for containers that do not run.
+    pub fn want_all(&self) -> bool {
+        self.0.iter().any(|(name, _)| matches!(name.as_str(), "status" | "exited"))
+    }
+
+    /// Keeps what fits. `before` and `since` name containers, which the engine finds.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn apply(&self, engine: &Engine, containers: &mut Vec<Container>) -> Result<()> {
+        for (name, value) in &self.0 {
+            match name.as_str() {
+                "before" => {
+                    let limit = engine.container(value)?.created;
+                    containers.retain(|container| container.created < limit);
+                }
+                "since" => {
+                    let limit = engine.container(value)?.created;
+                    containers.retain(|container| container.created > limit);
+                }
+                _ => {}
+            }
+        }
+        // An image may be named in any way; its id settles what a text cannot.
+        let ancestors: Vec<_> = self.values("ancestor").collect();
+        let ids: Vec<_> = match ancestors.is_empty() {
+            true => Vec::new(),
+            false => {
+                let images = engine.images()?;
+                ancestors.iter().filter_map(|name| images.resolve(name, None).ok()).map(|image| image.id).collect()
+            }
+        };
+        containers.retain(|container| {
+            let ancestor = ancestors.is_empty()
+                || ids.contains(container.image_id())
+                || ancestors.contains(&container.config.image.as_str());
+            ancestor && self.fits(container)
+        });
+        Ok(())
+    }
+
+    fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    fn fits(&self, container: &Container) -> bool {
+        let any = |name: &str, test: &dyn Fn(&str) -> bool| {
+            let mut values = self.values(name).peekable();
+            values.peek().is_none() || values.any(test)
+        };
+        let status = |value: &str| value == status(container);
+        let exited = |value: &str| {
+            matches!(container.state.state, State::Exited | State::Dead)
+                && value == container.state.exit_code.to_string()
+        };
+        let network = |value: &str| value == super::ps::network(container);
+        let mounted =
+            |value: &str| container.config.mounts.iter().any(|mount| mount.target == value || source(mount) == value);
+        any("id", &|value| container.id.starts_with(value))
+            && any("name", &|value| pattern(value, &container.name))
+            && any("status", &status)
+            && any("exited", &exited)
+            && any("network", &network)
+            && any("volume", &mounted)
+            // No container is a task of a swarm, publishes ports or is checked yet.
+            && any("is-task", &|value| value == "false")
+            && any("health", &|value| value == "none")
+            && any("publish", &|_| false)
+            && any("expose", &|port| container.image.config.exposed_ports.iter().any(|p| p == port || p.split('/').next() == Some(port)))
+            && self.values("label").all(|label| has_label(container, label))
+    }
+}
+
+/// All labels must fit: `name`, or `name=value`.
+fn has_label(container: &Container, label: &str) -> bool {
+    let labels = super::ps::labels(container);
+    match label.split_once('=') {
+        Some((name, value)) => labels.get(name).is_some_and(|v| v == value),
+        None => labels.contains_key(label),
+    }
+}
+
+/// The state in docker's word: it knows no `starting`.
+pub fn status(container: &Container) -> &'static str {
+    match container.state.state {
+        State::Starting => State::Created.name(),
+        state => state.name(),
+    }
+}
+
+fn source(mount: &wharf_runtime::config::Mount) -> &str {
+    match &mount.kind {
+        wharf_runtime::config::MountKind::Bind(source) => source,
+        wharf_runtime::config::MountKind::Tmpfs(_) => "",
+    }
+}
+
+/// Docker's names are regular expressions; nearly all that people write are parts, with `^` and `$` and a slash before.
+fn pattern(pattern: &str, name: &str) -> bool {
+    let (start, pattern) = match pattern.strip_prefix('^') {
+        Some(rest) => (true, rest),
+        None => (false, pattern),
+    };
+    let (end, pattern) = match pattern.strip_suffix('$') {
+        Some(rest) => (true, rest),
+        None => (false, pattern),
+    };
+    let pattern = pattern.strip_prefix('/').unwrap_or(pattern);
+    match (start, end) {
+        (true, true) => name == pattern,
+        (true, false) => name.starts_with(pattern),
+        (false, true) => name.ends_with(pattern),
+        (false, false) => name.contains(pattern),
+    }
+}
+
+fn invalid(name: &str, value: &str) -> Failure {
+    Failure::new(format!("invalid filter '{name}={value}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_match_by_parts_and_anchors() {
+        assert!(pattern("we", "web1"));
+        assert!(pattern("^/web1$", "web1") && pattern("/web", "web1"));
+        assert!(!pattern("^eb", "web1") && !pattern("web$", "web1"));
+        assert!(pattern("1$", "web1"));
+    }
+}

@@ -1,0 +1,118 @@
+//! `inspect`: objects as JSON under docker's field names, or as a template says
+//! (<https://docs.docker.com/reference/api/engine/>, "Inspect a container").
+
+use std::io::Write as _;
+
+use serde_json::Value;
+use wharf_runtime::error::Class;
+
+use super::container_json;
+use super::context::Context;
+use super::failure::{Failure, Result};
+use super::parse::Parsed;
+use super::template::{Format, from_json};
+use super::verb::{FORMAT_OBJECT, Flag, Listed, Operands, Section, Verb};
+
+const SIZE: Flag = Flag::switch("size", "Display total file sizes if the type is container").short('s');
+
+/// The commands of this file.
+pub static VERBS: &[Verb] = &[
+    Verb {
+        names: &["inspect"],
+        about: "Return low-level information on Wharf objects",
+        usage: "[OPTIONS] NAME|ID [NAME|ID...]",
+        listed: Listed::Other,
+        operands: Operands::AtLeast(1),
+        trailing: false,
+        sections: &[Section {
+            title: "Options",
+            flags: &[FORMAT_OBJECT, SIZE, Flag::value("type", "string", "Only inspect objects of the given type")],
+        }],
+        run: inspect,
+    },
+    Verb {
+        names: &["container inspect"],
+        about: "Display detailed information on one or more containers",
+        usage: "[OPTIONS] CONTAINER [CONTAINER...]",
+        listed: Listed::Other,
+        operands: Operands::AtLeast(1),
+        trailing: false,
+        sections: &[Section { title: "Options", flags: &[FORMAT_OBJECT, SIZE] }],
+        run: |parsed, context| show(parsed, |name| container(parsed, context, name)),
+    },
+];
+
+fn inspect(parsed: &Parsed, context: &Context) -> Result<()> {
+    match parsed.value("type").unwrap_or_default() {
+        "" => show(parsed, |name| match container(parsed, context, name)? {
+            Some(found) => Ok(Some(found)),
+            None => image(context, name),
+        }),
+        "container" => show(parsed, |name| container(parsed, context, name)),
+        "image" => show(parsed, |name| image(context, name)),
+        other => Err(Failure::new(format!("unknown type: {other:?}: must be one of \"container\", \"image\""))),
+    }
+}
+
+/// The image's object.
+fn image(context: &Context, name: &str) -> Result<Option<Value>> {
+    let _ = (context, name);
+    Ok(None)
+}
+
+fn container(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Value>> {
+    let engine = context.engine()?;
+    let container = match engine.container(name) {
+        Ok(container) => container,
+        Err(e) if e.class() == Class::NotFound => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let size = if parsed.switch("size") { Some(engine.size(&container.id)?) } else { None };
+    Ok(Some(container_json::container(&container, size)))
+}
+
+/// Shows each name's object, `None` being one that does not exist: the others are shown all the same.
+///
+/// # Errors
+/// [`Failure::Exit`] when something was not found; a template's.
+pub fn show(parsed: &Parsed, find: impl Fn(&str) -> Result<Option<Value>>) -> Result<()> {
+    let format = match parsed.value("format") {
+        None | Some("") => None,
+        Some("json") => Some(Format::parse("{{json .}}")?),
+        Some(template) => Some(Format::parse(template)?),
+    };
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for name in parsed.operands() {
+        match find(name) {
+            Ok(Some(object)) => found.push(object),
+            Ok(None) => missing.push(format!("Error: No such object: {name}\n")),
+            Err(failure) => missing.push(failure.text("", false)),
+        }
+    }
+    let text = match format {
+        Some(format) => {
+            let lines = found.into_iter().map(|object| Ok(format.render(from_json(object))? + "\n"));
+            lines.collect::<Result<String>>()?
+        }
+        None => pretty(&Value::Array(found)) + "\n",
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprint!("{}", missing.concat());
+    Err(Failure::Exit(1))
+}
+
+/// JSON with docker's four spaces.
+fn pretty(value: &Value) -> String {
+    use serde::Serialize as _;
+    let mut text = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
+    // A `Value` has only text keys, and a `Vec` takes all that is written.
+    match value.serialize(&mut serializer) {
+        Ok(()) => String::from_utf8_lossy(&text).into_owned(),
+        Err(e) => e.to_string(),
+    }
+}

@@ -1,0 +1,168 @@
+//! Verbs that act on each container named: `stop`, `restart`, `kill`, `pause`, `unpause`, `wait`, `rm`, `rename`.
+
+use std::io::Write as _;
+
+use wharf_runtime::engine::Engine;
+use wharf_runtime::error::Class;
+
+use super::context::Context;
+use super::failure::{Failure, Result};
+use super::parse::Parsed;
+use super::values;
+use super::verb::{Flag, Listed, Operands, Section, Verb};
+
+const SIGNAL: Flag = Flag::value("signal", "string", "Signal to send to the container").short('s');
+const TIMEOUT: Flag =
+    Flag::value("timeout", "int", "Seconds to wait before killing the container").short('t').alias("time");
+
+const fn on_each(
+    names: &'static [&'static str],
+    about: &'static str,
+    usage: &'static str,
+    sections: &'static [Section],
+    run: fn(&Parsed, &Context) -> Result<()>,
+) -> Verb {
+    Verb { names, about, usage, listed: Listed::Other, operands: Operands::AtLeast(1), trailing: false, sections, run }
+}
+
+/// The commands of this file.
+pub static VERBS: &[Verb] = &[
+    on_each(
+        &["stop", "container stop"],
+        "Stop one or more running containers",
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        &[Section { title: "Options", flags: &[SIGNAL, TIMEOUT] }],
+        stop,
+    ),
+    on_each(
+        &["restart", "container restart"],
+        "Restart one or more containers",
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        &[Section { title: "Options", flags: &[SIGNAL, TIMEOUT] }],
+        restart,
+    ),
+    on_each(
+        &["kill", "container kill"],
+        "Kill one or more running containers",
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        &[Section { title: "Options", flags: &[SIGNAL.or("KILL")] }],
+        kill,
+    ),
+    on_each(
+        &["pause", "container pause"],
+        "Pause all processes within one or more containers",
+        "CONTAINER [CONTAINER...]",
+        &[],
+        |parsed, context| on_named(parsed, context, |engine, name| Ok(engine.set_paused(name, true)?)),
+    ),
+    on_each(
+        &["unpause", "container unpause"],
+        "Unpause all processes within one or more containers",
+        "CONTAINER [CONTAINER...]",
+        &[],
+        |parsed, context| on_named(parsed, context, |engine, name| Ok(engine.set_paused(name, false)?)),
+    ),
+    on_each(
+        &["wait", "container wait"],
+        "Block until one or more containers stop, then print their exit codes",
+        "CONTAINER [CONTAINER...]",
+        &[],
+        wait,
+    ),
+    on_each(
+        &["rm", "container rm", "container remove"],
+        "Remove one or more containers",
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        &[Section {
+            title: "Options",
+            flags: &[
+                Flag::switch("force", "Force the removal of a running container (uses SIGKILL)").short('f'),
+                Flag::switch("link", "Remove the specified link").short('l').not_yet(),
+                // Anonymous volumes cannot be made yet, so there are none to remove.
+                Flag::switch("volumes", "Remove anonymous volumes associated with the container").short('v'),
+            ],
+        }],
+        rm,
+    ),
+    Verb {
+        names: &["rename", "container rename"],
+        about: "Rename a container",
+        usage: "CONTAINER NEW_NAME",
+        listed: Listed::Other,
+        operands: Operands::Exactly(2),
+        trailing: false,
+        sections: &[],
+        run: |parsed, context| {
+            let [name, new] = parsed.operands() else { return Err(Failure::new("two names are needed")) };
+            Ok(context.engine()?.rename(name, new)?)
+        },
+    },
+];
+
+/// Does one thing to each name. What fails is told at once and does not stop the rest; the exit code is then 1.
+///
+/// # Errors
+/// [`Failure::Exit`] after failures, or the loss of stdout.
+pub fn for_each(names: &[String], mut act: impl FnMut(&str) -> Result<()>) -> Result<()> {
+    let mut outcome = Ok(());
+    for name in names {
+        match act(name) {
+            Ok(()) => {}
+            // Nobody reads on, or a single code is asked for: no use to go on.
+            Err(end @ Failure::Exit(_)) => return Err(end),
+            Err(failure) => {
+                eprint!("{}", failure.text("", false));
+                // One name alone keeps its own code (127 of a program not found).
+                outcome = Err(Failure::Exit(if names.len() == 1 { failure.code(false) } else { 1 }));
+            }
+        }
+    }
+    outcome
+}
+
+/// The same, printing each name that it was done to.
+fn on_named(parsed: &Parsed, context: &Context, act: impl Fn(&Engine, &str) -> Result<()>) -> Result<()> {
+    let engine = context.engine()?;
+    for_each(parsed.operands(), |name| {
+        act(&engine, name)?;
+        Ok(writeln!(std::io::stdout(), "{name}")?)
+    })
+}
+
+fn stop(parsed: &Parsed, context: &Context) -> Result<()> {
+    let timeout = parsed.read("timeout", values::integer)?;
+    on_named(parsed, context, |engine, name| Ok(engine.stop(name, parsed.value("signal"), timeout)?))
+}
+
+fn restart(parsed: &Parsed, context: &Context) -> Result<()> {
+    let timeout = parsed.read("timeout", values::integer)?;
+    on_named(parsed, context, |engine, name| {
+        engine.stop(name, parsed.value("signal"), timeout)?;
+        engine.start(name, None)?;
+        Ok(())
+    })
+}
+
+fn kill(parsed: &Parsed, context: &Context) -> Result<()> {
+    let signal = parsed.value("signal").unwrap_or("KILL");
+    on_named(parsed, context, |engine, name| Ok(engine.kill(name, signal)?))
+}
+
+fn wait(parsed: &Parsed, context: &Context) -> Result<()> {
+    let engine = context.engine()?;
+    for_each(parsed.operands(), |name| Ok(writeln!(std::io::stdout(), "{}", engine.wait(name)?)?))
+}
+
+fn rm(parsed: &Parsed, context: &Context) -> Result<()> {
+    let engine = context.engine()?;
+    let force = parsed.switch("force");
+    for_each(parsed.operands(), |name| match engine.remove(name, force) {
+        Ok(()) => Ok(writeln!(std::io::stdout(), "{name}")?),
+        // `rm -f` has reached its aim when there is nothing to remove: docker says so and goes on.
+        Err(e) if force && e.class() == Class::NotFound => {
+            eprintln!("Error: {e}");
+            Ok(())
+        }
+        Err(e) => Err(e.into()),
+    })
+}

@@ -1,0 +1,195 @@
+//! `ps`: the containers, in docker's columns.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use wharf_runtime::config::{MountKind, NetworkMode};
+use wharf_runtime::container::Container;
+use wharf_runtime::engine::ListOptions;
+use wharf_runtime::state::State;
+
+use super::context::Context;
+use super::failure::Result;
+use super::filter::{Filters, status};
+use super::listing::{Column, Listing};
+use super::parse::Parsed;
+use super::verb::{FILTER, FORMAT, Flag, Listed, NO_TRUNC, Operands, QUIET, Section, Verb};
+use super::{units, values};
+
+/// The command of this file.
+pub static VERBS: &[Verb] = &[Verb {
+    names: &["ps", "container ls", "container list", "container ps"],
+    about: "List containers",
+    usage: "[OPTIONS]",
+    listed: Listed::Common,
+    operands: Operands::None,
+    trailing: false,
+    sections: &[Section {
+        title: "Options",
+        flags: &[
+            Flag::switch("all", "Show all containers (default shows just running)").short('a'),
+            FILTER,
+            FORMAT,
+            Flag::value("last", "int", "Show n last created containers (includes all states)").short('n').or("-1"),
+            Flag::switch("latest", "Show the latest created container (includes all states)").short('l'),
+            NO_TRUNC,
+            QUIET,
+            Flag::switch("size", "Display total file sizes").short('s'),
+        ],
+    }],
+    run: ps,
+}];
+
+/// Characters of a command in the table.
+const COMMAND: usize = 20;
+/// Characters of the mounts in the table.
+const MOUNT: usize = 15;
+
+/// A container as the table shows it.
+struct Row {
+    container: Container,
+    now: Timestamp,
+    no_trunc: bool,
+    size: Option<u64>,
+    labels: BTreeMap<String, String>,
+}
+
+static LISTING: Listing<Row> = Listing {
+    columns: &[
+        Column { field: "ID", header: "CONTAINER ID", text: Row::id },
+        Column { field: "Image", header: "IMAGE", text: Row::image },
+        Column { field: "Command", header: "COMMAND", text: Row::command },
+        Column { field: "CreatedAt", header: "CREATED AT", text: |row| units::date(row.container.created) },
+        Column { field: "RunningFor", header: "CREATED", text: |row| units::ago(row.container.created, row.now) },
+        Column { field: "Status", header: "STATUS", text: |row| life(&row.container, row.now) },
+        // Nothing is published yet.
+        Column { field: "Ports", header: "PORTS", text: |_| String::new() },
+        Column { field: "Names", header: "NAMES", text: |row| row.container.name.clone() },
+        Column { field: "Size", header: "SIZE", text: Row::size },
+        Column { field: "State", header: "STATE", text: |row| status(&row.container).to_owned() },
+        Column { field: "Labels", header: "LABELS", text: |row| comma(&row.labels) },
+        Column { field: "Mounts", header: "MOUNTS", text: Row::mounts },
+        Column { field: "LocalVolumes", header: "LOCAL VOLUMES", text: |_| "0".to_owned() },
+        Column { field: "Networks", header: "NETWORKS", text: |row| network(&row.container).to_owned() },
+        Column { field: "Platform", header: "PLATFORM", text: |row| row.container.image.platform.to_string() },
+    ],
+    labels: |row| Some(&row.labels),
+};
+
+const SHOWN: [&str; 8] = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names", "Size"];
+
+fn ps(parsed: &Parsed, context: &Context) -> Result<()> {
+    let filters = Filters::new(parsed)?;
+    let last = match parsed.switch("latest") {
+        true => 1,
+        false => parsed.read("last", values::integer::<i64>)?.unwrap_or(-1),
+    };
+    let engine = context.engine()?;
+    let all = parsed.switch("all") || last > 0 || filters.want_all();
+    let mut containers = engine.list(ListOptions { all })?;
+    filters.apply(&engine, &mut containers)?;
+    if let Ok(last @ 1..) = usize::try_from(last) {
+        containers.truncate(last);
+    }
+    let now = Timestamp::now();
+    let with_size = parsed.switch("size") || parsed.value("format").is_some_and(|format| format.contains(".Size"));
+    let rows = containers.into_iter().map(|container| {
+        let size = if with_size { Some(engine.size(&container.id)?) } else { None };
+        Ok(Row { now, no_trunc: parsed.switch("no-trunc"), size, labels: labels(&container), container })
+    });
+    let shown = if parsed.switch("size") { &SHOWN[..] } else { &SHOWN[..7] };
+    LISTING.print(parsed, &rows.collect::<Result<Vec<_>>>()?, shown)
+}
+
+impl Row {
+    fn id(&self) -> String {
+        if self.no_trunc { self.container.id.clone() } else { self.container.short_id().to_owned() }
+    }
+
+    fn image(&self) -> String {
+        let image = &self.container.config.image;
+        match image.strip_prefix("sha256:") {
+            Some(hex) if !self.no_trunc => hex.chars().take(12).collect(),
+            _ => image.clone(),
+        }
+    }
+
+    fn command(&self) -> String {
+        let command = self.container.args.join(" ");
+        format!("{:?}", if self.no_trunc { command } else { ellipsis(&command, COMMAND) })
+    }
+
+    /// The writable layer's, and with the image's.
+    fn size(&self) -> String {
+        match self.size {
+            None => "0B".to_owned(),
+            Some(own) => format!("{} (virtual {})", units::size(own), units::size(own + self.container.image.size)),
+        }
+    }
+
+    fn mounts(&self) -> String {
+        let mounts = self.container.config.mounts.iter();
+        let sources = mounts.filter_map(|mount| match &mount.kind {
+            MountKind::Bind(source) if self.no_trunc => Some(source.clone()),
+            MountKind::Bind(source) => Some(ellipsis(source, MOUNT)),
+            MountKind::Tmpfs(_) => None,
+        });
+        sources.collect::<Vec<_>>().join(",")
+    }
+}
+
+/// The image's labels and the container's own.
+pub fn labels(container: &Container) -> BTreeMap<String, String> {
+    let mut labels = container.image.config.labels.clone();
+    labels.extend(container.config.labels.clone());
+    labels
+}
+
+/// The name of the network it is on.
+pub fn network(container: &Container) -> &str {
+    match &container.config.network {
+        NetworkMode::Default => "default",
+        NetworkMode::None => "none",
+        NetworkMode::Host => "host",
+        NetworkMode::Named(name) => name,
+    }
+}
+
+fn comma(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// At most `limit` characters, the last one an ellipsis when some are left out.
+fn ellipsis(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    text.chars().take(limit - 1).chain(['\u{2026}']).collect()
+}
+
+/// Docker's STATUS: `Up 3 seconds`, `Exited (0) 2 minutes ago`.
+fn life(container: &Container, now: Timestamp) -> String {
+    let state = &container.state;
+    let up = || state.started.map_or_else(String::new, |started| units::elapsed(started, now));
+    let ended = || state.finished.map_or_else(String::new, |finished| units::ago(finished, now));
+    match state.state {
+        State::Created | State::Starting => "Created".to_owned(),
+        State::Running => format!("Up {}", up()),
+        State::Paused => format!("Up {} (Paused)", up()),
+        State::Restarting => format!("Restarting ({}) {}", state.exit_code, ended()),
+        State::Removing => "Removal In Progress".to_owned(),
+        State::Exited => format!("Exited ({}) {}", state.exit_code, ended()),
+        State::Dead => "Dead".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_end_in_an_ellipsis() {
+        assert_eq!(ellipsis("docker-entrypoint.sh nginx", COMMAND), "docker-entrypoint.s\u{2026}");
+        assert_eq!(ellipsis("short", COMMAND), "short");
+    }
+}

@@ -1,0 +1,167 @@
+//! `version`, `info` and the `system` group.
+
+use std::io::Write as _;
+
+use serde_json::{Value, json};
+use wharf_runtime::engine::ListOptions;
+use wharf_runtime::state::State;
+
+use super::context::Context;
+use super::failure::Result;
+use super::parse::Parsed;
+use super::template::{Format, from_json};
+use super::units;
+use super::verb::{FORMAT_OBJECT, Listed, Operands, Section, Verb};
+
+/// The version of docker's API whose words and fields this follows.
+const API_VERSION: &str = "1.50";
+
+/// The commands of this file.
+pub static VERBS: &[Verb] = &[
+    Verb {
+        names: &["version"],
+        about: "Show the Wharf version information",
+        usage: "[OPTIONS]",
+        listed: Listed::Common,
+        operands: Operands::None,
+        trailing: false,
+        sections: &[Section { title: "Options", flags: &[FORMAT_OBJECT] }],
+        run: version,
+    },
+    Verb {
+        names: &["info", "system info"],
+        about: "Display system-wide information",
+        usage: "[OPTIONS]",
+        listed: Listed::Common,
+        operands: Operands::None,
+        trailing: false,
+        sections: &[Section { title: "Options", flags: &[FORMAT_OBJECT] }],
+        run: info,
+    },
+];
+
+fn version(parsed: &Parsed, _: &Context) -> Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    let (os, arch) = platform();
+    let object = json!({
+        "Client": {"Version": version, "ApiVersion": API_VERSION, "Os": os, "Arch": arch},
+        "Server": {
+            "Version": version, "ApiVersion": API_VERSION, "Os": os, "Arch": arch, "KernelVersion": kernel(),
+            "Platform": {"Name": "Wharf"},
+        },
+    });
+    show(parsed, object, |_| {
+        format!(
+            "Client: Wharf\n Version:           {version}\n API version:       {API_VERSION}\n OS/Arch:           {os}/{arch}\n\n\
+             Engine: in this program, no daemon\n Version:          {version}\n OS/Arch:          {os}/{arch}\n \
+             Kernel version:   {}\n",
+            kernel()
+        )
+    })
+}
+
+fn info(parsed: &Parsed, context: &Context) -> Result<()> {
+    let engine = context.engine()?;
+    let containers = engine.list(ListOptions { all: true })?;
+    let count = |state: State| containers.iter().filter(|container| container.state.state == state).count();
+    let (running, paused) = (count(State::Running), count(State::Paused));
+    let (os, arch) = platform();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let object = json!({
+        "Containers": containers.len(),
+        "ContainersRunning": running,
+        "ContainersPaused": paused,
+        "ContainersStopped": containers.len() - running - paused,
+        "Images": engine.images()?.records()?.len(),
+        "LoggingDriver": "json-file",
+        "KernelVersion": kernel(),
+        "OperatingSystem": operating_system(),
+        "OSType": os,
+        "Architecture": arch,
+        "NCPU": cpus,
+        "MemTotal": memory(),
+        "DockerRootDir": engine.paths().root.display().to_string(),
+        "Name": file("/proc/sys/kernel/hostname"),
+        "ServerVersion": env!("CARGO_PKG_VERSION"),
+        "Backends": ["linux", "wasm"],
+        "Debug": context.debug,
+    });
+    show(parsed, object, |info| {
+        let text = |field: &str| match &info[field] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let mut out = format!("Client: Wharf\n Version:    {}\n\nServer:\n", text("ServerVersion"));
+        for (label, field) in [
+            ("Containers", "Containers"),
+            (" Running", "ContainersRunning"),
+            (" Paused", "ContainersPaused"),
+            (" Stopped", "ContainersStopped"),
+            ("Images", "Images"),
+            ("Server Version", "ServerVersion"),
+            ("Logging Driver", "LoggingDriver"),
+            ("Kernel Version", "KernelVersion"),
+            ("Operating System", "OperatingSystem"),
+            ("OSType", "OSType"),
+            ("Architecture", "Architecture"),
+            ("CPUs", "NCPU"),
+        ] {
+            out += &format!(" {label}: {}\n", text(field));
+        }
+        out + &format!(
+            " Total Memory: {}\n Name: {}\n Wharf Root Dir: {}\n Backends: linux wasm\n Debug Mode: {}\n",
+            units::binary_size(memory()),
+            text("Name"),
+            text("DockerRootDir"),
+            text("Debug")
+        )
+    })
+}
+
+/// Prints the object as the flag `--format` says, else as `text` lays it out.
+fn show(parsed: &Parsed, object: Value, text: impl Fn(&Value) -> String) -> Result<()> {
+    let text = match parsed.value("format") {
+        None | Some("") => text(&object),
+        Some("json") => format!("{object}\n"),
+        Some(template) => Format::parse(template)?.render(from_json(object))? + "\n",
+    };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// The host in Go's words: `linux`, `amd64`.
+fn platform() -> (&'static str, &'static str) {
+    let os = match std::env::consts::OS {
+        "macos" => "darwin",
+        os => os,
+    };
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        arch => arch,
+    };
+    (os, arch)
+}
+
+fn kernel() -> String {
+    file("/proc/sys/kernel/osrelease")
+}
+
+/// The first line of a file of the system; empty where it has none.
+fn file(path: &str) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// `PRETTY_NAME` of os-release(5).
+fn operating_system() -> String {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(|| std::env::consts::OS.to_owned(), |name| name.trim_matches('"').to_owned())
+}
+
+/// Bytes of memory, by proc_meminfo(5); 0 where it is not known.
+fn memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().map_or(0, |kib| kib << 10)
+}

@@ -1,0 +1,395 @@
+//! How docker reads the values of its flags, with its error words
+//! (<https://docs.docker.com/reference/cli/docker/container/run/>). All functions here are pure but for the two that
+//! read files.
+
+use std::collections::BTreeMap;
+
+use wharf_runtime::config::NetworkMode;
+
+use super::failure::{Failure, Result};
+use super::units::parse_size;
+
+/// A whole number.
+///
+/// # Errors
+/// Go's words.
+pub fn integer<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| {
+        let why = if text.parse::<i128>().is_ok() { "value out of range" } else { "invalid syntax" };
+        format!("strconv.ParseInt: parsing {text:?}: {why}")
+    })
+}
+
+/// Bytes, where 0 means no limit.
+///
+/// # Errors
+/// Docker's words.
+pub fn bytes(text: &str) -> Result<Option<u64>, String> {
+    parse_size(text).map(|bytes| (bytes > 0).then_some(bytes))
+}
+
+/// Bytes, or -1 for no limit.
+///
+/// # Errors
+/// Docker's words.
+pub fn swap(text: &str) -> Result<i64, String> {
+    if text == "-1" {
+        return Ok(-1);
+    }
+    i64::try_from(parse_size(text)?).map_err(|_| format!("invalid size: '{text}'"))
+}
+
+/// A number of CPUs, in billionths.
+///
+/// # Errors
+/// Docker's words.
+pub fn cpus(text: &str) -> Result<u64, String> {
+    let bad = || format!("failed to parse {text} as a rational number");
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if whole.is_empty() && fraction.is_empty() || !(whole.chars().chain(fraction.chars()).all(|c| c.is_ascii_digit())) {
+        return Err(bad());
+    }
+    if fraction.trim_end_matches('0').len() > 9 {
+        return Err("value is too precise".to_owned());
+    }
+    format!("{whole}{fraction:0<9.9}").parse().map_err(|_| bad())
+}
+
+/// `-e NAME=value`, or `-e NAME` whose value is ours (`None` when we have none).
+///
+/// # Errors
+/// Docker's words.
+pub fn env(text: &str) -> Result<Option<String>, String> {
+    match text.split_once('=') {
+        Some(("", _)) => Err(format!("invalid environment variable: {text}")),
+        Some(_) => Ok(Some(text.to_owned())),
+        None if text.is_empty() => Err(format!("invalid environment variable: {text}")),
+        None => Ok(std::env::var(text).ok().map(|value| format!("{text}={value}"))),
+    }
+}
+
+/// `name=value`, where the value may be missing.
+///
+/// # Errors
+/// Docker's words.
+pub fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    if name.is_empty() {
+        return Err(format!("invalid label '{text}': empty name"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// The lines of an `--env-file` or `--label-file`: `NAME=value`, comments and empty lines left out, names checked.
+///
+/// # Errors
+/// Docker's words; those of the file system.
+pub fn key_value_file(path: &str) -> Result<Vec<String>> {
+    let bytes = std::fs::read(path).map_err(|e| Failure::io("open", path, &e))?;
+    key_value_lines(path, &bytes).map_err(Failure::new)
+}
+
+fn key_value_lines(path: &str, bytes: &[u8]) -> Result<Vec<String>, String> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let mut lines = Vec::new();
+    for (n, line) in bytes.split(|b| *b == b'\n').enumerate() {
+        let Ok(line) = std::str::from_utf8(line) else {
+            return Err(format!("env file {path} contains invalid utf8 bytes at line {}: {line:?}", n + 1));
+        };
+        let line = line.strip_suffix('\r').unwrap_or(line).trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let name = line.split('=').next().unwrap_or_default();
+        if name.is_empty() {
+            return Err(format!("no variable name on line '{line}'"));
+        }
+        if name.contains(char::is_whitespace) {
+            return Err(format!("variable '{name}' contains whitespaces"));
+        }
+        lines.push(line.to_owned());
+    }
+    Ok(lines)
+}
+
+const ULIMITS: [&str; 15] = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
+/// `name=soft[:hard]`; -1 is no limit.
+///
+/// # Errors
+/// Docker's words.
+pub fn ulimit(text: &str) -> Result<(String, (u64, u64)), String> {
+    let Some((name, limits)) = text.split_once('=') else { return Err(format!("invalid ulimit argument: {text}")) };
+    if !ULIMITS.contains(&name) {
+        return Err(format!("invalid ulimit type: {name}"));
+    }
+    let limit = |text: &str| match text.parse::<i64>() {
+        Ok(-1) => Ok(u64::MAX),
+        Ok(n) => u64::try_from(n).map_err(|_| format!("invalid ulimit argument: {text}")),
+        Err(_) => Err(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")),
+    };
+    let parts: Vec<_> = limits.split(':').collect();
+    let (soft, hard) = match parts[..] {
+        [both] => (limit(both)?, limit(both)?),
+        [soft, hard] => (limit(soft)?, limit(hard)?),
+        _ => {
+            return Err(format!("too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"));
+        }
+    };
+    if soft > hard {
+        return Err(format!("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"));
+    }
+    Ok((name.to_owned(), (soft, hard)))
+}
+
+/// The kernel parameters that belong to a container's own namespaces.
+const SYSCTLS: [&str; 9] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+    "kernel.domainname",
+];
+
+/// `--sysctl name=value`.
+///
+/// # Errors
+/// Docker's words.
+pub fn sysctl(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value))
+            if SYSCTLS.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.") =>
+        {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        _ => Err(format!("sysctl '{text}' is not allowed")),
+    }
+}
+
+/// `--log-opt name=value`.
+///
+/// # Errors
+/// Says what is missing.
+pub fn option(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("invalid option {text:?}: expected name=value")),
+    }
+}
+
+/// `--network`.
+///
+/// # Errors
+/// What Wharf cannot do yet.
+pub fn network(text: &str) -> Result<NetworkMode, String> {
+    Ok(match text {
+        "" | "default" => NetworkMode::Default,
+        "none" => NetworkMode::None,
+        "host" => NetworkMode::Host,
+        _ if text.starts_with("container:") => {
+            return Err("sharing another container's network is not supported yet".to_owned());
+        }
+        _ if text.contains('=') => return Err("network options are not supported yet".to_owned()),
+        name => NetworkMode::Named(name.to_owned()),
+    })
+}
+
+/// `--attach`, in lower case.
+///
+/// # Errors
+/// Docker's words.
+pub fn stream(text: &str) -> Result<String, String> {
+    let stream = text.to_ascii_lowercase();
+    match stream.as_str() {
+        "stdin" | "stdout" | "stderr" => Ok(stream),
+        _ => Err("valid streams are STDIN, STDOUT and STDERR".to_owned()),
+    }
+}
+
+/// `--filter name=value`.
+///
+/// # Errors
+/// Docker's words.
+pub fn filter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) => Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned())),
+        None => Err("bad format of filter (expected name=value)".to_owned()),
+    }
+}
+
+/// `--security-opt`s. A seccomp profile given by its file is read: its JSON takes the file's place.
+///
+/// # Errors
+/// Docker's words.
+pub fn security_opts<'a>(options: impl Iterator<Item = &'a str>) -> Result<Vec<String>> {
+    options
+        .map(|option| {
+            let (name, value) = match option.split_once(['=', ':']) {
+                Some((name, value)) => (name, Some(value)),
+                None => (option, None),
+            };
+            match (name, value) {
+                ("seccomp", Some("unconfined" | "builtin")) => Ok(option.to_owned()),
+                ("seccomp", Some(path)) => match std::fs::read_to_string(path) {
+                    Ok(profile) => Ok(format!("seccomp={profile}")),
+                    Err(e) => {
+                        let why = Failure::io("open", path, &e).text("", false);
+                        Err(Failure::new(format!("opening seccomp profile ({path}) failed: {}", why.trim_end())))
+                    }
+                },
+                ("no-new-privileges", None | Some("true" | "false"))
+                | ("apparmor" | "label" | "systempaths" | "mask" | "unmask", Some(_))
+                | ("disable", None) => Ok(option.to_owned()),
+                _ => Err(Failure::new(format!("Invalid --security-opt: {option:?}"))),
+            }
+        })
+        .collect()
+}
+
+/// The bytes of a detach sequence: `ctrl-p,ctrl-q`. Empty text is docker's default.
+///
+/// # Errors
+/// Docker's words.
+pub fn detach_keys(text: &str) -> Result<Vec<u8>, String> {
+    let text = if text.is_empty() { "ctrl-p,ctrl-q" } else { text };
+    let key = |key: &str| match key.as_bytes() {
+        [one] => Some(*one),
+        _ => match key.strip_prefix("ctrl-").map(str::as_bytes)? {
+            [letter @ b'a'..=b'z'] => Some(letter - b'a' + 1),
+            b"@" => Some(0),
+            b"[" => Some(27),
+            b"\\" => Some(28),
+            b"]" => Some(29),
+            b"^" => Some(30),
+            b"_" => Some(31),
+            _ => None,
+        },
+    };
+    let keys = text.split(',').map(|name| key(name).ok_or_else(|| format!("Unknown character: '{name}'")));
+    keys.collect::<Result<_, _>>().map_err(|why| format!("invalid detach keys ({text}): {why}"))
+}
+
+/// Pairs as a map; the last of a name counts.
+pub fn map(pairs: Vec<(String, String)>) -> BTreeMap<String, String> {
+    pairs.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read() {
+        assert_eq!(integer::<u32>("12"), Ok(12));
+        assert_eq!(integer::<u8>("x"), Err(r#"strconv.ParseInt: parsing "x": invalid syntax"#.to_owned()));
+        assert_eq!(integer::<u8>("300"), Err(r#"strconv.ParseInt: parsing "300": value out of range"#.to_owned()));
+        assert_eq!(bytes("0"), Ok(None));
+        assert_eq!(bytes("1k"), Ok(Some(1024)));
+        assert_eq!(swap("-1"), Ok(-1));
+        assert_eq!(swap("1g"), Ok(1 << 30));
+        assert_eq!(swap("-2"), Err("invalid size: '-2'".to_owned()));
+    }
+
+    #[test]
+    fn cpus_are_exact() {
+        assert_eq!(cpus("1.5"), Ok(1_500_000_000));
+        assert_eq!(cpus(".000000001"), Ok(1));
+        assert_eq!(cpus("2"), Ok(2_000_000_000));
+        assert_eq!(cpus("0.1230000000000"), Ok(123_000_000));
+        assert_eq!(cpus("0.0000000001"), Err("value is too precise".to_owned()));
+        for bad in ["x", "", ".", "-1", "1.x"] {
+            assert_eq!(cpus(bad), Err(format!("failed to parse {bad} as a rational number")));
+        }
+    }
+
+    #[test]
+    fn variables_come_from_us_when_they_have_no_value() {
+        assert_eq!(env("A=b=c"), Ok(Some("A=b=c".to_owned())));
+        assert_eq!(env("A="), Ok(Some("A=".to_owned())));
+        assert_eq!(env("="), Err("invalid environment variable: =".to_owned()));
+        assert_eq!(env(""), Err("invalid environment variable: ".to_owned()));
+        assert_eq!(env("NO_SUCH_VARIABLE_ANYWHERE"), Ok(None));
+        let path = std::env::var("PATH").expect("cargo sets PATH");
+        assert_eq!(env("PATH"), Ok(Some(format!("PATH={path}"))));
+    }
+
+    #[test]
+    fn files_of_variables_read() {
+        let read = |text: &str| key_value_lines("f", text.as_bytes());
+        assert_eq!(read("\u{feff}A=1\r\n# note\n\n  B=x y \nC"), Ok(vec!["A=1".into(), "B=x y ".into(), "C".into()]));
+        assert_eq!(read("A B=1"), Err("variable 'A B' contains whitespaces".to_owned()));
+        assert_eq!(read("=1"), Err("no variable name on line '=1'".to_owned()));
+        assert!(key_value_lines("f", b"A=1\nB=\xff").is_err_and(|e| e.contains("invalid utf8 bytes at line 2")));
+    }
+
+    #[test]
+    fn ulimits_read() {
+        assert_eq!(ulimit("nofile=5:10"), Ok(("nofile".to_owned(), (5, 10))));
+        assert_eq!(ulimit("core=-1"), Ok(("core".to_owned(), (u64::MAX, u64::MAX))));
+        let errors = [
+            ("x", "invalid ulimit argument: x"),
+            ("foo=1", "invalid ulimit type: foo"),
+            ("nofile=5:3", "ulimit soft limit must be less than or equal to hard limit: 5 > 3"),
+            ("nofile=a", r#"strconv.ParseInt: parsing "a": invalid syntax"#),
+            ("nofile=1:2:3", "too many limit value arguments - 1:2:3, can only have up to two, `soft[:hard]`"),
+        ];
+        for (text, error) in errors {
+            assert_eq!(ulimit(text), Err(error.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_and_values_read() {
+        assert_eq!(label("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(label("a"), Ok(("a".to_owned(), String::new())));
+        assert_eq!(label("="), Err("invalid label '=': empty name".to_owned()));
+        assert_eq!(sysctl("net.core.somaxconn=5"), Ok(("net.core.somaxconn".to_owned(), "5".to_owned())));
+        assert_eq!(sysctl("vm.swappiness=5"), Err("sysctl 'vm.swappiness=5' is not allowed".to_owned()));
+        assert_eq!(filter("Name = x"), Ok(("name".to_owned(), "x".to_owned())));
+        assert_eq!(filter("x"), Err("bad format of filter (expected name=value)".to_owned()));
+        assert_eq!(stream("STDIN"), Ok("stdin".to_owned()));
+        assert!(stream("foo").is_err());
+        assert_eq!(network("none"), Ok(NetworkMode::None));
+        assert_eq!(network("web"), Ok(NetworkMode::Named("web".to_owned())));
+        assert!(network("container:x").is_err());
+    }
+
+    #[test]
+    fn detach_keys_read() {
+        assert_eq!(detach_keys(""), Ok(vec![16, 17]));
+        assert_eq!(detach_keys("ctrl-@,a,ctrl-]"), Ok(vec![0, b'a', 29]));
+        assert!(detach_keys("ctrl-zz").is_err());
+    }
+
+    #[test]
+    fn security_options_are_checked() {
+        let check = |option: &str| security_opts(std::iter::once(option));
+        assert!(check("no-new-privileges").is_ok() && check("seccomp=unconfined").is_ok());
+        let text = |option: &str| check(option).map_or_else(|e| e.text("", false), |_| String::new());
+        assert_eq!(text("foo"), "Invalid --security-opt: \"foo\"\n");
+        assert_eq!(
+            text("seccomp=/no/file"),
+            "opening seccomp profile (/no/file) failed: open /no/file: no such file or directory\n"
+        );
+    }
+}
