@@ -9,6 +9,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use oci_spec::runtime::{LinuxDeviceCgroup, Spec};
 use rustix::io::Errno;
 
 use super::file;
@@ -40,6 +41,34 @@ impl DeviceRule {
     fn line(&self) -> String {
         let number = |n: Option<u32>| n.map_or("*".to_owned(), |n| n.to_string());
         format!("{} {}:{} {}", self.kind, number(self.major), number(self.minor), self.access)
+    }
+
+    /// As an OCI spec spells it.
+    pub fn to_oci(&self) -> LinuxDeviceCgroup {
+        let mut rule = LinuxDeviceCgroup::default();
+        rule.set_allow(true)
+            .set_typ(self.kind.to_string().parse().ok())
+            .set_major(self.major.map(i64::from))
+            .set_minor(self.minor.map(i64::from))
+            .set_access(Some(self.access.clone()));
+        rule
+    }
+
+    /// The rules of an OCI spec, whose list forbids everything first; `None` when it has none or allows everything.
+    ///
+    /// Rules that forbid one device after others were allowed are not kept: Wharf writes no such lists.
+    pub fn of_spec(spec: &Spec) -> Option<Vec<DeviceRule>> {
+        let rules = spec.linux().as_ref()?.resources().as_ref()?.devices().as_ref()?;
+        let number = |n: Option<i64>| n.and_then(|n| u32::try_from(n).ok());
+        let read = |rule: &LinuxDeviceCgroup| DeviceRule {
+            kind: rule.typ().map_or('a', |kind| kind.as_str().chars().next().unwrap_or('a')),
+            major: number(rule.major()),
+            minor: number(rule.minor()),
+            access: rule.access().clone().unwrap_or_else(|| "rwm".to_owned()),
+        };
+        let allowed: Vec<DeviceRule> = rules.iter().filter(|rule| rule.allow()).map(read).collect();
+        let everything = |rule: &DeviceRule| rule.kind == 'a' && rule.major.is_none() && rule.access_bits() == 7;
+        (!allowed.iter().any(everything)).then_some(allowed)
     }
 
     fn access_bits(&self) -> u32 {

@@ -1,0 +1,172 @@
+//! The plan of a Linux container as data: docker's defaults and the person's flags as an OCI runtime spec.
+//!
+//! [`linux_task`] is a pure function: what it must know of the host comes in by [`SpecContext`], so every answer is
+//! tested without privileges. Follows docker 28's `oci/defaults` and `daemon/oci_linux`, and the OCI runtime spec.
+//!
+//! Two things docker's spec would spell out at length travel as annotations: the default seccomp profile
+//! ([`crate::linux::seccomp::ANNOTATION`]; its program is made from a table, not from four hundred strings), and
+//! group names ([`GROUPS`]), which only the container's own `/etc/group` can tell.
+
+pub mod devices;
+mod mounts;
+mod process;
+pub mod security;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Linux, LinuxCapabilities, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Root, Spec};
+use wharf_images::Image;
+
+use self::devices::HostDevice;
+use self::security::{Seccomp, SecurityOptions};
+use crate::config::{ContainerConfig, NetworkMode};
+use crate::error::{Class, Error, Result};
+use crate::linux::{capabilities, seccomp};
+use crate::task::LinuxTask;
+
+/// Annotation: the names in `--group-add`, separated by commas, to be looked up in the container's `/etc/group`.
+/// Numbers are in the process's `additionalGids` already.
+pub const GROUPS: &str = "wharf.group-add";
+
+/// What the plan must know of the host.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SpecContext {
+    /// The container's id, 64 hexadecimal digits.
+    pub id: String,
+    /// The host's file that becomes `/etc/hosts`.
+    pub hosts: Option<PathBuf>,
+    /// The host's file that becomes `/etc/hostname`.
+    pub hostname: Option<PathBuf>,
+    /// The host's file that becomes `/etc/resolv.conf`.
+    pub resolv_conf: Option<PathBuf>,
+    /// The host's own name, which containers on the host's network carry.
+    pub host_name: Option<String>,
+    /// When not root: how user ids map, for a new user namespace.
+    pub uid_mappings: Vec<LinuxIdMapping>,
+    /// When not root: how group ids map.
+    pub gid_mappings: Vec<LinuxIdMapping>,
+    /// The devices that `--device` names, or all for `--privileged`: [`devices::look_up`].
+    pub devices: Vec<HostDevice>,
+    /// Directories under `/sys/devices/system/cpu` that tell a processor's temperature history
+    /// ([`security::thermal_throttle`]); masked as docker does.
+    pub thermal_throttle: Vec<String>,
+}
+
+impl SpecContext {
+    fn rootless(&self) -> bool {
+        !self.uid_mappings.is_empty()
+    }
+
+    /// True when the group is one that the container's user namespace knows.
+    fn maps_group(&self, gid: u32) -> bool {
+        let maps = |m: &LinuxIdMapping| (m.container_id()..m.container_id().saturating_add(m.size())).contains(&gid);
+        !self.rootless() || self.gid_mappings.iter().any(maps)
+    }
+}
+
+/// The plan of a Linux container.
+///
+/// # Errors
+/// `InvalidInput` in docker's words for a request that cannot be met: no command, a relative working directory, an
+/// unknown capability, limit, kernel parameter or security option; `Unsupported` for a security module that Wharf
+/// does not drive.
+pub fn linux_task(config: &ContainerConfig, image: &Image, context: &SpecContext) -> Result<LinuxTask> {
+    let security = SecurityOptions::parse(&config.security_opt)?;
+    let granted = capabilities::wanted(&config.cap_add, &config.cap_drop, config.privileged)?;
+    let host_network = config.network == NetworkMode::Host;
+    let hostname = match (&config.hostname, host_network) {
+        (Some(name), _) => name.clone(),
+        (None, true) => context.host_name.clone().unwrap_or_default(),
+        (None, false) => context.id.chars().take(12).collect(),
+    };
+
+    let mut annotations = HashMap::new();
+    let mut linux = Linux::default();
+    linux
+        .set_namespaces(Some(namespaces(config, context)))
+        .set_sysctl(process::sysctls(config, context.rootless())?)
+        .set_uid_mappings(non_empty(context.uid_mappings.clone()))
+        .set_gid_mappings(non_empty(context.gid_mappings.clone()))
+        .set_rootfs_propagation(Some("private".to_owned()));
+    devices::put(&mut linux, config, context)?;
+    if !config.privileged && !security.unmasked {
+        let mut masked: Vec<String> = security::MASKED.iter().map(|&path| path.to_owned()).collect();
+        masked.extend(context.thermal_throttle.iter().cloned());
+        linux.set_masked_paths(Some(masked));
+        linux.set_readonly_paths(Some(security::READ_ONLY.iter().map(|&path| path.to_owned()).collect()));
+    } else {
+        // The library's defaults are youki's; none means none.
+        linux.set_masked_paths(None).set_readonly_paths(None);
+    }
+    match &security.seccomp {
+        Seccomp::Unconfined => {}
+        _ if config.privileged => {}
+        Seccomp::Default => {
+            annotations.insert(seccomp::ANNOTATION.to_owned(), seccomp::DEFAULT.to_owned());
+        }
+        Seccomp::Profile(json) => {
+            linux.set_seccomp(Some(seccomp::profile::resolve(json, granted)?));
+        }
+    }
+
+    let mut process = process::process(config, image, &hostname, &security)?;
+    let mut capabilities = LinuxCapabilities::default();
+    capabilities
+        .set_bounding(Some(granted.to_oci()))
+        .set_effective(Some(granted.to_oci()))
+        .set_permitted(Some(granted.to_oci()))
+        .set_inheritable(None)
+        .set_ambient(None);
+    process.set_capabilities(Some(capabilities));
+    let names = process::put_groups(&mut process, &config.group_add);
+    if !names.is_empty() {
+        annotations.insert(GROUPS.to_owned(), names.join(","));
+    }
+
+    let mut root = Root::default();
+    root.set_path(PathBuf::from("rootfs")).set_readonly(Some(config.read_only));
+    let mut spec = Spec::default();
+    spec.set_version("1.2.0".to_owned())
+        .set_root(Some(root))
+        .set_process(Some(process))
+        .set_hostname(Some(hostname))
+        .set_domainname(config.domainname.clone())
+        .set_mounts(Some(mounts::mounts(config, context)?))
+        .set_annotations(Some(annotations).filter(|map| !map.is_empty()))
+        .set_linux(Some(linux));
+    let user = config.user.clone().filter(|user| !user.is_empty()).unwrap_or_else(|| image.config.user.clone());
+    Ok(LinuxTask { spec, init: config.init, host_network, user })
+}
+
+fn namespaces(config: &ContainerConfig, context: &SpecContext) -> Vec<LinuxNamespace> {
+    let mut kinds =
+        vec![LinuxNamespaceType::Mount, LinuxNamespaceType::Pid, LinuxNamespaceType::Ipc, LinuxNamespaceType::Uts];
+    if config.network != NetworkMode::Host {
+        kinds.push(LinuxNamespaceType::Network);
+    }
+    // Docker shows a privileged container the host's cgroups.
+    if !config.privileged {
+        kinds.push(LinuxNamespaceType::Cgroup);
+    }
+    if context.rootless() {
+        kinds.push(LinuxNamespaceType::User);
+    }
+    let namespace = |kind| {
+        let mut namespace = LinuxNamespace::default();
+        namespace.set_typ(kind);
+        namespace
+    };
+    kinds.into_iter().map(namespace).collect()
+}
+
+fn non_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(Class::InvalidInput, message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! What is mounted where: docker's defaults, the files of the host that the container shares, the person's mounts.
+
+use std::path::Path;
+
+use oci_spec::runtime::Mount;
+
+use super::{SpecContext, invalid};
+use crate::config::{ContainerConfig, MountKind, NetworkMode};
+use crate::error::Result;
+
+/// Docker's size of `/dev/shm`, in bytes.
+const SHM: u64 = 64 << 20;
+/// The group that owns terminals on every distribution.
+const TTY: u32 = 5;
+
+/// All mounts, in the order in which they are to be made: what lies above comes first.
+pub fn mounts(config: &ContainerConfig, context: &SpecContext) -> Result<Vec<Mount>> {
+    let mut mounts = defaults(config, context);
+    let files = [
+        ("/etc/resolv.conf", &context.resolv_conf),
+        ("/etc/hostname", &context.hostname),
+        ("/etc/hosts", &context.hosts),
+    ];
+    for (target, source) in files {
+        if let Some(source) = source {
+            mounts.push(mount(target, "bind", &source.to_string_lossy(), &["rbind", "rprivate"]));
+        }
+    }
+    let first_own = mounts.len();
+    for own in &config.mounts {
+        let target = clean(&own.target)
+            .ok_or_else(|| invalid(format!("invalid mount path: '{}' mount path must be absolute", own.target)))?;
+        if target == "/" {
+            return Err(invalid("invalid specification: destination can't be '/'"));
+        }
+        let taken = mounts[first_own..].iter().any(|known| known.destination() == Path::new(&target));
+        if taken {
+            return Err(invalid(format!("Duplicate mount point: {target}")));
+        }
+        mounts.push(match &own.kind {
+            MountKind::Bind(source) => {
+                let mode = if own.read_only { "ro" } else { "rw" };
+                mount(&target, "bind", source, &["rbind", mode, "rprivate"])
+            }
+            MountKind::Tmpfs(options) => tmpfs(&target, options, own.read_only),
+        });
+    }
+    // The person's mount takes the place of a default one.
+    let own: Vec<_> = mounts[first_own..].iter().map(|mount| mount.destination().clone()).collect();
+    let mut at = 0;
+    mounts.retain(|mount| {
+        at += 1;
+        at > first_own || !own.contains(mount.destination())
+    });
+    // A stable sort: what is not above or below one another stays in docker's order.
+    mounts.sort_by_key(|mount| mount.destination().components().count());
+    Ok(mounts)
+}
+
+fn defaults(config: &ContainerConfig, context: &SpecContext) -> Vec<Mount> {
+    let mode = if config.privileged { "rw" } else { "ro" };
+    let shm = format!("size={}", config.shm_size.filter(|&size| size > 0).unwrap_or(SHM));
+    let group = format!("gid={TTY}");
+    let mut devpts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    if context.maps_group(TTY) {
+        devpts.push(&group);
+    }
+    let sys = if context.rootless() && config.network == NetworkMode::Host {
+        // sysfs can be mounted only by who owns the network namespace.
+        mount("/sys", "bind", "/sys", &["rbind", "rslave", "nosuid", "noexec", "nodev", mode])
+    } else {
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", mode])
+    };
+    vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", "devpts", &devpts),
+        sys,
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &[mode, "nosuid", "noexec", "nodev"]),
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
+    ]
+}
+
+/// Docker's flags of a tmpfs, each unless its opposite was asked for.
+fn tmpfs(target: &str, options: &str, read_only: bool) -> Mount {
+    let asked: Vec<&str> = options.split(',').map(str::trim).filter(|option| !option.is_empty()).collect();
+    let mut all: Vec<&str> = [("noexec", "exec"), ("nosuid", "suid"), ("nodev", "dev")]
+        .into_iter()
+        .filter(|(flag, opposite)| !asked.contains(flag) && !asked.contains(opposite))
+        .map(|(flag, _)| flag)
+        .collect();
+    all.extend(asked);
+    if read_only && !all.contains(&"ro") {
+        all.push("ro");
+    }
+    all.push("rprivate");
+    mount(target, "tmpfs", "tmpfs", &all)
+}
+
+fn mount(target: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
+    let mut mount = Mount::default();
+    mount
+        .set_destination(target.into())
+        .set_typ(Some(kind.to_owned()))
+        .set_source(Some(source.into()))
+        .set_options(Some(options.iter().map(|&option| option.to_owned()).collect()));
+    mount
+}
+
+/// An absolute path without `.`, `..` and repeated slashes; `None` for a relative one.
+fn clean(path: &str) -> Option<String> {
+    let mut parts = Vec::new();
+    for part in path.strip_prefix('/')?.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    Some(format!("/{}", parts.join("/")))
+}
