@@ -10,7 +10,7 @@ mod style;
 use serde::{Deserialize, Serialize};
 
 pub use platform::Platform;
-pub use style::{Magic, WASM_CONFIG, WASM_LAYER};
+pub use style::{WASM_CONFIG, WASM_LAYER};
 
 use crate::digest::Digest;
 use crate::error::{Class, Error, Result};

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use super::document::{ConfigFile, Descriptor, Manifest, media_type};
 use super::{Image, RunConfig, Style, WasmEntry};
 use crate::error::{Class, Error, Result};
+use crate::wasm::Magic;
 
 /// Style A's layer, and one of style B's.
 pub const WASM_LAYER: &str = "application/wasm";
@@ -157,40 +158,6 @@ fn compat_annotation(annotations: &BTreeMap<String, String>, run: &RunConfig) ->
         })
 }
 
-/// What the first bytes of a program say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Magic {
-    /// A WebAssembly module.
-    Module,
-    /// A WebAssembly component.
-    Component,
-    /// An ELF program.
-    Elf,
-    /// A script.
-    Script,
-    /// Something else.
-    Unknown,
-}
-
-impl Magic {
-    /// Looks at the first bytes (eight are enough).
-    /// <https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md#component-definitions>
-    pub fn of(bytes: &[u8]) -> Self {
-        match bytes {
-            [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Magic::Module,
-            [0, b'a', b's', b'm', _, _, 1, 0, ..] => Magic::Component,
-            [0x7f, b'E', b'L', b'F', ..] => Magic::Elf,
-            [b'#', b'!', ..] => Magic::Script,
-            _ => Magic::Unknown,
-        }
-    }
-
-    /// True for a module or a component.
-    pub fn is_wasm(self) -> bool {
-        matches!(self, Magic::Module | Magic::Component)
-    }
-}
-
 impl Image {
     /// The program whose first bytes could still show that this image is WebAssembly after all.
     pub(crate) fn undecided_program(&self) -> Option<&str> {
@@ -200,7 +167,7 @@ impl Image {
     /// Takes note of the first bytes of [`Image::undecided_program`]. True when that changed the style.
     pub(crate) fn decide_by_magic(&mut self, bytes: &[u8]) -> bool {
         let Some(path) = self.undecided_program().map(str::to_owned) else { return false };
-        if !Magic::of(bytes).is_wasm() {
+        if !matches!(Magic::of(bytes), Magic::Module | Magic::Component) {
             return false;
         }
         self.style = Style::Compat;

@@ -190,10 +190,6 @@ fn magic_bytes_decide_what_nothing_else_told() {
     assert_eq!(image.style_reason, "magic bytes of /app");
     assert_eq!(image.wasm, Some(WasmEntry::File { path: "/app".into(), function: None }));
     assert_eq!(image.undecided_program(), None);
-    assert_eq!(Magic::of(MODULE), Magic::Module);
-    assert_eq!(Magic::of(COMPONENT), Magic::Component);
-    assert_eq!(Magic::of(b"\x7fELF"), Magic::Elf);
-    assert_eq!(Magic::of(b"#!/x"), Magic::Script);
 }
 
 #[test]
