@@ -37,12 +37,22 @@ pub use error::{Error, Result};
 /// What an executed helper of ours must do, and nothing else: call it first in `main`, before any thread exists.
 /// Some is the exit code.
 ///
-/// The engine executes this program (`/proc/self/exe`) again to be a container's monitor, when the process that asks has
-/// threads and cannot fork one.
+/// The engine executes this program again to be a container's monitor, when the process that asks has threads and cannot
+/// fork one, and to compile a module, because a hostile one may take all the memory its process may have.
 pub fn helper_main() -> Option<i32> {
-    let mut args = std::env::args_os();
-    if args.next()? != linux::monitor::REEXEC {
-        return None;
+    let args: Vec<_> = std::env::args_os().take(MOST_HELPER_ARGS).collect();
+    let [name, rest @ ..] = args.as_slice() else { return None };
+    if name == linux::monitor::REEXEC {
+        return Some(linux::monitor::main(rest));
     }
-    Some(linux::monitor::main(&args.collect::<Vec<_>>()))
+    #[cfg(feature = "wasm")]
+    if let [verb, request] = rest
+        && verb == backend::wasm::compile::SUBCOMMAND
+    {
+        return Some(backend::wasm::compile::child_main(request.to_str()?));
+    }
+    None
 }
+
+/// The monitor's name and its five arguments, and one that is too many.
+const MOST_HELPER_ARGS: usize = 7;
