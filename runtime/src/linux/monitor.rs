@@ -265,7 +265,13 @@ pub(crate) fn in_run_dir<T>(engine: &Engine, id: &str, f: impl FnOnce(&Path) -> 
 
 /// The backend that runs this kind.
 pub(crate) fn backend(kind: BackendKind) -> Result<Box<dyn Backend>> {
-    Err(Error::new(Class::Unsupported, format!("the {} backend is not there yet", kind.name())))
+    match kind {
+        BackendKind::Linux => Err(Error::new(Class::Unsupported, "the Linux backend is not there yet")),
+        #[cfg(feature = "wasm")]
+        BackendKind::Wasm => Ok(Box::new(crate::linux::wasm_task::WasmBackend)),
+        #[cfg(not(feature = "wasm"))]
+        BackendKind::Wasm => Err(Error::new(Class::Unsupported, "this wharf was built without the wasm backend")),
+    }
 }
 
 /// Ends whatever the container's dead monitor has left.
