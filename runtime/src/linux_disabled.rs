@@ -22,6 +22,10 @@ pub fn wait_for_change(_: &Path, longest: Duration) {
     std::thread::sleep(longest.min(Duration::from_millis(50)));
 }
 
+pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
+    getrandom::fill(bytes).map_err(io::Error::other)
+}
+
 pub mod monitor {
     //! See `linux/monitor.rs`.
 

@@ -3,6 +3,7 @@
 use wharf_images::Class;
 
 use crate::error::{Error, Result};
+use crate::linux;
 
 const ADJECTIVES: [&str; 48] = [
     "able", "amber", "bold", "brave", "breezy", "bright", "brisk", "calm", "clear", "crisp", "daring", "deep", "eager",
@@ -50,7 +51,7 @@ pub fn new_name(attempt: u32) -> Result<String> {
 }
 
 fn fill(bytes: &mut [u8]) -> Result<()> {
-    getrandom::fill(bytes).map_err(|e| Error::new(Class::Internal, format!("no randomness: {e}")))
+    linux::random(bytes).map_err(|e| Error::os("get random bytes", e))
 }
 
 /// Checks a given container name.

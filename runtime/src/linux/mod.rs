@@ -19,4 +19,5 @@ pub mod terminal;
 #[cfg(feature = "wasm")]
 pub mod wasm_task;
 
+pub(crate) use system::random;
 pub use system::{create_private_dir, give_back_memory, is_root, wait_for_change};

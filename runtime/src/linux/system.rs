@@ -40,6 +40,17 @@ pub fn wait_for_change(path: &Path, longest: Duration) {
     }
 }
 
+/// Fills `bytes` from the kernel. Not by the getrandom crate: in a static program it keeps /dev/urandom open, and a forked
+/// child that closes what it inherits would be left with a number that means nothing.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
+    // Up to 256 bytes come whole: getrandom(2).
+    rustix::rand::getrandom(bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(())
+}
+
 /// Gives unused heap back to the system.
 pub fn give_back_memory() {
     // SAFETY: malloc_trim(3) may be called at any time.
