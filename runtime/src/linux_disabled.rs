@@ -26,6 +26,21 @@ pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     getrandom::fill(bytes).map_err(io::Error::other)
 }
 
+pub(crate) mod plan {
+    //! See `linux/plan.rs`.
+
+    use wharf_images::Class;
+
+    use crate::container::Container;
+    use crate::engine::Engine;
+    use crate::error::{Error, Result};
+    use crate::task::LinuxTask;
+
+    pub(crate) fn linux_task(_: &Engine, _: &Container) -> Result<LinuxTask> {
+        Err(Error::new(Class::Unsupported, "Linux images run on Linux only"))
+    }
+}
+
 pub mod monitor {
     //! See `linux/monitor.rs`.
 

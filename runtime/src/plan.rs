@@ -10,6 +10,7 @@ use crate::config::{ContainerConfig, MountKind};
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::linux;
 use crate::paths;
 use crate::task::{TaskSpec, WasmMount, WasmTask, Workload};
 
@@ -113,7 +114,7 @@ fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
 pub(crate) fn task_spec(engine: &Engine, container: &Container) -> Result<TaskSpec> {
     let rootfs = engine.images()?.snapshots.mounts(&container.id)?;
     let workload = match container.backend() {
-        BackendKind::Linux => Workload::Linux(Box::new(linux_task(engine, container)?)),
+        BackendKind::Linux => Workload::Linux(Box::new(linux::plan::linux_task(engine, container)?)),
         BackendKind::Wasm => Workload::Wasm(Box::new(wasm_task(engine, container)?)),
     };
     Ok(TaskSpec { workload, ..remains(container, rootfs) })
@@ -178,8 +179,4 @@ fn wasm_mounts(engine: &Engine, container: &Container) -> Result<Vec<WasmMount>>
 /// The container's host name: given, or the short id.
 pub fn hostname(container: &Container) -> &str {
     container.config.hostname.as_deref().unwrap_or_else(|| container.short_id())
-}
-
-fn linux_task(_: &Engine, _: &Container) -> Result<crate::task::LinuxTask> {
-    Err(Error::new(Class::Unsupported, "the Linux backend is not there yet"))
 }

@@ -6,6 +6,7 @@ pub(crate) mod client;
 #[cfg(feature = "wasm")]
 pub mod compiler;
 pub mod monitor;
+pub(crate) mod plan;
 pub mod private;
 pub mod process;
 pub mod seccomp;

@@ -1,0 +1,45 @@
+//! The host's side of a Linux container's plan: the files it mounts, and what of this host its spec must know.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::config::NetworkMode;
+use crate::container::Container;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::linux::spec::{self, SpecContext};
+use crate::task::LinuxTask;
+
+/// The plan of a Linux container. Writes the files of `/etc` that it mounts.
+///
+/// # Errors
+/// As [`spec::linux_task`]; the disk's.
+pub(crate) fn linux_task(engine: &Engine, container: &Container) -> Result<LinuxTask> {
+    let config = &container.config;
+    let host_network = config.network == NetworkMode::Host;
+    let mut context = SpecContext { id: container.id.clone(), ..SpecContext::default() };
+    if host_network {
+        context.host_name = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
+    }
+    context.devices = spec::devices::look_up(config)?;
+    let dir = engine.paths().container(&container.id);
+    let write = |name: &str, text: &[u8]| -> Result<Option<PathBuf>> {
+        let path = dir.join(name);
+        fs::write(&path, text).map_err(|e| Error::io("write", &path, e))?;
+        Ok(Some(path))
+    };
+    let name = config.hostname.as_deref().or(context.host_name.as_deref()).unwrap_or(container.short_id());
+    context.hostname = write("hostname", format!("{name}\n").as_bytes())?;
+    if host_network {
+        // A copy: the container may write to its own.
+        context.hosts = write("hosts", &fs::read("/etc/hosts").unwrap_or_default())?;
+        context.resolv_conf = write("resolv.conf", &fs::read("/etc/resolv.conf").unwrap_or_default())?;
+    } else {
+        context.hosts = write("hosts", LOCAL_HOSTS.as_bytes())?;
+    }
+    spec::linux_task(config, &container.image, &context)
+}
+
+/// What docker writes into a container without a network.
+const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
+                           ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
