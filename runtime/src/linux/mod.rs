@@ -5,6 +5,8 @@ pub mod cgroup;
 pub(crate) mod client;
 #[cfg(feature = "wasm")]
 pub mod compiler;
+pub mod jail;
+pub(crate) mod landlock;
 pub mod monitor;
 pub(crate) mod plan;
 pub mod private;

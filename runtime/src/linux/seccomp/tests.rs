@@ -47,7 +47,7 @@ fn native(filter: &Filter, number: u32, args: [u64; 6]) -> u32 {
 
 /// A profile read straight: entry by entry, name by name.
 fn naive(profile: &LinuxSeccomp, number: u32, args: [u64; 6]) -> u32 {
-    let default = profile.default_action().as_u32_with(profile.default_errno_ret());
+    let default = profile.default_action().number(profile.default_errno_ret());
     if Arch::NATIVE == Arch::X86_64 && number >= 0x4000_0000 {
         return KILL;
     }
@@ -69,7 +69,7 @@ fn naive(profile: &LinuxSeccomp, number: u32, args: [u64; 6]) -> u32 {
         };
         let twice = (0..6).any(|index| list.iter().filter(|arg| arg.index() == index).count() > 1);
         if if twice { list.iter().any(holds) } else { list.iter().all(holds) } {
-            return entry.action().as_u32_with(entry.errno_ret());
+            return entry.action().number(entry.errno_ret());
         }
     }
     let last = entries().flat_map(|entry| entry.names().iter().filter_map(known)).max();
@@ -78,13 +78,13 @@ fn naive(profile: &LinuxSeccomp, number: u32, args: [u64; 6]) -> u32 {
     if permissive || last.is_some_and(|last| number <= last) { default } else { ENOSYS }
 }
 
-trait AsU32 {
-    fn as_u32_with(self, data: Option<u32>) -> u32;
+trait Number {
+    fn number(self, data: Option<u32>) -> u32;
 }
 
-impl AsU32 for LinuxSeccompAction {
+impl Number for LinuxSeccompAction {
     /// By the kernel's header, not by the code under test.
-    fn as_u32_with(self, data: Option<u32>) -> u32 {
+    fn number(self, data: Option<u32>) -> u32 {
         match self {
             LinuxSeccompAction::ScmpActAllow => 0x7fff_0000,
             LinuxSeccompAction::ScmpActErrno => 0x0005_0000 | data.unwrap_or(1),
