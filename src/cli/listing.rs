@@ -38,7 +38,11 @@ impl<T> Listing<T> {
         Ok(std::io::stdout().write_all(text.as_bytes())?)
     }
 
-    fn text(&self, rows: &[T], shown: &[&str], format: Option<&str>, quiet: bool) -> Result<String> {
+    /// The same as text.
+    ///
+    /// # Errors
+    /// A template's.
+    pub fn text(&self, rows: &[T], shown: &[&str], format: Option<&str>, quiet: bool) -> Result<String> {
         let format = format.unwrap_or("table");
         match format.strip_prefix("table").map(str::trim_start) {
             Some(_) if quiet => Ok(rows.iter().map(|row| format!("{}\n", (self.columns[0].text)(row))).collect()),

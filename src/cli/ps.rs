@@ -186,6 +186,99 @@ fn life(container: &Container, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wharf_images::{Digest, Image, Platform, Style};
+    use wharf_runtime::ContainerConfig;
+    use wharf_runtime::config::Mount;
+    use wharf_runtime::container::Status;
+
+    fn digest(text: &str) -> Digest {
+        text.parse().expect("digest")
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("time")
+    }
+
+    /// A container of the first of May at noon; the table is drawn two minutes later.
+    fn container(name: &str, state: State, exit_code: i32) -> Container {
+        let id = digest(&format!("sha256:{}", "ab".repeat(32)));
+        Container {
+            id: "0123456789abcdef".repeat(4),
+            name: name.to_owned(),
+            config: ContainerConfig {
+                image: "busybox:1.36".to_owned(),
+                labels: BTreeMap::from([("own".to_owned(), "1".to_owned())]),
+                mounts: vec![Mount {
+                    kind: MountKind::Bind("/a/long/way/to/data".to_owned()),
+                    target: "/data".to_owned(),
+                    read_only: false,
+                }],
+                ..ContainerConfig::default()
+            },
+            image: Image {
+                id: id.clone(),
+                target: id.clone(),
+                manifest: id,
+                platform: Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None },
+                style: Style::Linux,
+                style_reason: String::new(),
+                layers: Vec::new(),
+                wasm: None,
+                config: wharf_images::image::RunConfig::default(),
+                created: None,
+                size: 4_260_000,
+            },
+            args: ["sh", "-c", "while true; do date; sleep 1; done"].map(str::to_owned).to_vec(),
+            created: at("2024-05-01T12:00:00Z"),
+            state: Status {
+                state,
+                pid: None,
+                exit_code,
+                started: Some(at("2024-05-01T12:00:30Z")),
+                finished: Some(at("2024-05-01T12:01:15Z")),
+                error: None,
+                oom_killed: false,
+            },
+        }
+    }
+
+    fn rows(no_trunc: bool) -> Vec<Row> {
+        let states = [
+            ("web", State::Running, 0),
+            ("job", State::Exited, 137),
+            ("new", State::Created, 0),
+            ("ice", State::Paused, 0),
+        ];
+        let row = |(name, state, code)| {
+            let container = container(name, state, code);
+            Row { now: at("2024-05-01T12:02:00Z"), no_trunc, size: Some(12), labels: labels(&container), container }
+        };
+        states.map(row).into()
+    }
+
+    fn text(format: Option<&str>, no_trunc: bool) -> String {
+        LISTING.text(&rows(no_trunc), &SHOWN, format, false).expect("text")
+    }
+
+    #[test]
+    fn the_table_is_dockers() {
+        insta::assert_snapshot!(text(None, false));
+    }
+
+    #[test]
+    fn nothing_is_cut_when_not_wanted() {
+        insta::assert_snapshot!(text(Some("{{.ID}} {{.Command}} {{.Mounts}}"), true));
+    }
+
+    #[test]
+    fn a_row_as_json_has_dockers_fields() {
+        insta::assert_snapshot!(text(Some("json"), false).lines().next().expect("a line"));
+    }
+
+    #[test]
+    fn labels_are_found_by_name() {
+        assert_eq!(text(Some("{{.Names}}={{.Label \"own\"}}"), false), "web=1\njob=1\nnew=1\nice=1\n");
+    }
 
     #[test]
     fn long_texts_end_in_an_ellipsis() {
