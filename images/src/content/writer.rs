@@ -91,6 +91,14 @@ impl Writer {
         self.offset
     }
 
+    /// The bytes that are here, and those that come, for reading meanwhile. They are not verified yet.
+    ///
+    /// # Errors
+    /// Fails when the file cannot be opened.
+    pub fn reader(&self) -> Result<File> {
+        File::open(&self.path).map_err(|e| Error::io("open", &self.path, e))
+    }
+
     /// Throws away what is here, because the source cannot resume.
     ///
     /// # Errors
