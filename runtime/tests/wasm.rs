@@ -1,5 +1,6 @@
 //! The wasm backend with real guests, in real processes. It has a `main` of its own because the processes it starts are
 //! this program again: `compile REQUEST` is the compiler's child, `guest JSON` runs one guest on its stdin and stdout.
+//! `measure GUEST ROUNDS` says how long the backend's part of a container's life takes, from fork to exit.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -60,6 +61,7 @@ fn main() {
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [_, "compile", request] => std::process::exit(child_main(request)),
         [_, "guest", request] => std::process::exit(guest_main(request)),
+        [_, "measure", guest, rounds] => return measure(guest, rounds.parse().expect("a number")),
         _ => {}
     }
     // As with cargo's own harness, a word on the command line chooses tests by name.
@@ -696,4 +698,34 @@ fn exec_is_refused() {
     let stdio = TaskStdio::Terminal { size: None };
     let error = running.task.exec(&exec, stdio).err().unwrap();
     assert_eq!(error.class(), Class::Unsupported);
+}
+
+/// Medians, in microseconds, of the stages of a task's life as its monitor sees them.
+fn measure(guest: &str, rounds: usize) {
+    let place = Place::new(guest);
+    let mut stages = vec![Vec::with_capacity(rounds); 5];
+    for _ in 0..rounds {
+        let spec = place.spec(&[]);
+        let start = Instant::now();
+        let mut running = create(spec);
+        let created = start.elapsed();
+        running.task.start().unwrap();
+        let started = start.elapsed();
+        let mut fds = [rustix::event::PollFd::new(running.task.exit_handle(), rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut fds, None).unwrap();
+        let ended = start.elapsed();
+        assert_eq!(running.task.reap().unwrap().unwrap().code, 0);
+        running.task.delete().unwrap();
+        let deleted = start.elapsed();
+        for (stage, time) in
+            stages.iter_mut().zip([created, started - created, ended - started, deleted - ended, ended])
+        {
+            stage.push(time);
+        }
+        std::mem::forget(running);
+    }
+    for (name, mut times) in ["cgroup and fork", "load", "run and exit", "delete", "fork to exit"].iter().zip(stages) {
+        times.sort();
+        println!("{name:>16} {:>6}", times[rounds / 2].as_micros());
+    }
 }
