@@ -13,12 +13,12 @@ use crate::reference::Reference;
 use crate::store::ImageStore;
 use crate::wasm::Description;
 
-/// Makes an image of a module or component and names it. `created` is what its config says; the same bytes and time give
+/// Makes an image of a module or component, with this name or none. `created` is what its config says; the same bytes and time give
 /// the same image.
 ///
 /// # Errors
 /// `Corrupt` or `Unsupported` when the bytes are no WebAssembly that could ever run; the disk's.
-pub fn pack(store: &ImageStore, wasm: &[u8], name: &Reference, created: Timestamp) -> Result<Digest> {
+pub fn pack(store: &ImageStore, wasm: &[u8], name: Option<&Reference>, created: Timestamp) -> Result<Digest> {
     let description = Description::read(wasm)?;
     let _lease = Lease::take(&store.root)?;
     let layer = store.content.put(wasm)?;
@@ -45,7 +45,10 @@ pub fn pack(store: &ImageStore, wasm: &[u8], name: &Reference, created: Timestam
         "layers": [{ "mediaType": WASM_LAYER, "digest": layer, "size": wasm.len() }],
     });
     let manifest = store.content.put(manifest.to_string().as_bytes())?;
-    store.set(name, &manifest)?;
+    match name {
+        Some(name) => store.set(name, &manifest)?,
+        None => store.add_nameless(&manifest)?,
+    }
     Ok(manifest)
 }
 

@@ -30,6 +30,7 @@ mod text;
 mod units;
 mod values;
 mod verb;
+mod wasm;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -41,8 +42,16 @@ use parse::{Parsed, Request};
 use verb::{Flag, Verb};
 
 /// Every command.
-static TABLE: &[&[Verb]] =
-    &[run::VERBS, ps::VERBS, lifecycle::VERBS, logs::VERBS, inspect::VERBS, system::VERBS, complete::VERBS];
+static TABLE: &[&[Verb]] = &[
+    run::VERBS,
+    ps::VERBS,
+    lifecycle::VERBS,
+    logs::VERBS,
+    inspect::VERBS,
+    system::VERBS,
+    wasm::VERBS,
+    complete::VERBS,
+];
 
 /// The management groups: `wharf container ls`.
 static MANAGEMENT: &[(&str, &str)] = &[

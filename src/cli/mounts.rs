@@ -13,6 +13,14 @@ const NO_VOLUMES: &str = "named and anonymous volumes are not supported yet: giv
 /// # Errors
 /// Says which part is wrong.
 pub fn volume(text: &str) -> Result<Mount, String> {
+    volume_or_root(text).and_then(not_root)
+}
+
+/// As [`volume`], where CONTAINER may be `/`: a WebAssembly file that is run has no root filesystem of its own.
+///
+/// # Errors
+/// Says which part is wrong.
+pub fn volume_or_root(text: &str) -> Result<Mount, String> {
     let parts = split_drive(text);
     let (source, target, options) = match parts[..] {
         [source, target] => (source, target, ""),
@@ -59,10 +67,14 @@ fn absolute(target: &str) -> Result<String, String> {
     if !target.starts_with('/') {
         return Err(format!("invalid mount path: '{target}' mount path must be absolute"));
     }
-    if target.trim_end_matches('/').is_empty() {
+    Ok(target.to_owned())
+}
+
+fn not_root(mount: Mount) -> Result<Mount, String> {
+    if mount.target.trim_end_matches('/').is_empty() {
         return Err("invalid specification: destination can't be '/'".to_owned());
     }
-    Ok(target.to_owned())
+    Ok(mount)
 }
 
 /// `--tmpfs PATH[:OPTIONS]`.
@@ -72,7 +84,7 @@ fn absolute(target: &str) -> Result<String, String> {
 pub fn tmpfs(text: &str) -> Result<Mount, String> {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
     let read_only = options.split(',').any(|option| option == "ro");
-    Ok(Mount { kind: MountKind::Tmpfs(options.to_owned()), target: absolute(target)?, read_only })
+    not_root(Mount { kind: MountKind::Tmpfs(options.to_owned()), target: absolute(target)?, read_only })
 }
 
 /// `--mount type=bind,source=/a,target=/b,readonly`.
@@ -117,10 +129,10 @@ pub fn mount(text: &str) -> Result<Mount, String> {
     }
     let Some(target) = target else { return Err("target is required".to_owned()) };
     match (kind.to_ascii_lowercase().as_str(), source) {
-        ("bind", Some(source)) => bind(source, target, read_only),
+        ("bind", Some(source)) => bind(source, target, read_only).and_then(not_root),
         ("bind", None) => Err("source is required when type is bind".to_owned()),
         ("tmpfs", None) => {
-            Ok(Mount { kind: MountKind::Tmpfs(tmpfs_options.join(",")), target: absolute(target)?, read_only })
+            not_root(Mount { kind: MountKind::Tmpfs(tmpfs_options.join(",")), target: absolute(target)?, read_only })
         }
         ("tmpfs", Some(_)) => Err("source must not be set when type is tmpfs".to_owned()),
         ("volume", _) => Err("type=volume is not supported yet: use type=bind or type=tmpfs".to_owned()),

@@ -62,7 +62,7 @@ pub(crate) fn install_builtin(images: &ImageStore, reference: &Reference) -> Res
     if path != hello::NAME || tag.is_some_and(|t| t != "latest") {
         return Err(unknown());
     }
-    wharf_images::pack::pack(images, hello::WASM, reference, Timestamp::UNIX_EPOCH)?;
+    wharf_images::pack::pack(images, hello::WASM, Some(reference), Timestamp::UNIX_EPOCH)?;
     let image = images.resolve(&reference.to_string(), None)?;
     ensure_image(images, &image)?;
     Ok(image)

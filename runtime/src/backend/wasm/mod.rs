@@ -17,7 +17,9 @@ pub mod engine;
 pub mod hello;
 pub mod inspect;
 mod memory;
+pub mod pack;
 mod preopens;
 pub mod run;
 
 pub use cache::{CachedModule, ModuleCache};
+pub use pack::Packed;

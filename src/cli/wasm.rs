@@ -1,0 +1,136 @@
+//! `wharf wasm`: for people who have a module and no image yet.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use wharf_images::Reference;
+use wharf_runtime::ContainerConfig;
+use wharf_runtime::engine::PullPolicy;
+use wharf_runtime::task::Limits;
+
+use super::context::Context;
+use super::failure::{Failure, Result};
+use super::parse::Parsed;
+use super::session::Attachment;
+use super::verb::{Flag, Listed, Operands, Section, Verb};
+use super::{container_config, mounts, progress, units, values};
+
+/// The commands of this file.
+pub static VERBS: &[Verb] = &[
+    Verb {
+        names: &["wasm pack"],
+        about: "Make an image of a WebAssembly file",
+        usage: "[OPTIONS] FILE",
+        listed: Listed::Other,
+        operands: Operands::Exactly(1),
+        trailing: false,
+        sections: &[Section {
+            title: "Options",
+            flags: &[Flag::value("tag", "string", "Name of the image (format: \"name:tag\")").short('t')],
+        }],
+        run: pack,
+    },
+    Verb {
+        names: &["wasm extract"],
+        about: "Write the WebAssembly file that an image was made of",
+        usage: "[OPTIONS] IMAGE",
+        listed: Listed::Other,
+        operands: Operands::Exactly(1),
+        trailing: false,
+        sections: &[Section {
+            title: "Options",
+            flags: &[Flag::value("output", "string", "Write to a file, instead of STDOUT").short('o')],
+        }],
+        run: extract,
+    },
+    Verb {
+        names: &["wasm run"],
+        about: "Run a WebAssembly file in a container of its own, which is removed when it ends",
+        usage: "[OPTIONS] FILE [ARG...]",
+        listed: Listed::Other,
+        operands: Operands::AtLeast(1),
+        trailing: true,
+        sections: &[Section {
+            title: "Options",
+            flags: &[
+                Flag::list("env", "Set environment variables").short('e'),
+                Flag::list("env-file", "Read in a file of environment variables"),
+                Flag::value("memory", "bytes", "Memory limit").short('m'),
+                Flag::switch("read-only", "Mount the root filesystem as read only"),
+                Flag::value("timeout", "duration", "End the program after so long (as 500ms, 10s, 2m)"),
+                Flag::switch("tty", "Allocate a pseudo-TTY").short('t'),
+                Flag::list("volume", "Show a directory to the program (HOST:GUEST[:ro]; GUEST may be /)").short('v'),
+                Flag::value("workdir", "string", "Working directory of the program").short('w'),
+                Flag::value("detach-keys", "string", "Override the key sequence for detaching a container"),
+            ],
+        }],
+        run,
+    },
+];
+
+fn pack(parsed: &Parsed, context: &Context) -> Result<()> {
+    let path = &parsed.operands()[0];
+    let name = parsed.value("tag").map(str::parse::<Reference>).transpose().map_err(wharf_runtime::Error::from)?;
+    let packed = context.engine()?.pack(&read(path)?, name.as_ref())?;
+    if let Some(e) = packed.cannot_run {
+        eprintln!("WARNING: {e}");
+        e.hint().inspect(|hint| eprintln!("{hint}"));
+    }
+    Ok(writeln!(std::io::stdout(), "{}", packed.manifest)?)
+}
+
+fn extract(parsed: &Parsed, context: &Context) -> Result<()> {
+    let output = parsed.value("output").filter(|path| *path != "-");
+    if output.is_none() && std::io::stdout().is_terminal() {
+        return Err(
+            Failure::new("cowardly refusing to write WebAssembly to a terminal").hint("use the -o flag or redirect")
+        );
+    }
+    let wasm = context.engine()?.extract(&parsed.operands()[0])?;
+    match output {
+        Some(path) => std::fs::write(path, wasm).map_err(|e| Failure::io("open", path, &e)),
+        None => Ok(std::io::stdout().write_all(&wasm)?),
+    }
+}
+
+fn run(parsed: &Parsed, context: &Context) -> Result<()> {
+    let (path, args) = match parsed.operands() {
+        [path, args @ ..] => (path, args.to_vec()),
+        [] => return Err(Failure::new("no file was named")),
+    };
+    let mut config = config(parsed, path, args)?;
+    // An engine of its own, closed before the next one forks: a process with an open database must not.
+    config.image = context.engine()?.pack(&read(path)?, None)?.manifest.to_string();
+    let attachment = Attachment::new(parsed, true, config.tty)?.signals(true);
+    let reporter = progress::reporter(true);
+    let started = context.engine()?.run(&config, PullPolicy::Never, Some(attachment.request()), &*reporter)?;
+    for warning in &started.warnings {
+        eprintln!("WARNING: {warning}");
+    }
+    match started.session {
+        Some(session) => attachment.relay(session),
+        None => Err(Failure::new("the container has no streams")),
+    }
+}
+
+fn config(parsed: &Parsed, path: &str, cmd: Vec<String>) -> Result<ContainerConfig> {
+    let timeout = parsed.read("timeout", units::parse_duration)?;
+    Ok(ContainerConfig {
+        // The program's name: what a shell would have called it by.
+        entrypoint: Some(vec![path.to_owned()]),
+        cmd,
+        env: container_config::env(parsed)?,
+        working_dir: parsed.value("workdir").map(str::to_owned),
+        interactive: true,
+        tty: parsed.switch("tty"),
+        auto_remove: true,
+        read_only: parsed.switch("read-only"),
+        mounts: parsed.read_all("volume", mounts::volume_or_root)?,
+        limits: Limits { memory: parsed.read("memory", values::bytes)?.flatten(), ..Limits::default() },
+        timeout_ms: timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
+        ..ContainerConfig::default()
+    })
+}
+
+fn read(path: &str) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Failure::io("open", path, &e))
+}
