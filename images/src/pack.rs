@@ -58,7 +58,7 @@ pub fn pack(store: &ImageStore, wasm: &[u8], name: Option<&Reference>, created: 
 /// `InvalidInput` for an image that is no single module.
 pub fn extract(store: &ImageStore, image: &Image) -> Result<Vec<u8>> {
     match &image.wasm {
-        Some(WasmEntry::Blob(digest)) => store.content.read(digest, u64::MAX),
+        Some(WasmEntry::Blob(digest)) => store.content.read(digest, store.content.size(digest)?),
         Some(WasmEntry::File { path, .. }) => Err(Error::new(
             Class::InvalidInput,
             format!("the image keeps its program in its root filesystem, as {path}"),

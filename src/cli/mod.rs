@@ -102,7 +102,7 @@ fn run(args: Vec<String>) -> ExitCode {
         Ok(Found::Text(text)) => return print(&text),
         Err(failure) => return finish(&failure, "wharf", false),
     };
-    let runs = verb.names[0] == "run";
+    let runs = matches!(verb.names[0], "run" | "wasm run");
     let spelling = format!("wharf {name}");
     let outcome = match Parsed::parse(verb, &name, args) {
         Ok(Request::Help) => return print(&help::verb(verb, &spelling)),

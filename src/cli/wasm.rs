@@ -3,9 +3,10 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use wharf_images::Reference;
-use wharf_runtime::ContainerConfig;
+use wharf_runtime::backend::wasm::Packed;
 use wharf_runtime::engine::PullPolicy;
 use wharf_runtime::task::Limits;
+use wharf_runtime::{ContainerConfig, Error};
 
 use super::context::Context;
 use super::failure::{Failure, Result};
@@ -70,7 +71,7 @@ pub static VERBS: &[Verb] = &[
 fn pack(parsed: &Parsed, context: &Context) -> Result<()> {
     let path = &parsed.operands()[0];
     let name = parsed.value("tag").map(str::parse::<Reference>).transpose().map_err(wharf_runtime::Error::from)?;
-    let packed = context.engine()?.pack(&read(path)?, name.as_ref())?;
+    let packed = made(context, path, name.as_ref())?;
     if let Some(e) = packed.cannot_run {
         eprintln!("WARNING: {e}");
         e.hint().inspect(|hint| eprintln!("{hint}"));
@@ -99,7 +100,7 @@ fn run(parsed: &Parsed, context: &Context) -> Result<()> {
     };
     let mut config = config(parsed, path, args)?;
     // An engine of its own, closed before the next one forks: a process with an open database must not.
-    config.image = context.engine()?.pack(&read(path)?, None)?.manifest.to_string();
+    config.image = made(context, path, None)?.manifest.to_string();
     let attachment = Attachment::new(parsed, true, config.tty)?.signals(true);
     let reporter = progress::reporter(true);
     let started = context.engine()?.run(&config, PullPolicy::Never, Some(attachment.request()), &*reporter)?;
@@ -131,6 +132,14 @@ fn config(parsed: &Parsed, path: &str, cmd: Vec<String>) -> Result<ContainerConf
     })
 }
 
-fn read(path: &str) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| Failure::io("open", path, &e))
+/// The image of the file at `path`.
+fn made(context: &Context, path: &str, name: Option<&Reference>) -> Result<Packed> {
+    let wasm = std::fs::read(path).map_err(|e| Failure::io("open", path, &e))?;
+    context.engine()?.pack(&wasm, name).map_err(|e| {
+        let named = Error::new(e.class(), format!("{path}: {e}"));
+        match e.hint() {
+            Some(hint) => named.with_hint(hint).into(),
+            None => named.into(),
+        }
+    })
 }
