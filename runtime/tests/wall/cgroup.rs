@@ -58,7 +58,7 @@ impl Group {
 
     fn remove(self) {
         self.group.remove().expect("remove");
-        assert_eq!(places(&self.path), [PathBuf::new(); 0], "left behind");
+        assert_eq!(places(&self.path), Vec::<PathBuf>::new(), "left behind");
         for mount in places("wharf-wall") {
             // Shared by all tests; the last one to leave takes it away.
             let _ = fs::remove_dir(mount);
@@ -256,7 +256,7 @@ fn contradictions() {
     let limits = Limits { cpuset_cpus: Some("4000".into()), ..Limits::default() };
     let error = Cgroup::create(&path, &limits).expect_err("no such CPU").to_string();
     assert!(error.starts_with("cannot set --cpuset-cpus to 4000: "), "{error}");
-    assert_eq!(places(&path), [PathBuf::new(); 0]);
+    assert_eq!(places(&path), Vec::<PathBuf>::new());
 }
 
 /// What a container without limits pays. Told, not judged: this is a debug build.

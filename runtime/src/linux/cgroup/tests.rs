@@ -94,3 +94,73 @@ fn what_a_v2_group_tells() {
     assert!(gone.v2_dir().is_none());
     gone.remove().unwrap();
 }
+
+/// This machine's v1 hierarchies as if there were no v2 tree beside them, and that tree as if there were none of them.
+/// `None` on a machine that has only v2, or without root: there is nothing to run these tests on.
+fn halves() -> Option<(&'static Layout, &'static Layout)> {
+    let Layout::Separate { hierarchies, unified: Some(unified) } = Layout::get() else { return None };
+    let v1 = Layout::Separate { hierarchies: hierarchies.clone(), unified: None };
+    let v2 = Layout::Separate { hierarchies: Vec::new(), unified: Some(unified.clone()) };
+    Some((Box::leak(Box::new(v1)), Box::leak(Box::new(v2))))
+}
+
+/// A program in a group of its own, both taken away afterwards.
+fn run_in(layout: &'static Layout, name: &str, script: &str, test: impl FnOnce(&Cgroup, u32)) {
+    let path = format!("wharf-unit/{}-{name}", std::process::id());
+    let group = Cgroup::create_in(layout, &path, &Limits::default()).unwrap();
+    let mut child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+    group.add(child.id()).unwrap();
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&group, child.id())));
+    group.kill_all().unwrap();
+    child.wait().unwrap();
+    group.remove().unwrap();
+    assert!(Cgroup::open_in(layout, &path).unwrap().pids().is_empty());
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn v1_alone_freezes_counts_and_kills() {
+    let Some((v1, _)) = halves() else { return };
+    run_in(v1, "alone", "while :; do :; done & while :; do :; done", |group, _| {
+        assert!(group.v2_dir().is_none());
+        let moves = || {
+            let before = group.usage().cpu_ns;
+            std::thread::sleep(Duration::from_millis(80));
+            group.usage().cpu_ns > before
+        };
+        assert!(moves());
+        assert_eq!(group.usage().pids, 2);
+        assert!(group.usage().memory > 0);
+        // The freezer joins now and takes both processes along.
+        group.freeze(true).unwrap();
+        assert!(!moves(), "runs on while frozen");
+        group.freeze(false).unwrap();
+        assert!(moves(), "stays frozen");
+        group.freeze(true).unwrap();
+    });
+}
+
+#[test]
+fn the_kernel_takes_the_device_program() {
+    let Some((_, v2)) = halves() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let told = dir.path().join("told");
+    // Waits for the rules, then tries /dev/kmsg, which docker does not list, and /dev/zero, which it does.
+    let script = format!(
+        "cd {}; until test -e go; do sleep 0.01; done; \
+         (head -c1 /dev/zero >/dev/null && echo zero; head -c0 </dev/kmsg && echo kmsg) >out 2>&1; mv out told; sleep 1000",
+        dir.path().display()
+    );
+    run_in(v2, "devices", &script, |group, _| {
+        group.limit_devices(&docker_devices()).unwrap();
+        fs::write(dir.path().join("go"), "").unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !told.exists() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let text = fs::read_to_string(&told).unwrap();
+        assert!(text.starts_with("zero\n") && text.contains("not permitted") && !text.ends_with("kmsg\n"), "{text}");
+    });
+}
