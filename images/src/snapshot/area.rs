@@ -2,10 +2,16 @@
 //!
 //! ```text
 //! layers/NAME/fs      a committed layer (or, for copy, a whole tree)
+//! layers/NAME/boot    until the layer is known to be on the disk: the boot that wrote it
 //! active/KEY/layers   the chain that KEY stands on, one digest a line
 //! active/KEY/...      its writable directories
 //! tmp/RANDOM          what is being unpacked or deleted; nothing here has a meaning after a crash
 //! ```
+//!
+//! Writing hundreds of megabytes through to the disk would take most of a pull's time, and a layer can be unpacked again
+//! from its blob, which is synced. So a commit does not sync: it notes the boot (`random/boot_id`, random(4)). While the
+//! machine has not restarted, what is in the page cache is as good as on the disk; after a restart a layer that nobody
+//! has [settled](Area::settle) counts as missing, and the next pull or create makes it anew.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -42,9 +48,35 @@ impl Area {
         self.root.join("layers").join(name).join("fs")
     }
 
-    /// True when the layer `name` is committed.
+    /// True when the layer `name` is committed, and whole even if the machine was cut off since.
     pub(super) fn has(&self, name: &str) -> bool {
         fs::symlink_metadata(self.layer(name)).is_ok()
+            && match fs::read(self.boot_note(name)) {
+                Ok(boot) => boot == os::boot_id().as_bytes(),
+                Err(e) => e.kind() == ErrorKind::NotFound,
+            }
+    }
+
+    fn boot_note(&self, name: &str) -> PathBuf {
+        self.root.join("layers").join(name).join("boot")
+    }
+
+    /// Brings all committed layers to the disk for good. Slow: for when nobody waits.
+    pub(super) fn settle(&self) -> Result<()> {
+        let all = names(&self.root.join("layers"))?;
+        let unsettled: Vec<&String> =
+            all.iter().filter(|name| self.boot_note(name).exists() && self.has(name)).collect();
+        if unsettled.is_empty() {
+            return Ok(());
+        }
+        os::sync_tree(&self.root).map_err(|e| Error::io("sync", &self.root, e))?;
+        for note in unsettled.into_iter().map(|name| self.boot_note(name)) {
+            match fs::remove_file(&note) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", note, e)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Makes a temporary directory.
@@ -65,8 +97,16 @@ impl Area {
         let temporary = tree.parent().filter(|p| p.parent() == Some(&self.root.join("tmp"))).ok_or_else(|| {
             Error::new(Class::InvalidInput, format!("{} was not prepared as a layer", tree.display()))
         })?;
-        os::sync_tree(tree).map_err(|e| Error::io("sync", tree, e))?;
+        write_new(&temporary.join("boot"), os::boot_id().as_bytes())?;
         let committed = self.root.join("layers").join(name);
+        if fs::rename(temporary, &committed).is_ok() {
+            return Ok(());
+        }
+        if self.has(name) {
+            return self.discard(temporary);
+        }
+        // What has the name is from before a restart and not to be trusted.
+        self.discard(&committed)?;
         match fs::rename(temporary, &committed) {
             Ok(()) => Ok(()),
             Err(_) if self.has(name) => self.discard(temporary),

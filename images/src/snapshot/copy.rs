@@ -103,6 +103,10 @@ impl Snapshots for Copy {
         self.area.keys()
     }
 
+    fn settle(&self) -> Result<()> {
+        self.area.settle()
+    }
+
     fn sweep(&self, keep: &[Vec<Digest>]) -> Result<u64> {
         let used = self.area.chains()?;
         // A chain needs its parents only while they are copied from, but they make the next pull cheap.
@@ -110,6 +114,8 @@ impl Snapshots for Copy {
             |chain: &Vec<Digest>| (1..=chain.len()).filter_map(|n| chain_id(&chain[..n])).collect::<Vec<_>>();
         let wanted: HashSet<String> =
             keep.iter().chain(&used).flat_map(prefixes).map(|chain| chain.hex().to_owned()).collect();
-        self.area.sweep(|name| wanted.contains(name))
+        let freed = self.area.sweep(|name| wanted.contains(name))?;
+        self.area.settle()?;
+        Ok(freed)
     }
 }

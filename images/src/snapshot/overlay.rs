@@ -104,11 +104,17 @@ impl Snapshots for Overlay {
         self.area.keys()
     }
 
+    fn settle(&self) -> Result<()> {
+        self.area.settle()
+    }
+
     fn sweep(&self, keep: &[Vec<Digest>]) -> Result<u64> {
         let mut wanted: HashSet<String> = keep.iter().flatten().map(|digest| digest.hex().to_owned()).collect();
         for chain in self.area.chains()? {
             wanted.extend(chain.iter().map(|digest| digest.hex().to_owned()));
         }
-        self.area.sweep(|name| wanted.contains(name))
+        let freed = self.area.sweep(|name| wanted.contains(name))?;
+        self.area.settle()?;
+        Ok(freed)
     }
 }

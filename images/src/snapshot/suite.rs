@@ -28,6 +28,32 @@ pub(crate) fn run(make: impl Fn(&Path) -> Arc<dyn Snapshots>) {
     }
 }
 
+/// What every driver must do about a restart. `layer_dirs` finds the committed layers' directories below `dir`.
+pub(crate) fn restart(make: impl Fn(&Path) -> Arc<dyn Snapshots>, layer_dirs: impl Fn(&Path) -> PathBuf) {
+    let dir = tempfile::TempDir::new().unwrap();
+    let driver = make(dir.path());
+    let restarted = || {
+        let mut notes = 0;
+        for name in names(layer_dirs(dir.path())) {
+            let note = layer_dirs(dir.path()).join(name).join("boot");
+            if note.exists() {
+                fs::write(note, "another boot").unwrap();
+                notes += 1;
+            }
+        }
+        notes
+    };
+    let chain = commit(&*driver, &three_layers());
+    assert_eq!(restarted(), 3);
+    assert!(!driver.contains(&chain) && !driver.has_layer(&chain), "a power cut may have damaged them");
+    assert_eq!(driver.prepare("c", &chain).unwrap_err().class(), Class::NotFound);
+    commit(&*driver, &three_layers());
+    driver.settle().unwrap();
+    assert_eq!(restarted(), 0);
+    assert!(driver.contains(&chain));
+    see(&driver.prepare("c", &chain).unwrap(), |root| assert_eq!(fs::read_to_string(root.join("top")).unwrap(), "top"));
+}
+
 /// Unpacks and commits `layers` as one chain.
 pub(crate) fn commit(driver: &dyn Snapshots, layers: &[Archive]) -> Vec<Digest> {
     let mut chain = Vec::new();

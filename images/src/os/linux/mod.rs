@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use cap_std::fs::Dir;
 use rustix::fs::{self as rfs, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timestamps, Uid, XattrFlags};
@@ -344,6 +345,12 @@ pub(crate) fn umask() -> u32 {
 /// Brings everything written below `dir` to the disk.
 pub(crate) fn sync_tree(dir: &Path) -> io::Result<()> {
     Ok(rfs::syncfs(File::open(dir)?)?)
+}
+
+/// What tells this run of the machine from all others (random(4)). Empty if the kernel does not say.
+pub(crate) fn boot_id() -> &'static str {
+    static ID: OnceLock<String> = OnceLock::new();
+    ID.get_or_init(|| std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default())
 }
 
 /// What a walk tells of one file or directory.
