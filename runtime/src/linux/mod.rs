@@ -1,16 +1,26 @@
 //! Everything Linux-only.
 
+pub mod backend;
 pub mod capabilities;
 pub mod cgroup;
+mod channel;
 pub(crate) mod client;
 #[cfg(feature = "wasm")]
 pub mod compiler;
+mod container;
+mod devices;
+mod exec;
+mod init;
 pub mod jail;
+mod kernel;
 pub(crate) mod landlock;
+mod launch;
 pub mod monitor;
+mod mounts;
 pub(crate) mod plan;
 pub mod private;
 pub mod process;
+mod rootfs;
 pub mod seccomp;
 pub mod session;
 pub(crate) mod signals;
@@ -19,8 +29,12 @@ pub(crate) mod streams;
 pub(crate) mod supervisor;
 pub(crate) mod system;
 pub mod terminal;
+mod tty;
+mod user;
+pub mod userns;
 #[cfg(feature = "wasm")]
 pub mod wasm_task;
 
+pub use backend::LinuxBackend;
 pub(crate) use system::random;
 pub use system::{create_private_dir, give_back_memory, is_root, wait_for_change};

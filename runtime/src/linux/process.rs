@@ -106,6 +106,11 @@ impl Child {
         Child { pid, pidfd: File::from(pidfd) }
     }
 
+    /// Gives up the child for its pidfd.
+    pub fn into_pidfd(self) -> OwnedFd {
+        self.pidfd.into()
+    }
+
     /// Its process id as we see it. Signal by [`Child::signal`], never by this.
     pub fn pid(&self) -> u32 {
         self.pid

@@ -1,0 +1,399 @@
+//! The Linux backend: makes tasks of namespaces, cgroups and a root filesystem, and looks after their processes.
+//!
+//! `create` returns as soon as the first process exists; what that process still does (most of the making) goes on while
+//! the monitor does other things, and `start` waits for it. So an error of the making shows in `start`, or in `console`
+//! and then `start`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use super::cgroup::{Cgroup, DeviceRule};
+use super::channel::{Channel, Message};
+use super::container::{self, Plan};
+use super::exec::{self, Join};
+use super::launch::Streams;
+use super::process::{self, Child, SpawnOptions};
+use super::seccomp::{self, Filter};
+use super::tty;
+use super::userns::{self, Mappings};
+use crate::error::{Class, Error, Result};
+use crate::task::{Backend, ExecSpec, Exit, LinuxTask, Stdio, Task, TaskSpec, Usage, Workload};
+
+/// Runs Linux programs in namespaces.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct LinuxBackend;
+
+impl Backend for LinuxBackend {
+    fn name(&self) -> &'static str {
+        "linux"
+    }
+
+    fn create(&self, spec: &TaskSpec, stdio: Stdio) -> Result<Box<dyn Task>> {
+        let linux = linux_of(spec)?;
+        let namespaces = container::namespaces(linux)?;
+        let streams = Streams::of(stdio)?;
+        let filter = seccomp::of_spec(&linux.spec)?;
+        let mappings = mappings(linux);
+        let cgroup = Cgroup::create(&spec.cgroup, &spec.limits)?;
+        let plan = Plan { task: spec, linux, filter: filter.as_ref(), mappings: &mappings };
+        let process = match first_process(&plan, namespaces, streams, &cgroup) {
+            Ok(process) => process,
+            Err(error) => {
+                // The first error is the one that tells why.
+                let _ = cgroup.remove();
+                return Err(error);
+            }
+        };
+        let user = if mappings.0.is_empty() { 0 } else { libc::CLONE_NEWUSER };
+        let container = Container { spec: spec.clone(), namespaces: namespaces | user, filter, cgroup };
+        Ok(Box::new(ContainerTask { process, container: Rc::new(container) }))
+    }
+
+    fn clean(&self, spec: &TaskSpec) -> Result<()> {
+        let cgroup = Cgroup::open(&spec.cgroup)?;
+        cgroup.kill_all()?;
+        cgroup.remove()
+    }
+}
+
+fn linux_of(spec: &TaskSpec) -> Result<&LinuxTask> {
+    match &spec.workload {
+        Workload::Linux(linux) => Ok(linux),
+        Workload::Wasm(_) => Err(Error::new(Class::InvalidInput, "the Linux backend runs no WebAssembly")),
+    }
+}
+
+/// The spec's mappings; without, those of a user who is not root.
+fn mappings(linux: &LinuxTask) -> Mappings {
+    let spec = linux.spec.linux().as_ref();
+    let users = spec.and_then(|linux| linux.uid_mappings().clone()).unwrap_or_default();
+    let groups = spec.and_then(|linux| linux.gid_mappings().clone()).unwrap_or_default();
+    if users.is_empty() { userns::mappings() } else { (users, groups) }
+}
+
+fn first_process(plan: &Plan<'_>, namespaces: i32, streams: Streams, cgroup: &Cgroup) -> Result<Process> {
+    if let Some(rules) = DeviceRule::of_spec(&plan.linux.spec).filter(|_| plan.mappings.0.is_empty()) {
+        cgroup.limit_devices(&rules)?;
+    }
+    let (ours, theirs) = Channel::pair()?;
+    let user = if plan.mappings.0.is_empty() { 0 } else { libc::CLONE_NEWUSER };
+    let options =
+        SpawnOptions { namespaces: libc::CLONE_NEWPID | user, cgroup: cgroup.v2_dir(), ..SpawnOptions::default() };
+    // Moved into the child, where the monitor's end must not stay open: it would hide the monitor's death.
+    let mut child_side = Some((streams, theirs));
+    let mut monitor_side = Some(ours);
+    let child = process::spawn(options, || {
+        drop(monitor_side.take());
+        match child_side.take() {
+            Some((streams, channel)) => container::first_process(plan, namespaces, streams, &channel),
+            None => 1,
+        }
+    })
+    .map_err(|e| Error::os("make the container's first process", e))?;
+    drop(child_side);
+    let channel = monitor_side.take();
+    let mut process = Process { child, channel, stage: Stage::Making, console: None, exit: None };
+    let placed = cgroup.add_cloned(process.child.pid()).and_then(|()| {
+        if user != 0 {
+            userns::write(process.child.pid(), plan.mappings)?;
+        }
+        process.say(&Message::Placed)
+    });
+    match placed {
+        Ok(()) => Ok(process),
+        Err(error) => Err(process.abandon(error)),
+    }
+}
+
+/// What a container's processes have in common.
+#[derive(Debug)]
+struct Container {
+    spec: TaskSpec,
+    namespaces: i32,
+    filter: Option<Filter>,
+    cgroup: Cgroup,
+}
+
+/// How far a process is.
+#[derive(Debug)]
+enum Stage {
+    /// It sets itself up.
+    Making,
+    /// It waits for the word.
+    Ready,
+    /// It could not be set up; the error waits to be returned.
+    Failed(Error),
+    /// It runs the program, or has ended.
+    Running,
+}
+
+/// A process of a container.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    /// Open until the program runs.
+    channel: Option<Channel>,
+    stage: Stage,
+    console: Option<File>,
+    exit: Option<Exit>,
+}
+
+impl Process {
+    fn say(&self, message: &Message) -> Result<()> {
+        self.channel.as_ref().map_or(Ok(()), |channel| channel.send(message))
+    }
+
+    fn hear(&self) -> Result<Option<Message>> {
+        self.channel.as_ref().map_or(Ok(None), Channel::receive)
+    }
+
+    /// Waits until it is ready or has failed.
+    fn settle(&mut self) {
+        if !matches!(self.stage, Stage::Making) {
+            return;
+        }
+        let ready = self.hear().and_then(|message| match message {
+            Some(Message::Ready(console)) => console.map(tty::accept_master).transpose(),
+            Some(Message::Failed(error)) => Err(error),
+            _ => Err(Error::new(Class::Internal, "the container's process ended before it was set up")
+                .with_hint("see whether its memory limit leaves room for a process")),
+        });
+        self.stage = match ready {
+            Ok(console) => {
+                self.console = console;
+                Stage::Ready
+            }
+            Err(error) => Stage::Failed(self.abandon(error)),
+        };
+    }
+
+    /// Ends it, because of an error, which comes back.
+    fn abandon(&mut self, error: Error) -> Error {
+        // It may have ended by itself.
+        let _ = self.child.signal(libc::SIGKILL);
+        if let Ok(ended) = self.child.wait() {
+            self.exit.get_or_insert(Exit { code: ended.code(), oom_killed: false });
+        }
+        self.channel = None;
+        error
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.settle();
+        match std::mem::replace(&mut self.stage, Stage::Running) {
+            Stage::Failed(error) => return Err(error),
+            Stage::Running => return Err(Error::new(Class::Conflict, "the task was started before")),
+            Stage::Making | Stage::Ready => {}
+        }
+        // The end of the channel is the execve.
+        match self.say(&Message::Go).and_then(|()| self.hear()) {
+            Ok(None) => {
+                self.channel = None;
+                Ok(())
+            }
+            Ok(Some(Message::Failed(error))) | Err(error) => Err(self.abandon(error)),
+            Ok(Some(_)) => Err(self.abandon(Error::new(Class::Internal, "the container's process spoke out of turn"))),
+        }
+    }
+
+    fn signal(&self, signal: i32) -> Result<()> {
+        self.child.signal(signal).map_err(|e| match e.raw_os_error() {
+            Some(libc::ESRCH) => Error::new(Class::NotFound, "the process has ended"),
+            _ => Error::os("send a signal", e),
+        })
+    }
+
+    fn reap(&mut self, oom_killed: impl FnOnce() -> bool) -> Result<Option<Exit>> {
+        if self.exit.is_none()
+            && let Some(ended) = self.child.try_wait().map_err(|e| Error::os("reap", e))?
+        {
+            self.exit = Some(Exit { code: ended.code(), oom_killed: oom_killed() });
+        }
+        Ok(self.exit)
+    }
+}
+
+/// A container's first process, and the container.
+#[derive(Debug)]
+struct ContainerTask {
+    process: Process,
+    container: Rc<Container>,
+}
+
+impl Task for ContainerTask {
+    fn pid(&self) -> u32 {
+        self.process.child.pid()
+    }
+
+    fn exit_handle(&self) -> &File {
+        self.process.child.pidfd()
+    }
+
+    fn console(&mut self) -> Option<File> {
+        self.process.settle();
+        self.process.console.take()
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.process.start()
+    }
+
+    fn signal(&self, signal: i32) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    fn reap(&mut self) -> Result<Option<Exit>> {
+        let container = &self.container;
+        self.process.reap(|| container.cgroup.oom_killed())
+    }
+
+    fn exec(&self, exec: &ExecSpec, stdio: Stdio) -> Result<Box<dyn Task>> {
+        let process = join(&self.container, &self.process.child, exec, Streams::of(stdio)?)?;
+        Ok(Box::new(ExecTask { process, container: Rc::clone(&self.container) }))
+    }
+
+    fn set_paused(&self, paused: bool) -> Result<()> {
+        self.container.cgroup.freeze(paused)
+    }
+
+    fn usage(&self) -> Result<Usage> {
+        let mut usage = self.container.cgroup.usage();
+        // The pid is our own child's, which is not reaped: it is no other's.
+        let path = format!("/proc/{}/net/dev", self.process.child.pid());
+        if self.container.namespaces & libc::CLONE_NEWNET != 0 && self.process.exit.is_none() {
+            usage.network = std::fs::read_to_string(path).map(|text| network(&text)).unwrap_or_default();
+        }
+        Ok(usage)
+    }
+
+    fn delete(&mut self) -> Result<()> {
+        self.container.cgroup.kill_all()?;
+        if self.process.exit.is_none() {
+            let killed = Error::new(Class::Cancelled, "deleted");
+            self.process.abandon(killed);
+        }
+        self.container.cgroup.remove()
+    }
+}
+
+/// proc_pid_net(5), `dev`: after two lines of headings, for each interface eight numbers received and eight sent.
+fn network(text: &str) -> BTreeMap<String, (u64, u64)> {
+    let interface = |line: &str| {
+        let (name, numbers) = line.split_once(':')?;
+        let numbers: Vec<u64> = numbers.split_whitespace().map_while(|number| number.parse().ok()).collect();
+        Some((name.trim().to_owned(), (*numbers.first()?, *numbers.get(8)?)))
+    };
+    text.lines().filter_map(interface).filter(|(name, _)| name != "lo").collect()
+}
+
+fn join(container: &Container, first: &Child, exec: &ExecSpec, streams: Streams) -> Result<Process> {
+    let linux = linux_of(&container.spec)?;
+    let spec = exec::process(&linux.spec, exec)?;
+    let join = Join {
+        pidfd: first.pidfd().as_fd(),
+        namespaces: container.namespaces,
+        process: &spec,
+        user: exec.user.as_deref().unwrap_or(&linux.user),
+        groups: container::groups(&linux.spec),
+        filter: container.filter.as_ref(),
+    };
+    let (ours, theirs) = Channel::pair()?;
+    let mut child_side = Some((streams, theirs));
+    let mut monitor_side = Some(ours);
+    let options = SpawnOptions { cgroup: container.cgroup.v2_dir(), ..SpawnOptions::default() };
+    let child = process::spawn(options, || {
+        drop(monitor_side.take());
+        match child_side.take() {
+            Some((streams, channel)) => exec::joining_process(&join, streams, &channel),
+            None => 1,
+        }
+    })
+    .map_err(|e| Error::os("make a process to join the container", e))?;
+    drop(child_side);
+    let channel = monitor_side.take();
+    let mut joining = Process { child, channel, stage: Stage::Making, console: None, exit: None };
+    let made = container.cgroup.add_cloned(joining.child.pid()).and_then(|()| joining.say(&Message::Placed));
+    let made = made.and_then(|()| match joining.hear()? {
+        Some(Message::Made(pid, pidfd)) => Ok(Child::from_parts(pid, pidfd)),
+        Some(Message::Failed(error)) => Err(error),
+        _ => Err(Error::new(Class::Conflict, "the container ended before the process could join it")),
+    });
+    match made {
+        Ok(child) => {
+            // It has done its work and ends.
+            joining.child.wait().map_err(|e| Error::os("reap", e))?;
+            Ok(Process { child, channel: joining.channel.take(), stage: Stage::Making, console: None, exit: None })
+        }
+        Err(error) => Err(joining.abandon(error)),
+    }
+}
+
+/// Another process in a container.
+#[derive(Debug)]
+struct ExecTask {
+    process: Process,
+    container: Rc<Container>,
+}
+
+impl Task for ExecTask {
+    fn pid(&self) -> u32 {
+        self.process.child.pid()
+    }
+
+    fn exit_handle(&self) -> &File {
+        self.process.child.pidfd()
+    }
+
+    fn console(&mut self) -> Option<File> {
+        self.process.settle();
+        self.process.console.take()
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.process.start()
+    }
+
+    fn signal(&self, signal: i32) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    fn reap(&mut self) -> Result<Option<Exit>> {
+        self.process.reap(|| false)
+    }
+
+    fn exec(&self, _: &ExecSpec, _: Stdio) -> Result<Box<dyn Task>> {
+        Err(Error::new(Class::Unsupported, "a process is started in a container, not in one of its processes"))
+    }
+
+    fn set_paused(&self, _: bool) -> Result<()> {
+        Err(Error::new(Class::Unsupported, "a container is paused whole"))
+    }
+
+    fn usage(&self) -> Result<Usage> {
+        Ok(self.container.cgroup.usage())
+    }
+
+    fn delete(&mut self) -> Result<()> {
+        if self.process.exit.is_none() {
+            let killed = Error::new(Class::Cancelled, "deleted");
+            self.process.abandon(killed);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_counters() {
+        let text = "Inter-|   Receive                                                |  Transmit\n \
+                    face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs\n    \
+                    lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0\n  \
+                    eth0:12345      10    0    0    0     0          0         0     678       9    0    0    0     0       0          0\n";
+        assert_eq!(network(text), BTreeMap::from([("eth0".to_owned(), (12345, 678))]));
+    }
+}

@@ -1,0 +1,98 @@
+//! Another process in a running container: setns(2) into all its namespaces by the pidfd of its first process, and then
+//! what every process goes through ([`launch`]).
+//!
+//! A process enters a pid namespace only by birth, so the one that joins makes another, the monitor's child by
+//! `CLONE_PARENT`, and ends. Nothing of ours is opened or executed inside: the container may have put anything anywhere.
+
+use std::os::fd::BorrowedFd;
+
+use oci_spec::runtime::{Process, Spec};
+use rustix::thread::ThreadNameSpaceType;
+
+use super::capabilities::CapSet;
+use super::channel::{Channel, Message};
+use super::launch::{self, OwnProgram, Program, Streams};
+use super::process::{self, SpawnOptions};
+use super::rootfs::Root;
+use super::seccomp::Filter;
+use crate::error::{Class, Error, Result};
+use crate::task::ExecSpec;
+
+/// What the joining process needs to know.
+#[derive(Debug)]
+pub(super) struct Join<'a> {
+    /// The container's first process.
+    pub pidfd: BorrowedFd<'a>,
+    /// The namespaces to join.
+    pub namespaces: i32,
+    pub process: &'a Process,
+    pub user: &'a str,
+    pub groups: &'a str,
+    pub filter: Option<&'a Filter>,
+}
+
+/// The process that `exec` asks for: the container's own, with what is asked for in its place.
+///
+/// # Errors
+/// `InvalidInput` when nothing is to be run.
+pub(super) fn process(spec: &Spec, exec: &ExecSpec) -> Result<Process> {
+    let mut process =
+        spec.process().clone().ok_or_else(|| Error::new(Class::InvalidInput, "the container has no process"))?;
+    let mut environment = process.env().clone().unwrap_or_default();
+    for variable in &exec.env {
+        let name = variable.split('=').next().unwrap_or_default();
+        environment.retain(|known| known.split('=').next() != Some(name));
+        environment.push(variable.clone());
+    }
+    // HOME was the first user's, unless somebody set it; PATH and the rest hold for all.
+    process.set_env(Some(environment)).set_args(Some(exec.args.clone()));
+    if let Some(cwd) = &exec.cwd {
+        process.set_cwd(cwd.into());
+    }
+    if exec.privileged {
+        let mut caps = process.capabilities().clone().unwrap_or_default();
+        let all = || Some(CapSet::ALL.to_oci());
+        caps.set_bounding(all()).set_effective(all()).set_permitted(all());
+        process.set_capabilities(Some(caps));
+    }
+    Ok(process)
+}
+
+/// The child's part: joins, makes the process that runs, and ends. Comes back with the code to exit with.
+pub(super) fn joining_process(join: &Join<'_>, streams: Streams, channel: &Channel) -> i32 {
+    let result = enter(join, channel).and_then(|own| {
+        let options = SpawnOptions { sibling: true, ..SpawnOptions::default() };
+        let inner = process::spawn(options, || channel.tell(inside(join, streams, own, channel)))
+            .map_err(|e| Error::os("make a process in the container", e))?;
+        let pid = inner.pid();
+        channel.send(&Message::Made(pid, inner.into_pidfd()))?;
+        Ok(0)
+    });
+    channel.tell(result)
+}
+
+fn enter(join: &Join<'_>, channel: &Channel) -> Result<OwnProgram> {
+    process::default_signals();
+    let own = OwnProgram::find()?;
+    channel.wait_until_placed()?;
+    // Before anything of the container can look at us.
+    launch::hide()?;
+    let namespaces = ThreadNameSpaceType::from_bits_retain(join.namespaces as u32);
+    rustix::thread::move_into_thread_name_spaces(join.pidfd, namespaces)
+        .map_err(|e| Error::os("join the container", e))?;
+    Ok(own)
+}
+
+fn inside(join: &Join<'_>, streams: Streams, own: OwnProgram, channel: &Channel) -> Result<i32> {
+    rustix::process::setsid().map_err(|e| Error::os("start a session", e))?;
+    let root = Root::here()?;
+    let program = Program {
+        process: join.process,
+        user: join.user,
+        groups: join.groups,
+        filter: join.filter,
+        init: false,
+        first: None,
+    };
+    launch::run(&root, &program, streams, own, channel)
+}
