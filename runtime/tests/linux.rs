@@ -1,0 +1,13 @@
+//! The Linux backend on real containers: a busybox root filesystem, run as root.
+//!
+//! It has its own `main`, for the backend clones its caller, which must have one thread. Arguments are filters on the
+//! tests' names; `bench` alone prints what the stages cost. It needs root, and Debian's `busybox-static` and `uidmap`.
+
+#[cfg(target_os = "linux")]
+#[path = "linux/mod.rs"]
+mod linux;
+
+fn main() {
+    #[cfg(target_os = "linux")]
+    linux::main();
+}
