@@ -9,17 +9,22 @@ mod container_config;
 mod container_flags;
 mod container_json;
 mod context;
+mod disk;
 mod failure;
 mod filter;
 mod help;
+mod image_json;
 mod inspect;
 mod lifecycle;
 mod listing;
+mod login;
 mod logs;
 mod mounts;
 mod parse;
 mod progress;
 mod ps;
+mod pull;
+mod push;
 mod run;
 mod session;
 mod suggest;
@@ -47,8 +52,12 @@ static TABLE: &[&[Verb]] = &[
     ps::VERBS,
     lifecycle::VERBS,
     logs::VERBS,
+    pull::VERBS,
+    push::VERBS,
+    login::VERBS,
     inspect::VERBS,
     system::VERBS,
+    disk::VERBS,
     wasm::VERBS,
     complete::VERBS,
 ];

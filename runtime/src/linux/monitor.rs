@@ -266,7 +266,7 @@ pub(crate) fn in_run_dir<T>(engine: &Engine, id: &str, f: impl FnOnce(&Path) -> 
 /// The backend that runs this kind.
 pub(crate) fn backend(kind: BackendKind) -> Result<Box<dyn Backend>> {
     match kind {
-        BackendKind::Linux => Err(Error::new(Class::Unsupported, "the Linux backend is not there yet")),
+        BackendKind::Linux => Ok(Box::new(crate::linux::LinuxBackend)),
         #[cfg(feature = "wasm")]
         BackendKind::Wasm => Ok(Box::new(crate::linux::wasm_task::WasmBackend)),
         #[cfg(not(feature = "wasm"))]
