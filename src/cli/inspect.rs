@@ -9,6 +9,7 @@ use wharf_runtime::error::Class;
 use super::container_json;
 use super::context::Context;
 use super::failure::{Failure, Result};
+use super::image_json;
 use super::parse::Parsed;
 use super::template::{Format, from_json};
 use super::verb::{FORMAT_OBJECT, Flag, Listed, Operands, Section, Verb};
@@ -54,10 +55,18 @@ fn inspect(parsed: &Parsed, context: &Context) -> Result<()> {
     }
 }
 
-/// The image's object.
-fn image(context: &Context, name: &str) -> Result<Option<Value>> {
-    let _ = (context, name);
-    Ok(None)
+/// The object of the image with this name, if there is one.
+///
+/// # Errors
+/// The store's.
+pub fn image(context: &Context, name: &str) -> Result<Option<Value>> {
+    let engine = context.engine()?;
+    let images = engine.images()?;
+    match images.resolve(name, None) {
+        Ok(image) => Ok(Some(image_json::image(images, &image)?)),
+        Err(e) if e.class() == Class::NotFound => Ok(None),
+        Err(e) => Err(e.into()),
+    }
 }
 
 fn container(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Value>> {

@@ -34,7 +34,8 @@ impl<T> Listing<T> {
     /// # Errors
     /// A template's, or that of writing.
     pub fn print(&self, parsed: &Parsed, rows: &[T], shown: &[&str]) -> Result<()> {
-        let text = self.text(rows, shown, parsed.value("format"), parsed.switch("quiet"))?;
+        let quiet = parsed.verb.flags().any(|flag| flag.long == "quiet") && parsed.switch("quiet");
+        let text = self.text(rows, shown, parsed.value("format"), quiet)?;
         Ok(std::io::stdout().write_all(text.as_bytes())?)
     }
 
