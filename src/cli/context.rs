@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use wharf_images::registry::{self, Registry};
 use wharf_runtime::engine::{Engine, Options};
 
 use super::failure::Result;
@@ -25,6 +26,16 @@ impl Context {
     pub fn engine(&self) -> Result<Engine> {
         let from_environment = || std::env::var_os("WHARF_ROOT").filter(|root| !root.is_empty()).map(PathBuf::from);
         Ok(Engine::open(Options { root: self.root.clone().or_else(from_environment), run: None })?)
+    }
+
+    /// Registries as this user reaches them, with the credentials of `--config` if it was given.
+    ///
+    /// # Errors
+    /// `InvalidInput` when a configuration file is malformed.
+    pub fn registry(&self) -> Result<Registry> {
+        let mut config = registry::Config::from_environment()?;
+        config.docker_config = self.config_dir().map(|directory| directory.join("config.json"));
+        Ok(Registry::new(config))
     }
 
     /// The directory of docker's `config.json`: `--config`, `DOCKER_CONFIG`, or `~/.docker`.

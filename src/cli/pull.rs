@@ -1,0 +1,70 @@
+//! `pull`.
+
+use std::io::Write as _;
+
+use wharf_images::{Platform, Reference};
+use wharf_runtime::engine::PullPolicy;
+
+use super::context::Context;
+use super::failure::Result;
+use super::parse::Parsed;
+use super::progress;
+use super::verb::{Flag, Listed, Operands, Section, Verb};
+
+/// The commands of this file.
+pub static VERBS: &[Verb] = &[Verb {
+    names: &["pull", "image pull"],
+    about: "Download an image from a registry",
+    usage: "[OPTIONS] NAME[:TAG|@DIGEST]",
+    listed: Listed::Common,
+    operands: Operands::Exactly(1),
+    trailing: false,
+    sections: &[Section {
+        title: "Options",
+        flags: &[
+            Flag::switch("all-tags", "Download all tagged images in the repository").short('a').not_yet(),
+            Flag::value("platform", "string", "Set platform if server is multi-platform capable"),
+            Flag::switch("quiet", "Suppress verbose output").short('q'),
+        ],
+    }],
+    run: pull,
+}];
+
+/// True when docker would add `latest` by itself.
+pub fn is_untagged(name: &str) -> bool {
+    !name.contains('@') && !name.rsplit('/').next().unwrap_or(name).contains(':')
+}
+
+fn pull(parsed: &Parsed, context: &Context) -> Result<()> {
+    let name = &parsed.operands()[0];
+    let reference: Reference = name.parse()?;
+    let platform = parsed.read("platform", |text| text.parse::<Platform>().map_err(|e| e.to_string()))?;
+    let quiet = parsed.switch("quiet");
+    let engine = context.engine()?;
+    if reference.is_builtin() {
+        engine.ensure_image(name, platform.as_ref(), PullPolicy::Missing, &wharf_images::NoReport)?;
+    } else {
+        let reporter = progress::on_stdout(quiet);
+        if is_untagged(name) {
+            reporter.report(wharf_images::Progress::Line("Using default tag: latest"));
+        }
+        context.registry()?.pull(engine.images()?, &reference, platform.as_ref(), &*reporter)?;
+    }
+    writeln!(std::io::stdout(), "{reference}")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_no_tag() {
+        for name in ["debian", "localhost:5000/x", "a/b"] {
+            assert!(is_untagged(name), "{name}");
+        }
+        for name in ["debian:12", "localhost:5000/x:y", "a@sha256:00"] {
+            assert!(!is_untagged(name), "{name}");
+        }
+    }
+}
