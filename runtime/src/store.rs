@@ -1,6 +1,7 @@
 //! The containers' records. One row each; a unique name settles races between processes.
 //!
-//! What images gave is kept once per manifest, because many containers share it.
+//! What images gave is kept once per manifest, because many containers share it. The tables have as few trees as can be:
+//! each one is a page that every start and every end of a container writes anew.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,8 +40,7 @@ pub const SCHEMA: Schema = Schema {
             finished INTEGER,
             error TEXT,
             oom_killed INTEGER NOT NULL DEFAULT 0
-        ) STRICT;
-        CREATE INDEX containers_image ON containers (image_id);
+        ) STRICT, WITHOUT ROWID;
         CREATE TABLE module_files (
             manifest TEXT NOT NULL,
             path TEXT NOT NULL,
