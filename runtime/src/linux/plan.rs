@@ -8,6 +8,7 @@ use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::linux::spec::{self, SpecContext};
+use crate::linux::userns;
 use crate::task::LinuxTask;
 
 /// The plan of a Linux container. Writes the files of `/etc` that it mounts.
@@ -21,6 +22,7 @@ pub(crate) fn linux_task(engine: &Engine, container: &Container) -> Result<Linux
     if host_network {
         context.host_name = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
     }
+    (context.uid_mappings, context.gid_mappings) = userns::mappings();
     context.devices = spec::devices::look_up(config)?;
     let dir = engine.paths().container(&container.id);
     let write = |name: &str, text: &[u8]| -> Result<Option<PathBuf>> {
