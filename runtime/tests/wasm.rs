@@ -51,6 +51,8 @@ const TESTS: &[Test] = &[
     ("a_task_that_cannot_load_says_why", a_task_that_cannot_load_says_why),
     ("a_task_does_not_run_without_its_monitor", a_task_does_not_run_without_its_monitor),
     ("a_task_inherits_nothing", a_task_inherits_nothing),
+    ("a_task_stands_behind_its_walls", a_task_stands_behind_its_walls),
+    ("a_task_works_behind_its_walls", a_task_works_behind_its_walls),
     ("a_paused_task_stands_still", a_paused_task_stands_still),
     ("a_task_without_memory_is_killed", a_task_without_memory_is_killed),
     ("exec_is_refused", exec_is_refused),
@@ -658,6 +660,50 @@ fn a_task_inherits_nothing() {
         kinds.iter().any(|kind| name.starts_with(kind)) || [&place.rootfs, &place.task.module].contains(&path)
     };
     assert!(open.iter().all(known) && open.len() <= 7, "{open:?}");
+}
+
+fn a_task_stands_behind_its_walls() {
+    let running = Place::new("tools-p1").start(&["wait"]);
+    let status = fs::read_to_string(format!("/proc/{}/status", running.task.pid())).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("no {name} in {status}")).trim().to_owned()
+    };
+    assert_eq!((field("NoNewPrivs"), field("Seccomp")), ("1".to_owned(), "2".to_owned()));
+    let capabilities = u64::from_str_radix(&field("CapEff"), 16).unwrap();
+    // Of files, and only where Landlock says which.
+    assert_eq!(capabilities & !(1 << 1 | 1 << 3), 0, "{capabilities:x}");
+}
+
+/// All that guests do, with the walls up.
+fn a_task_works_behind_its_walls() {
+    for mut place in both() {
+        let data = place.mount("/data", false);
+        let read_only = place.mount("/kept", true);
+        fs::write(read_only.join("file"), "kept").unwrap();
+        let code = |args: &[&str]| {
+            let mut running = place.start(args);
+            drop(running.stdin.take());
+            let exit = running.wait();
+            let mut stderr = String::new();
+            running.stderr.read_to_string(&mut stderr).unwrap();
+            (exit.code, running.stdout(), stderr)
+        };
+        assert_eq!(code(&["write", "/data/file", "x"]).0, 0);
+        assert_eq!(fs::read_to_string(data.join("file")).unwrap(), "x");
+        assert_eq!(code(&["write", "/file", "x"]).0, 0);
+        assert_eq!(code(&["mv", "/data/file", "/data/other"]).0, 0);
+        assert_eq!(code(&["ls", "/data"]).1, "other\n");
+        assert_eq!(code(&["rm", "/data/other"]).0, 0);
+        assert_eq!(code(&["cat", "/kept/file"]).1, "kept");
+        assert_eq!(code(&["write", "/kept/file", "x"]).0, 1);
+        assert_eq!(code(&["cat"]).0, 0, "a thread reads stdin");
+        assert_eq!(code(&["sleep", "20"]).0, 0);
+        let (trapped, _, stderr) = code(&["trap"]);
+        assert!(trapped == 134 && stderr.contains("inner"), "{stderr}");
+        let (exhausted, _, stderr) = code(&["recurse"]);
+        assert!(exhausted == 134 && stderr.contains("wasm trap"), "{stderr}");
+    }
 }
 
 fn a_paused_task_stands_still() {

@@ -1,8 +1,8 @@
 //! The process that hosts a wasm guest, and the backend that makes it.
 //!
 //! It is forked from the single-threaded monitor, so it needs no exec and finds its plan in memory. While the monitor
-//! records the container, it loads: engine, compiled component, directories. Then it says so and waits for one byte,
-//! puts up the second wall, and only then runs guest code. When the monitor dies it does not run: an end of file
+//! records the container, it loads: engine, compiled component, directories. Then it puts up the second wall
+//! ([`jail`]), says that it is ready, waits for one byte, and only then runs guest code. When the monitor dies it does not run: an end of file
 //! instead of the byte, or SIGKILL by `PR_SET_PDEATHSIG` (prctl(2)), ends it.
 //!
 //! WASI has no signals. SIGTERM and the like have their default action here, so `stop` ends a guest with 143.
@@ -12,7 +12,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::io::DupFlags;
@@ -23,6 +23,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::backend::wasm::run::Guest;
 use crate::error::{Class, Error, Result};
 use crate::linux::cgroup::Cgroup;
+use crate::linux::jail::{self, Jail};
 use crate::linux::process::{self, Child, SpawnOptions};
 use crate::monitor::protocol::{self, Failure, Reply};
 use crate::task::{Backend, ExecSpec, Exit, Stdio, Task, TaskSpec, Usage, WasmTask, Workload};
@@ -158,7 +159,11 @@ fn only(line: UnixStream) -> std::io::Result<UnixStream> {
 
 /// In the child: loads the guest, waits for the word, runs it. Returns the exit code.
 fn host(spec: &TaskSpec, task: &WasmTask, mut line: UnixStream) -> i32 {
-    let guest = match Guest::prepare(task, &spec.rootfs, spec.limits.memory) {
+    let prepared = Guest::prepare(task, &spec.rootfs, spec.limits.memory).and_then(|guest| {
+        wall(&guest)?;
+        Ok(guest)
+    });
+    let guest = match prepared {
         Ok(guest) => guest,
         Err(e) => {
             // If the monitor is gone there is nobody to tell.
@@ -173,6 +178,16 @@ fn host(spec: &TaskSpec, task: &WasmTask, mut line: UnixStream) -> i32 {
     }
     drop(line);
     guest.run()
+}
+
+/// Puts up the second wall: from here on the process has its guest's directories, what is open, and little else.
+fn wall(guest: &Guest) -> Result<()> {
+    let mut jail = Jail { capabilities: jail::FILES, ..Jail::default() };
+    for (tree, read_only) in guest.trees() {
+        let trees = if read_only { &mut jail.read_only } else { &mut jail.read_write };
+        trees.push(tree.as_fd());
+    }
+    jail::enter(&jail).map(drop)
 }
 
 /// A guest's process, as the monitor holds it.

@@ -8,6 +8,7 @@
 
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -15,7 +16,7 @@ use wasmtime::component::{Component, InstancePre, Linker, ResourceTable, Val};
 use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::p2::bindings::filesystem::preopens as preopens_interface;
-use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxView, WasiView};
 use wharf_images::snapshot::Rootfs;
 
 use super::memory::MemoryLimit;
@@ -109,6 +110,12 @@ impl Guest {
             .build()
             .map_err(|e| Error::os("make an event loop", e))?;
         Ok(Guest { runtime, store, component, function: task.function.clone() })
+    }
+
+    /// The directories it will work in, and whether they are read-only: what a wall around this process must let through.
+    pub fn trees(&self) -> impl Iterator<Item = (&File, bool)> {
+        let preopens = self.store.data().preopens.iter();
+        preopens.map(|(dir, _)| (&*dir.dir, dir.perms == FsPerms::ReadOnly))
     }
 
     /// Runs it to its end. What went wrong is told on stderr, as a native program's runtime would.
