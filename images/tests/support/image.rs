@@ -1,5 +1,7 @@
 //! Stores and images for tests.
 
+#![allow(dead_code, reason = "not every test needs all of it")]
+
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
