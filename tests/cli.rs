@@ -14,3 +14,5 @@ mod docker;
 mod errors;
 #[path = "cli/help.rs"]
 mod help;
+#[path = "cli/terminal.rs"]
+mod terminal;

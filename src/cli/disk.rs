@@ -8,7 +8,7 @@ use wharf_images::{Digest, ImageStore};
 use wharf_runtime::engine::{Engine, ListOptions};
 
 use super::context::Context;
-use super::failure::{Failure, Result};
+use super::failure::{Failure, Result, tell};
 use super::listing::{Column, Listing};
 use super::parse::Parsed;
 use super::verb::{FORCE_PROMPT, FORMAT, Flag, Listed, Operands, Section, Verb};
@@ -81,7 +81,7 @@ fn check_all(parsed: &Parsed, context: &Context) -> Result<()> {
         return Ok(writeln!(out, "No problems found.")?);
     }
     if !parsed.switch("repair") {
-        eprintln!("Run 'wharf system check --repair' to put right what can be.");
+        tell("Run 'wharf system check --repair' to put right what can be.\n");
     }
     Err(Failure::Exit(1))
 }

@@ -5,7 +5,7 @@
 //! (<https://docs.docker.com/engine/containers/run/#exit-status>).
 
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Write as _};
 
 /// `Result` with [`Failure`].
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -33,6 +33,11 @@ pub enum Failure {
     },
     /// Everything has been said: only the exit code is left (a container's own, or 1 after a partial failure).
     Exit(u8),
+}
+
+/// Tells the person something on stderr. When nobody listens there either, there is nobody to tell.
+pub fn tell(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// The exit code when nobody reads our output any more: 128 + SIGPIPE.

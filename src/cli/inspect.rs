@@ -8,7 +8,7 @@ use wharf_runtime::error::Class;
 
 use super::container_json;
 use super::context::Context;
-use super::failure::{Failure, Result};
+use super::failure::{Failure, Result, tell};
 use super::image_json;
 use super::parse::Parsed;
 use super::template::{Format, from_json};
@@ -109,7 +109,7 @@ pub fn show(parsed: &Parsed, find: impl Fn(&str) -> Result<Option<Value>>) -> Re
     if missing.is_empty() {
         return Ok(());
     }
-    eprint!("{}", missing.concat());
+    tell(&missing.concat());
     Err(Failure::Exit(1))
 }
 

@@ -6,7 +6,7 @@ use wharf_runtime::engine::Engine;
 use wharf_runtime::error::Class;
 
 use super::context::Context;
-use super::failure::{Failure, Result};
+use super::failure::{Failure, Result, tell};
 use super::parse::Parsed;
 use super::values;
 use super::verb::{Flag, Listed, Operands, Section, Verb};
@@ -111,7 +111,7 @@ pub fn for_each(names: &[String], mut act: impl FnMut(&str) -> Result<()>) -> Re
             // Nobody reads on, or a single code is asked for: no use to go on.
             Err(end @ Failure::Exit(_)) => return Err(end),
             Err(failure) => {
-                eprint!("{}", failure.text("", false));
+                tell(&failure.text("", false));
                 // One name alone keeps its own code (127 of a program not found).
                 outcome = Err(Failure::Exit(if names.len() == 1 { failure.code(false) } else { 1 }));
             }
@@ -131,7 +131,27 @@ fn on_named(parsed: &Parsed, context: &Context, act: impl Fn(&Engine, &str) -> R
 
 fn stop(parsed: &Parsed, context: &Context) -> Result<()> {
     let timeout = parsed.read("timeout", values::integer)?;
-    on_named(parsed, context, |engine, name| Ok(engine.stop(name, parsed.value("signal"), timeout)?))
+    let engine = context.engine()?;
+    let signal = parsed.value("signal");
+    // Each may take all of its grace time: nobody wants to wait for one after the other.
+    std::thread::scope(|scope| {
+        let stops: Vec<_> = parsed
+            .operands()
+            .iter()
+            .map(|name| {
+                let engine = &engine;
+                scope.spawn(move || engine.stop(name, signal, timeout))
+            })
+            .collect();
+        let mut stops = stops.into_iter();
+        for_each(parsed.operands(), |name| match stops.next().map(|stop| stop.join()) {
+            Some(Ok(outcome)) => {
+                outcome?;
+                Ok(writeln!(std::io::stdout(), "{name}")?)
+            }
+            Some(Err(_)) | None => Err(Failure::new(format!("cannot stop {name}: its thread ended early"))),
+        })
+    })
 }
 
 fn restart(parsed: &Parsed, context: &Context) -> Result<()> {
@@ -160,7 +180,7 @@ fn rm(parsed: &Parsed, context: &Context) -> Result<()> {
         Ok(()) => Ok(writeln!(std::io::stdout(), "{name}")?),
         // `rm -f` has reached its aim when there is nothing to remove: docker says so and goes on.
         Err(e) if force && e.class() == Class::NotFound => {
-            eprintln!("Error: {e}");
+            tell(&format!("Error: {e}\n"));
             Ok(())
         }
         Err(e) => Err(e.into()),

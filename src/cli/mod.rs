@@ -126,8 +126,7 @@ fn run(args: Vec<String>) -> ExitCode {
 
 /// Says why, and with which code.
 fn finish(failure: &Failure, spelling: &str, runs: bool) -> ExitCode {
-    // Nobody is left to tell when stderr is gone.
-    let _ = std::io::stderr().write_all(failure.text(spelling, runs).as_bytes());
+    failure::tell(&failure.text(spelling, runs));
     ExitCode::from(failure.code(runs))
 }
 

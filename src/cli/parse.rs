@@ -130,9 +130,6 @@ impl Parsed {
             Operands::Exactly(m) if n != m => format!("requires {m} argument{}", plural(m)),
             Operands::AtLeast(m) if n < m => format!("requires at least {m} argument{}", plural(m)),
             Operands::AtMost(m) if n > m => format!("requires at most {m} argument{}", plural(m)),
-            Operands::Between(low, high) if n < low || n > high => {
-                format!("requires at least {low} and at most {high} arguments")
-            }
             _ => return Ok(()),
         };
         let Parsed { spelling, verb, .. } = self;

@@ -8,7 +8,7 @@ use wharf_runtime::task::ExecSpec;
 use super::container_config::{config, env, pull_policy};
 use super::container_flags::{RUN, SHARED};
 use super::context::Context;
-use super::failure::{Failure, Result};
+use super::failure::{Failure, Result, tell};
 use super::lifecycle::for_each;
 use super::parse::Parsed;
 use super::session::Attachment;
@@ -213,7 +213,7 @@ fn exec(parsed: &Parsed, context: &Context) -> Result<()> {
 
 fn warn(warnings: &[String]) {
     for warning in warnings {
-        eprintln!("WARNING: {warning}");
+        tell(&format!("WARNING: {warning}\n"));
     }
 }
 

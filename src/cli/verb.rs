@@ -52,8 +52,6 @@ pub enum Operands {
     AtLeast(usize),
     /// This many or fewer.
     AtMost(usize),
-    /// From the first to the second number.
-    Between(usize, usize),
 }
 
 /// Flags under one heading.
