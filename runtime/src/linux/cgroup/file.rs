@@ -13,9 +13,14 @@ pub fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
     openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
 }
 
+/// Opens a file for writing; the kernel takes one value in each write.
+pub fn open_to_write(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    openat(dir, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
 /// Writes `value` in one write, as the kernel wants it.
 pub fn write(dir: BorrowedFd<'_>, name: &str, value: &str) -> Result<(), Errno> {
-    let file = openat(dir, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let file = open_to_write(dir, name)?;
     rustix::io::write(&file, value.as_bytes()).map(drop)
 }
 
