@@ -21,6 +21,8 @@ pub mod digest;
 pub mod error;
 mod files;
 pub mod gc;
+#[cfg(test)]
+mod hostile;
 pub mod image;
 pub mod layer;
 pub mod lease;

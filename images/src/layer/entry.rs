@@ -49,3 +49,28 @@ pub(crate) struct Entry {
     pub(crate) mtime: Mtime,
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
+
+/// What a tree says of one name in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) kind: StatKind,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) size: u64,
+    pub(crate) mtime: Mtime,
+    /// The same for all names of one file, if it has several.
+    pub(crate) linked: Option<(u64, u64)>,
+}
+
+/// What a name in a tree is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StatKind {
+    File,
+    Dir,
+    Symlink,
+    Node(Node),
+    Whiteout,
+    /// A socket: it means nothing without its process.
+    Socket,
+}

@@ -24,6 +24,7 @@ mod pipe;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub(crate) mod write;
 
 /// How whiteouts are stored in the unpacked directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

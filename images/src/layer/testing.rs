@@ -59,11 +59,7 @@ impl Archive {
     pub(crate) fn pax(&mut self, records: &[(&str, &[u8])]) -> &mut Self {
         let mut body = Vec::new();
         for (key, value) in records {
-            let rest = key.len() + value.len() + 3;
-            let length = (1..).map(|digits| rest + digits).find(|n| n.to_string().len() + rest == *n).unwrap();
-            body.extend_from_slice(format!("{length} {key}=").as_bytes());
-            body.extend_from_slice(value);
-            body.push(b'\n');
+            super::write::pax_record(&mut body, key.as_bytes(), value);
         }
         self.entry(EntryType::XHeader, "pax", 0o644, "", &body)
     }

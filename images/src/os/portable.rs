@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions};
 
-use crate::layer::entry::{Found, Mtime, Node};
+use crate::layer::entry::{Found, Mtime, Node, Stat, StatKind};
 use crate::symlink;
 
 /// A directory; names below are resolved against it.
@@ -51,6 +51,50 @@ impl DirAt {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// The directory `path` (empty: this one).
+    pub(crate) fn at(&self, path: &[u8]) -> io::Result<Self> {
+        if path.is_empty() { self.within(b".") } else { self.within(path) }
+    }
+
+    /// Opens the directory at `path` by its ambient name.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Ok(DirAt(Dir::open_ambient_dir(path, ambient_authority())?))
+    }
+
+    /// Overlayfs's mark is never here.
+    pub(crate) fn is_opaque(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// What is known of `name`: owners and modes are made up, as archives ask for some.
+    pub(crate) fn stat(&self, name: &[u8]) -> io::Result<Stat> {
+        let metadata = self.0.symlink_metadata(text(name)?)?;
+        let (kind, mode) = match metadata.file_type() {
+            kind if kind.is_dir() => (StatKind::Dir, 0o755),
+            kind if kind.is_symlink() => (StatKind::Symlink, 0o777),
+            _ => (StatKind::File, 0o644),
+        };
+        let since = metadata.modified()?.into_std().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mtime = Mtime { seconds: since.as_secs() as i64, nanoseconds: since.subsec_nanos() };
+        let size = if kind == StatKind::File { metadata.len() } else { 0 };
+        Ok(Stat { kind, mode, uid: 0, gid: 0, size, mtime, linked: None })
+    }
+
+    /// Opens the file `name` for reading.
+    pub(crate) fn open_file(&self, name: &[u8]) -> io::Result<File> {
+        Ok(self.0.open(text(name)?)?.into_std())
+    }
+
+    /// Where the symlink `name` points to.
+    pub(crate) fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
+        Ok(self.0.read_link_contents(text(name)?)?.into_os_string().into_encoded_bytes())
+    }
+
+    /// Xattrs are not kept.
+    pub(crate) fn xattrs(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        Ok(Vec::new())
     }
 
     /// The names in this directory.
@@ -147,6 +191,11 @@ pub(crate) fn set_file_mtime(file: &File, mtime: Mtime) -> io::Result<()> {
 /// Xattrs are not taken.
 pub(crate) fn set_xattr(_file: &File, _name: &[u8], _value: &[u8]) -> io::Result<bool> {
     Ok(false)
+}
+
+/// Xattrs are not kept.
+pub(crate) fn xattrs(_file: &File) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    Ok(Vec::new())
 }
 
 /// Owners mean nothing here.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::area::{Area, missing, usage};
-use super::{Rootfs, Snapshots, Usage, chain_id};
+use super::{ChangeKind, Rootfs, Snapshots, Usage, chain_id, merge};
 use crate::digest::Digest;
 use crate::error::{Class, Error, Result};
 use crate::layer::Whiteouts;
@@ -97,6 +97,11 @@ impl Snapshots for Copy {
     fn usage(&self, key: &str) -> Result<Usage> {
         self.area.chain(key)?;
         usage(&self.area.active(key)?.join("fs"))
+    }
+
+    fn changes(&self, key: &str) -> Result<Vec<(String, ChangeKind)>> {
+        let below = chain_id(&self.area.chain(key)?).map(|chain| self.area.layer(chain.hex()));
+        merge::changes(&self.area.active(key)?.join("fs"), below.iter().map(AsRef::as_ref), true)
     }
 
     fn keys(&self) -> Result<Vec<String>> {

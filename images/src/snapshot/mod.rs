@@ -24,11 +24,15 @@ use crate::error::{Class, Error, Result};
 
 mod area;
 mod copy;
+mod merge;
 mod overlay;
+#[cfg(test)]
+mod rootless;
 #[cfg(test)]
 pub(crate) mod suite;
 
 pub use copy::Copy;
+pub use merge::{export, export_changes};
 pub use overlay::Overlay;
 
 /// The environment variable that overrides which driver is used: `overlay` or `copy`.
@@ -51,7 +55,7 @@ pub enum Rootfs {
 }
 
 /// One change against the layers below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ChangeKind {
     /// `A`.
     Added,
@@ -121,6 +125,12 @@ pub trait Snapshots: Send + Sync {
     /// # Errors
     /// `NotFound`.
     fn usage(&self, key: &str) -> Result<Usage>;
+
+    /// What the writable layer changed, sorted by path; paths begin with a slash.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    fn changes(&self, key: &str) -> Result<Vec<(String, ChangeKind)>>;
 
     /// The writable layers' keys.
     ///

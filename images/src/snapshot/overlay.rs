@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::area::{Area, missing, usage};
-use super::{Rootfs, Snapshots, Usage};
+use super::{ChangeKind, Rootfs, Snapshots, Usage, merge};
 use crate::digest::Digest;
 use crate::error::{Class, Error, Result};
 use crate::layer::Whiteouts;
@@ -98,6 +98,12 @@ impl Snapshots for Overlay {
     fn usage(&self, key: &str) -> Result<Usage> {
         self.area.chain(key)?;
         usage(&self.area.active(key)?.join("upper"))
+    }
+
+    fn changes(&self, key: &str) -> Result<Vec<(String, ChangeKind)>> {
+        let chain = self.area.chain(key)?;
+        let lower: Vec<PathBuf> = chain.iter().rev().map(|digest| self.area.layer(digest.hex())).collect();
+        merge::changes(&self.area.active(key)?.join("upper"), lower.iter().map(AsRef::as_ref), false)
     }
 
     fn keys(&self) -> Result<Vec<String>> {

@@ -20,6 +20,7 @@ pub(crate) fn run(make: impl Fn(&Path) -> Arc<dyn Snapshots>) {
         layers_are_committed_once,
         containers_see_the_union,
         copies_are_faithful,
+        changes_and_exports,
         keys_are_unique_and_safe,
         sweep_keeps_what_is_used,
     ] {
@@ -62,8 +63,12 @@ pub(crate) fn commit(driver: &dyn Snapshots, layers: &[Archive]) -> Vec<Digest> 
         chain.push(Digest::of(&bytes));
         let tree = driver.prepare_layer(&chain).unwrap();
         let dir = Dir::open_ambient_dir(&tree, ambient_authority()).unwrap();
-        let options =
-            Options { whiteouts: driver.whiteouts(), max_bytes: 1 << 30, max_entries: 1000, privileged: true };
+        let options = Options {
+            whiteouts: driver.whiteouts(),
+            max_bytes: 1 << 30,
+            max_entries: 1000,
+            privileged: crate::os::own_ids().0 == 0,
+        };
         assert_eq!(unpack(&mut &bytes[..], "", &dir, &options).unwrap().diff_id, *chain.last().unwrap());
         driver.commit_layer(&chain, tree).unwrap();
     }
@@ -81,7 +86,7 @@ pub(crate) fn see<T>(rootfs: &Rootfs, look: impl FnOnce(&Path) -> T) -> T {
     }
 }
 
-fn three_layers() -> Vec<Archive> {
+pub(crate) fn three_layers() -> Vec<Archive> {
     let mut base = Archive::new();
     base.dir("etc/", 0o755).file("etc/a", 0o644, b"base a").file("etc/b", 0o644, b"base b");
     base.dir("old/", 0o755).file("old/x", 0o644, b"x").dir("kept/", 0o755).file("kept/lower", 0o644, b"lower");
@@ -143,6 +148,63 @@ fn containers_see_the_union(driver: &dyn Snapshots) {
     });
     let empty = driver.prepare("none", &[]).unwrap();
     see(&empty, |root| assert!(names(root.to_owned()).is_empty()));
+}
+
+fn changes_and_exports(driver: &dyn Snapshots) {
+    use super::ChangeKind::{Added, Changed, Deleted};
+    let chain = commit(driver, &three_layers());
+    let rootfs = driver.prepare("c", &chain).unwrap();
+    assert_eq!(driver.changes("c").unwrap(), []);
+    see(&rootfs, |root| {
+        fs::write(root.join("etc/a"), "changed and longer").unwrap();
+        fs::create_dir(root.join("new")).unwrap();
+        fs::write(root.join("new/file"), "new").unwrap();
+        fs::hard_link(root.join("new/file"), root.join("new/same")).unwrap();
+        fs::remove_file(root.join("link")).unwrap();
+        fs::remove_dir_all(root.join("kept")).unwrap();
+    });
+    let expected = [
+        ("/etc/a", Changed),
+        ("/kept", Deleted),
+        ("/link", Deleted),
+        ("/new", Added),
+        ("/new/file", Added),
+        ("/new/same", Added),
+    ];
+    // Opening a file for writing changes its directory's time in one driver and copies the directory up in the other.
+    let mut told = driver.changes("c").unwrap();
+    told.retain(|(path, _)| path != "/etc");
+    assert_eq!(told, expected.map(|(path, kind)| (path.to_owned(), kind)));
+
+    let export = || {
+        let mut tar = Vec::new();
+        super::export(&rootfs, &mut tar).unwrap();
+        tar
+    };
+    let tar = export();
+    assert_eq!(tar, export(), "the same tree gives the same bytes");
+    let ground = crate::layer::testing::Ground::new();
+    ground.unpack_bytes(&tar, &crate::layer::testing::options()).unwrap();
+    assert_eq!(names(ground.root()), ["again", "etc", "new", "top"]);
+    assert_eq!((ground.read("etc/a"), ground.read("new/same")), ("changed and longer".into(), "new".into()));
+    assert_eq!(names(ground.at("etc")), ["a"]);
+    let mut diff = Vec::new();
+    match &rootfs {
+        Rootfs::Dir(_) => assert!(super::export_changes(&rootfs, &mut diff).is_err()),
+        Rootfs::Overlay { .. } => {
+            super::export_changes(&rootfs, &mut diff).unwrap();
+            // As a layer on the same chain it makes the same tree.
+            let mut longer = chain.clone();
+            longer.push(Digest::of(&diff));
+            let tree = driver.prepare_layer(&longer).unwrap();
+            let dir = Dir::open_ambient_dir(&tree, ambient_authority()).unwrap();
+            unpack(&mut &diff[..], "", &dir, &crate::layer::testing::options()).unwrap();
+            driver.commit_layer(&longer, tree).unwrap();
+            let mut again = Vec::new();
+            super::export(&driver.prepare("again", &longer).unwrap(), &mut again).unwrap();
+            assert_eq!(again.len(), tar.len());
+        }
+    }
 }
 
 fn copies_are_faithful(driver: &dyn Snapshots) {

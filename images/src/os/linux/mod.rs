@@ -17,7 +17,7 @@ use cap_std::fs::Dir;
 use rustix::fs::{self as rfs, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use crate::layer::entry::{Found, Mtime, Node};
+use crate::layer::entry::{Found, Mtime, Node, Stat, StatKind};
 
 mod copy;
 mod probe;
@@ -97,7 +97,11 @@ impl DirAt {
     pub(crate) fn at(&self, path: &[u8]) -> io::Result<Self> {
         let path = if path.is_empty() { b"." } else { path };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(DirAt(rfs::openat2(&self.0, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?))
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        match rfs::openat2(&self.0, path, flags, Mode::empty(), resolve) {
+            Err(Errno::LOOP) => Err(io::ErrorKind::NotADirectory.into()),
+            other => Ok(DirAt(other?)),
+        }
     }
 
     /// The directory `name`, which must not be a symlink.
@@ -118,6 +122,48 @@ impl DirAt {
             FileType::CharacterDevice if stat.st_rdev == 0 => Found::Whiteout,
             _ => Found::Other,
         }))
+    }
+
+    /// All that is known of `name`, or with `.` of this directory.
+    pub(crate) fn stat(&self, name: &[u8]) -> io::Result<Stat> {
+        let stat = rfs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let (major, minor) = (rfs::major(stat.st_rdev), rfs::minor(stat.st_rdev));
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => StatKind::Dir,
+            FileType::Symlink => StatKind::Symlink,
+            FileType::CharacterDevice if stat.st_rdev == 0 => StatKind::Whiteout,
+            FileType::CharacterDevice => StatKind::Node(Node::Char(major, minor)),
+            FileType::BlockDevice => StatKind::Node(Node::Block(major, minor)),
+            FileType::Fifo => StatKind::Node(Node::Fifo),
+            FileType::Socket => StatKind::Socket,
+            _ => StatKind::File,
+        };
+        Ok(Stat {
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: if kind == StatKind::File { stat.st_size as u64 } else { 0 },
+            mtime: Mtime { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 },
+            linked: (stat.st_nlink > 1 && kind != StatKind::Dir).then_some((stat.st_dev, stat.st_ino)),
+            kind,
+        })
+    }
+
+    /// Opens the file `name` for reading.
+    pub(crate) fn open_file(&self, name: &[u8]) -> io::Result<File> {
+        // A fifo put there meanwhile must not make us wait for its writer.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(rfs::openat(&self.0, name, flags, Mode::empty())?.into())
+    }
+
+    /// Where the symlink `name` points to.
+    pub(crate) fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
+        Ok(rfs::readlinkat(&self.0, name, Vec::new())?.into_bytes())
+    }
+
+    /// The xattrs that belong to this directory wherever it is.
+    pub(crate) fn xattrs(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        xattrs(&self.readable()?.into())
     }
 
     /// The names in this directory.

@@ -1,0 +1,106 @@
+//! Writing tar archives: the same tree gives the same bytes. Names that do not fit a ustar header, and xattrs, go into
+//! PAX records, which every reader of images knows.
+
+use std::io::{self, Read, Write};
+
+use tar::{EntryType, Header};
+
+use super::entry::{Node, Stat, StatKind};
+
+/// An archive being written to `W`.
+pub(crate) struct TarWriter<W> {
+    out: W,
+}
+
+impl<W: Write> TarWriter<W> {
+    /// Begins an archive.
+    pub(crate) fn new(out: W) -> Self {
+        TarWriter { out }
+    }
+
+    /// Writes an entry. `link` is a symlink's target, or with `hard` the entry that this is another name of.
+    pub(crate) fn entry(
+        &mut self,
+        path: &[u8],
+        stat: &Stat,
+        link: &[u8],
+        hard: bool,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+    ) -> io::Result<()> {
+        let kind = match stat.kind {
+            _ if hard => EntryType::Link,
+            StatKind::File | StatKind::Whiteout | StatKind::Socket => EntryType::Regular,
+            StatKind::Dir => EntryType::Directory,
+            StatKind::Symlink => EntryType::Symlink,
+            StatKind::Node(Node::Fifo) => EntryType::Fifo,
+            StatKind::Node(Node::Char(..)) => EntryType::Char,
+            StatKind::Node(Node::Block(..)) => EntryType::Block,
+        };
+        let mut records = Vec::new();
+        let mut header = Header::new_ustar();
+        let fields = header.as_ustar_mut().ok_or(io::ErrorKind::InvalidData)?;
+        fit(&mut fields.name, path, b"path", &mut records);
+        fit(&mut fields.linkname, link, b"linkpath", &mut records);
+        for (name, value) in xattrs {
+            pax_record(&mut records, &[b"SCHILY.xattr.", &name[..]].concat(), value);
+        }
+        if !records.is_empty() {
+            let mut extension = Header::new_ustar();
+            extension.as_ustar_mut().ok_or(io::ErrorKind::InvalidData)?.name[..3].copy_from_slice(b"pax");
+            extension.set_entry_type(EntryType::XHeader);
+            extension.set_size(records.len() as u64);
+            self.header(&mut extension)?;
+            self.content(&mut &records[..], records.len() as u64)?;
+        }
+        header.set_entry_type(kind);
+        header.set_mode(stat.mode & 0o7777);
+        header.set_uid(stat.uid.into());
+        header.set_gid(stat.gid.into());
+        header.set_mtime(u64::try_from(stat.mtime.seconds).unwrap_or(0));
+        header.set_size(if kind == EntryType::Regular && stat.kind == StatKind::File { stat.size } else { 0 });
+        if let StatKind::Node(Node::Char(major, minor) | Node::Block(major, minor)) = stat.kind {
+            header.set_device_major(major)?;
+            header.set_device_minor(minor)?;
+        }
+        self.header(&mut header)
+    }
+
+    fn header(&mut self, header: &mut Header) -> io::Result<()> {
+        header.set_cksum();
+        self.out.write_all(header.as_bytes())
+    }
+
+    /// Writes `size` bytes of content. A file that shrinks meanwhile is filled with zeros.
+    pub(crate) fn content(&mut self, from: &mut dyn Read, size: u64) -> io::Result<()> {
+        let copied = io::copy(&mut from.take(size), &mut self.out)?;
+        let zeros = size.next_multiple_of(512) - copied;
+        io::copy(&mut io::repeat(0).take(zeros), &mut self.out)?;
+        Ok(())
+    }
+
+    /// Writes the end.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        self.out.write_all(&[0; 1024])?;
+        self.out.flush()
+    }
+}
+
+/// Puts `value` into its field, or what fits of it, and the whole into a PAX record.
+fn fit(field: &mut [u8], value: &[u8], key: &[u8], records: &mut Vec<u8>) {
+    let fits = value.len().min(field.len());
+    field[..fits].copy_from_slice(&value[..fits]);
+    if fits < value.len() {
+        pax_record(records, key, value);
+    }
+}
+
+/// Appends `LENGTH KEY=VALUE\n`, where the length counts itself.
+pub(crate) fn pax_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while length.to_string().len() + rest != length {
+        length += 1;
+    }
+    records.extend_from_slice(format!("{length} ").as_bytes());
+    records.extend_from_slice(&[key, b"=", value, b"\n"].concat());
+}
