@@ -280,11 +280,14 @@ impl Cgroup {
         match &self.place {
             Place::Unified(group) => devices::attach_program(group.dir.as_fd(), rules).map_err(failed),
             Place::Separate { unified, .. } => {
-                if self.join(Controller::Devices)? {
+                // The program first: entering a v1 hierarchy waits for every processor to pass a quiet state, some
+                // milliseconds when they are busy (`cgroup_threadgroup_rwsem`); a birth into the v2 tree does not.
+                let program = |group: &Group| devices::attach_program(group.dir.as_fd(), rules);
+                if unified.as_ref().is_some_and(|group| program(group).is_ok()) {
+                    Ok(())
+                } else if self.join(Controller::Devices)? {
                     let write = |dir: BorrowedFd<'_>| Some(devices::write_rules(dir, rules));
                     self.with(Controller::Devices, write).unwrap_or(Ok(())).map_err(failed)
-                } else if let Some(group) = unified {
-                    devices::attach_program(group.dir.as_fd(), rules).map_err(failed)
                 } else {
                     Err(Error::new(Class::Unsupported, "this machine has no way to limit a container's devices"))
                 }
