@@ -44,7 +44,7 @@ pub(super) fn process(spec: &Spec, exec: &ExecSpec) -> Result<Process> {
         environment.retain(|known| known.split('=').next() != Some(name));
         environment.push(variable.clone());
     }
-    // HOME was the first user's, unless somebody set it; PATH and the rest hold for all.
+    // HOME is not among them, unless somebody set it: it follows the user.
     process.set_env(Some(environment)).set_args(Some(exec.args.clone()));
     if let Some(cwd) = &exec.cwd {
         process.set_cwd(cwd.into());

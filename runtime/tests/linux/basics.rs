@@ -408,9 +408,7 @@ fn pids_limit() {
     let mut plan = Plan::script(&tree, "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 5 & done; echo started; wait");
     plan.limits = Limits { pids: Some(8), ..Limits::default() };
     let mut container = plan.start().unwrap();
-    let mut error = [0; 64];
-    let n = std::io::Read::read(&mut container.pipes[1], &mut error).unwrap();
-    assert!(String::from_utf8_lossy(&error[..n]).contains("fork"), "{}", String::from_utf8_lossy(&error[..n]));
+    super::harness::expect(&mut container.pipes[1], "fork");
     // A bomb: what stays of it is killed by delete.
     let mut plan = Plan::script(&tree, "b() { b | b & b; }; b");
     plan.limits = Limits { pids: Some(30), ..Limits::default() };

@@ -165,7 +165,7 @@ impl Plan {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let id = format!("{:x}-{number}", std::process::id());
         TaskSpec {
-            cgroup: format!("wharf-test/{id}"),
+            cgroup: format!("wharf-linux-test/{id}"),
             id,
             rootfs: self.rootfs.clone(),
             limits: self.limits.clone(),
@@ -183,7 +183,7 @@ impl Plan {
         let spec = self.task();
         let (stdio, pipes) = stdio(self.tty);
         let task = LinuxBackend.create(&spec, stdio)?;
-        let mut container = Container { task, pipes, spec };
+        let mut container = Container { task, pipes };
         if self.tty {
             container.pipes = container.task.console().into_iter().collect();
         }
@@ -225,7 +225,6 @@ pub struct Output {
 pub struct Container {
     pub task: Box<dyn Task>,
     pub pipes: Vec<File>,
-    pub spec: TaskSpec,
 }
 
 impl Container {
@@ -304,9 +303,9 @@ pub fn host() -> (usize, Vec<PathBuf>, String) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
     let mut cgroups = Vec::new();
     for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-        find(&hierarchy.path().join("wharf-test"), &mut cgroups);
+        find(&hierarchy.path().join("wharf-linux-test"), &mut cgroups);
     }
-    find(Path::new("/sys/fs/cgroup/wharf-test"), &mut cgroups);
+    find(Path::new("/sys/fs/cgroup/wharf-linux-test"), &mut cgroups);
     let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
     (mounts, cgroups, children)
 }
