@@ -4,6 +4,7 @@
 //! To add a command: write a [`verb::Verb`] in the file of its group and list that file's `VERBS` in [`TABLE`].
 //! Parsing, help, completion and "did you mean" follow from the table.
 
+mod archive;
 mod complete;
 mod container_config;
 mod container_flags;
@@ -13,7 +14,9 @@ mod disk;
 mod failure;
 mod filter;
 mod help;
+mod image;
 mod image_json;
+mod images;
 mod inspect;
 mod lifecycle;
 mod listing;
@@ -56,6 +59,9 @@ static TABLE: &[&[Verb]] = &[
     push::VERBS,
     login::VERBS,
     inspect::VERBS,
+    images::VERBS,
+    image::VERBS,
+    archive::VERBS,
     system::VERBS,
     disk::VERBS,
     wasm::VERBS,

@@ -1,0 +1,239 @@
+//! What is done to images that are here: `tag`, `rmi`, `history`, `image prune`.
+
+use std::io::Write as _;
+
+use jiff::Timestamp;
+use wharf_images::store::{Filters, HistoryItem, Removed};
+use wharf_images::{Digest, Platform, Reference};
+use wharf_runtime::engine::Engine;
+
+use super::context::Context;
+use super::failure::{Failure, Result};
+use super::listing::{Column, Listing};
+use super::parse::Parsed;
+use super::verb::{FORCE_PROMPT, FORMAT, FORMAT_OBJECT, Flag, Listed, NO_TRUNC, Operands, QUIET, Section, Verb};
+use super::{image_json, inspect, text, units};
+
+/// `--platform` of an image that is here.
+pub const PLATFORM: Flag = Flag::value("platform", "string", "Platform of the image (\"os/arch[/variant]\")");
+
+/// The commands of this file.
+pub static VERBS: &[Verb] = &[
+    Verb {
+        names: &["tag", "image tag"],
+        about: "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+        usage: "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+        listed: Listed::Other,
+        operands: Operands::Exactly(2),
+        trailing: false,
+        sections: &[],
+        run: tag,
+    },
+    Verb {
+        names: &["rmi", "image rm", "image remove"],
+        about: "Remove one or more images",
+        usage: "[OPTIONS] IMAGE [IMAGE...]",
+        listed: Listed::Other,
+        operands: Operands::AtLeast(1),
+        trailing: false,
+        sections: &[Section {
+            title: "Options",
+            flags: &[
+                Flag::switch("force", "Force removal of the image").short('f'),
+                Flag::switch("no-prune", "Do not delete untagged parents"),
+                Flag::value("platform", "string", "Remove only the given platform variant").not_yet(),
+            ],
+        }],
+        run: remove,
+    },
+    Verb {
+        names: &["history", "image history"],
+        about: "Show the history of an image",
+        usage: "[OPTIONS] IMAGE",
+        listed: Listed::Other,
+        operands: Operands::Exactly(1),
+        trailing: false,
+        sections: &[Section {
+            title: "Options",
+            flags: &[
+                FORMAT,
+                Flag::switch("human", "Print sizes and dates in human readable format").short('H').or("true"),
+                NO_TRUNC,
+                PLATFORM,
+                QUIET,
+            ],
+        }],
+        run: history,
+    },
+    Verb {
+        names: &["image prune"],
+        about: "Remove unused images",
+        usage: "[OPTIONS]",
+        listed: Listed::Other,
+        operands: Operands::None,
+        trailing: false,
+        sections: &[Section {
+            title: "Options",
+            flags: &[
+                Flag::switch("all", "Remove all unused images, not just dangling ones").short('a'),
+                Flag::list("filter", "Provide filter values (e.g. \"until=<timestamp>\")").of("filter"),
+                FORCE_PROMPT,
+            ],
+        }],
+        run: prune,
+    },
+    Verb {
+        names: &["image inspect"],
+        about: "Display detailed information on one or more images",
+        usage: "[OPTIONS] IMAGE [IMAGE...]",
+        listed: Listed::Other,
+        operands: Operands::AtLeast(1),
+        trailing: false,
+        sections: &[Section { title: "Options", flags: &[FORMAT_OBJECT, PLATFORM] }],
+        run: inspect_images,
+    },
+];
+
+/// The value of `--platform`.
+///
+/// # Errors
+/// That it is none.
+pub fn platform(parsed: &Parsed) -> Result<Option<Platform>> {
+    parsed.read("platform", |text| text.parse::<Platform>().map_err(|e| e.to_string()))
+}
+
+fn tag(parsed: &Parsed, context: &Context) -> Result<()> {
+    let [source, target] = parsed.operands() else { return Ok(()) };
+    let target: Reference = target
+        .parse()
+        .map_err(|e| Failure::new(format!("Error parsing reference: {target:?} is not a valid repository/tag: {e}")))?;
+    Ok(context.engine()?.images()?.tag(source, &target)?)
+}
+
+/// Who needs an image. When that cannot be learned, somebody is taken to need it.
+fn users(engine: &Engine) -> impl Fn(&Digest) -> Vec<String> {
+    |id| engine.users_of_image(id).unwrap_or_else(|e| vec![format!("(unknown: {e})")])
+}
+
+fn remove(parsed: &Parsed, context: &Context) -> Result<()> {
+    let engine = context.engine()?;
+    let images = engine.images()?;
+    let mut failed = false;
+    for name in parsed.operands() {
+        match images.remove(name, parsed.switch("force"), &users(&engine)) {
+            Ok(removed) => {
+                let lines: String = removed.iter().map(|removed| format!("{removed}\n")).collect();
+                std::io::stdout().write_all(lines.as_bytes())?;
+            }
+            // With --force docker is content when the image is not there.
+            Err(e) if parsed.switch("force") && e.class() == wharf_images::Class::NotFound => eprintln!("Error: {e}"),
+            Err(e) => {
+                eprint!("{}", Failure::from(e).text("", false));
+                failed = true;
+            }
+        }
+    }
+    if failed { Err(Failure::Exit(1)) } else { Ok(()) }
+}
+
+fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
+    let filters = Filters::parse(&parsed.values("filter").collect::<Vec<_>>())?;
+    let all = parsed.switch("all") || filters.dangling == Some(false);
+    let what = match all {
+        true => "all images without at least one container associated to them",
+        false => "all dangling images",
+    };
+    let question = format!("WARNING! This will remove {what}.\nAre you sure you want to continue?");
+    if !parsed.switch("force") && !text::confirm(&question)? {
+        return Ok(());
+    }
+    let engine = context.engine()?;
+    let pruned = engine.images()?.prune(all, &filters, &users(&engine))?;
+    let mut out = String::new();
+    if !pruned.removed.is_empty() {
+        out.push_str("Deleted Images:\n");
+        for removed in &pruned.removed {
+            out.push_str(&match removed {
+                Removed::Untagged(name) => format!("untagged: {name}\n"),
+                Removed::Deleted(id) => format!("deleted: {id}\n"),
+            });
+        }
+        out.push('\n');
+    }
+    out.push_str(&format!("Total reclaimed space: {}\n", units::size(pruned.reclaimed)));
+    Ok(std::io::stdout().write_all(out.as_bytes())?)
+}
+
+fn inspect_images(parsed: &Parsed, context: &Context) -> Result<()> {
+    let platform = platform(parsed)?;
+    inspect::show(parsed, |name| {
+        let engine = context.engine()?;
+        let images = engine.images()?;
+        Ok(Some(image_json::image(images, &images.resolve(name, platform.as_ref())?)?))
+    })
+}
+
+/// Characters of a step in the table.
+const STEP: usize = 45;
+
+/// One step of a history.
+struct Row {
+    step: HistoryItem,
+    now: Timestamp,
+    no_trunc: bool,
+    human: bool,
+}
+
+static HISTORY: Listing<Row> = Listing {
+    columns: &[
+        Column { field: "ID", header: "IMAGE", text: Row::id },
+        Column { field: "CreatedSince", header: "CREATED", text: Row::since },
+        Column { field: "CreatedAt", header: "CREATED AT", text: |row| row.step.created.clone().unwrap_or_default() },
+        Column { field: "CreatedBy", header: "CREATED BY", text: Row::created_by },
+        Column { field: "Size", header: "SIZE", text: Row::size },
+        Column { field: "Comment", header: "COMMENT", text: |row| text::visible(&row.step.comment).into_owned() },
+    ],
+    labels: |_| None,
+};
+
+impl Row {
+    fn id(&self) -> String {
+        match &self.step.id {
+            None => "<missing>".to_owned(),
+            Some(id) if self.no_trunc => id.to_string(),
+            Some(id) => id.short().to_owned(),
+        }
+    }
+
+    fn since(&self) -> String {
+        let created = self.step.created.as_deref().unwrap_or_default();
+        match created.parse::<Timestamp>() {
+            Ok(at) if self.human => units::ago(at, self.now),
+            _ => text::visible(created).into_owned(),
+        }
+    }
+
+    /// The step on one line; an image can have put anything there.
+    fn created_by(&self) -> String {
+        let line = self.step.created_by.replace(['\t', '\n'], " ");
+        let line = text::visible(&line).into_owned();
+        if self.no_trunc || line.chars().count() <= STEP {
+            return line;
+        }
+        line.chars().take(STEP - 1).chain(['\u{2026}']).collect()
+    }
+
+    fn size(&self) -> String {
+        if self.human { units::size(self.step.size) } else { self.step.size.to_string() }
+    }
+}
+
+fn history(parsed: &Parsed, context: &Context) -> Result<()> {
+    let engine = context.engine()?;
+    let images = engine.images()?;
+    let image = images.resolve(&parsed.operands()[0], platform(parsed)?.as_ref())?;
+    let (now, no_trunc, human) = (Timestamp::now(), parsed.switch("no-trunc"), parsed.switch("human"));
+    let steps = images.history(&image)?.into_iter();
+    let rows: Vec<Row> = steps.map(|step| Row { step, now, no_trunc, human }).collect();
+    HISTORY.print(parsed, &rows, &["ID", "CreatedSince", "CreatedBy", "Size", "Comment"])
+}
