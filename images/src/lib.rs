@@ -30,6 +30,9 @@ pub mod lease;
 #[cfg_attr(not(target_os = "linux"), path = "os/portable.rs")]
 mod os;
 pub mod pack;
+#[cfg_attr(unix, path = "os/private_unix.rs")]
+#[cfg_attr(not(unix), path = "os/private_other.rs")]
+mod private;
 pub mod reference;
 pub mod registry;
 pub mod reporter;

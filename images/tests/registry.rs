@@ -37,6 +37,17 @@ fn sample() -> TestImage {
     TestImage::new(&[("a", &noise(1, 20 << 20)), ("b", b"hello"), ("c", &noise(2, 300_000))])
 }
 
+/// A registry that serves the sample, and its name there.
+fn served() -> (TestRegistry, TestImage, Reference) {
+    let server = TestRegistry::plain();
+    let (_dir, here) = store();
+    let image = sample();
+    let reference = name(&format!("{}/x", server.host()));
+    image.record(&here, &reference);
+    registry().push(&here, &reference, &NoReport).unwrap();
+    (server, image, reference)
+}
+
 #[test]
 fn what_was_pushed_is_pulled_unpacked() {
     let server = TestRegistry::plain();
@@ -111,12 +122,7 @@ fn blobs_the_registry_has_are_not_sent_again() {
 
 #[test]
 fn an_interrupted_download_goes_on_where_it_stopped() {
-    let server = TestRegistry::plain();
-    let (_dir, here) = store();
-    let image = sample();
-    let reference = name(&format!("{}/x", server.host()));
-    image.record(&here, &reference);
-    registry().push(&here, &reference, &NoReport).unwrap();
+    let (server, image, reference) = served();
     let layer = &image.blobs[1];
     let digest = Digest::of(layer);
     let (_dir, there) = store();
@@ -136,12 +142,7 @@ fn an_interrupted_download_goes_on_where_it_stopped() {
 
 #[test]
 fn bad_leftovers_are_fetched_anew() {
-    let server = TestRegistry::plain();
-    let (_dir, here) = store();
-    let image = sample();
-    let reference = name(&format!("{}/x", server.host()));
-    image.record(&here, &reference);
-    registry().push(&here, &reference, &NoReport).unwrap();
+    let (_server, image, reference) = served();
     let digest = Digest::of(&image.blobs[1]);
     let (_dir, there) = store();
     match there.content.writer(&digest, Some(image.blobs[1].len() as u64)).unwrap() {
@@ -248,11 +249,7 @@ fn mirrors_are_asked_first_and_may_fail() {
 
 #[test]
 fn two_stores_of_one_root_share_a_download() {
-    let server = TestRegistry::plain();
-    let (_dir, here) = store();
-    let reference = name(&format!("{}/x", server.host()));
-    sample().record(&here, &reference);
-    registry().push(&here, &reference, &NoReport).unwrap();
+    let (_server, _, reference) = served();
     let dir = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {
         let pulls: Vec<_> = (0..4)

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::config::DOCKER_HUB;
 use crate::error::{Class, Error, Result};
+use crate::private;
 
 /// Under which key Docker Hub's credentials have always been kept.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -204,12 +205,14 @@ impl Credentials {
         // Through a symlink, as people keep this file among their dotfiles.
         let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let directory = path.parent().unwrap_or(Path::new("."));
-        create_private_dir(directory).map_err(|e| Error::io("create", directory, e))?;
+        private::create_dir(directory).map_err(|e| Error::io("create", directory, e))?;
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.tmp", std::process::id()));
         let temporary = path.with_file_name(name);
         let written = (|| {
-            let mut file = private_file(&temporary)?;
+            // One of the same name can only be a dead process's.
+            let _ = fs::remove_file(&temporary);
+            let mut file = private::create_file(&temporary)?;
             file.write_all(&text)?;
             file.sync_all()?;
             fs::rename(&temporary, &path)
@@ -278,29 +281,6 @@ fn run_helper(helper: &str, verb: &str, input: &str) -> Result<Option<Vec<u8>>> 
         return Ok(None);
     }
     Err(failed(said.trim().to_owned()))
-}
-
-#[cfg(unix)]
-fn private_file(path: &Path) -> io::Result<fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let _ = fs::remove_file(path);
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
-#[cfg(not(unix))]
-fn private_file(path: &Path) -> io::Result<fs::File> {
-    fs::File::create(path)
-}
-
-#[cfg(unix)]
-fn create_private_dir(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-#[cfg(not(unix))]
-fn create_private_dir(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)
 }
 
 #[cfg(test)]
