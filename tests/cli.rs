@@ -14,5 +14,7 @@ mod docker;
 mod errors;
 #[path = "cli/help.rs"]
 mod help;
+#[path = "cli/images.rs"]
+mod images;
 #[path = "cli/terminal.rs"]
 mod terminal;

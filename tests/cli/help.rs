@@ -84,7 +84,10 @@ fn completions_are_accepted_by_their_shells() {
         assert!(script.contains(known) && script.contains("container"), "{shell}");
     }
     let script = help("completion bash");
-    let parsed = Command::new("bash").args(["-n", "-c", &script]).status().expect("bash");
+    // As a file: it is longer than one argument may be.
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), script).expect("a script");
+    let parsed = Command::new("bash").arg("-n").arg(file.path()).status().expect("bash");
     assert!(parsed.success());
 }
 
