@@ -1,0 +1,11 @@
+//! The promises that only the whole program can keep, tested through it.
+//!
+//! One program for all of them: each further one would link everything again.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod registry;
+mod rootless;
+mod run;
+mod storm;
