@@ -749,7 +749,7 @@ fn exec_is_refused() {
 /// Medians, in microseconds, of the stages of a task's life as its monitor sees them.
 fn measure(guest: &str, rounds: usize) {
     let place = Place::new(guest);
-    let mut stages = vec![Vec::with_capacity(rounds); 5];
+    let mut stages = vec![Vec::new(); 5];
     for _ in 0..rounds {
         let spec = place.spec(&[]);
         let start = Instant::now();

@@ -76,7 +76,7 @@ pub fn compile(wasm: &[u8], function: Option<&str>) -> Result<Vec<u8>> {
         }
         Description::Component { .. } => (wasm, function),
     };
-    let engine = engine::command().map_err(|e| internal("wasmtime", &e))?;
+    let engine = engine::compiler().map_err(|e| internal("wasmtime", &e))?;
     let compiled = Component::new(&engine, component)
         .map_err(|e| Error::new(Class::Corrupt, format!("the module does not compile: {e:#}")))?;
     let linker = run::linker(&engine).map_err(|e| internal("wasmtime", &e))?;

@@ -16,11 +16,23 @@ const GUEST_STACK: usize = 16 << 20;
 /// What host functions may use of the same stack, in bytes.
 const HOST_STACK: usize = 1 << 20;
 
-/// The engine that compiles commands and runs them.
+/// The engine that compiles commands.
 ///
 /// # Errors
 /// wasmtime's, when this machine cannot run the profile (no signal handlers, an unknown processor).
-pub fn command() -> wasmtime::Result<Engine> {
+pub fn compiler() -> wasmtime::Result<Engine> {
+    Engine::new(&command())
+}
+
+/// The engine that runs them. It has no compiler: to set one up takes longer than to load a small component.
+///
+/// # Errors
+/// As [`compiler`].
+pub fn runner() -> wasmtime::Result<Engine> {
+    Engine::new(command().enable_compiler(false))
+}
+
+fn command() -> Config {
     let mut config = Config::new();
     config
         .max_wasm_stack(GUEST_STACK)
@@ -29,5 +41,5 @@ pub fn command() -> wasmtime::Result<Engine> {
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         // Only native debuggers and profilers read it, and registering it costs start-up time.
         .native_unwind_info(false);
-    Engine::new(&config)
+    config
 }

@@ -79,7 +79,7 @@ impl Guest {
     /// `Unavailable` when it was compiled for another machine (it is then removed); `Unsupported` and others for what
     /// cannot be opened.
     pub fn prepare(task: &WasmTask, rootfs: &Rootfs, memory: Option<u64>) -> Result<Self> {
-        let engine = engine::command().map_err(|e| internal(&e))?;
+        let engine = engine::runner().map_err(|e| internal(&e))?;
         let component = load(&engine, &task.module)?;
         let component = linker(&engine).and_then(|l| l.instantiate_pre(&component)).map_err(|e| internal(&e))?;
 
