@@ -124,7 +124,7 @@ impl Guest {
         let ended = runtime.block_on(call(&mut store, component, function.as_deref()));
         // The guest is over: if its output cannot be written there is nobody to tell.
         let _ = std::io::stdout().flush();
-        match ended {
+        let code = match ended {
             Ok(code) => code,
             Err(e) => match e.downcast_ref::<I32Exit>() {
                 Some(I32Exit(code)) => code & 0xff,
@@ -133,7 +133,10 @@ impl Guest {
                     TRAPPED
                 }
             },
-        }
+        };
+        // The process ends now: the kernel takes its memory back at once, where we would do it piece by piece.
+        std::mem::forget((runtime, store));
+        code
     }
 }
 
