@@ -131,7 +131,7 @@ fn build(plan: &Plan<'_>, namespaces: i32, streams: Streams, channel: &Channel) 
     launch::run(&root, &program, streams, own, channel)
 }
 
-fn unshare(flags: i32) -> Result<()> {
+pub(super) fn unshare(flags: i32) -> Result<()> {
     if flags == 0 {
         return Ok(());
     }

@@ -25,7 +25,10 @@ use crate::error::{Class, Error, Result};
 use crate::linux::cgroup::Cgroup;
 use crate::linux::jail::{self, Jail};
 use crate::linux::process::{self, Child, SpawnOptions};
+use crate::linux::{container, rootfs};
 use crate::monitor::protocol::{self, Failure, Reply};
+use wharf_images::snapshot::Rootfs;
+
 use crate::task::{Backend, ExecSpec, Exit, Stdio, Task, TaskSpec, Usage, WasmTask, Workload};
 
 /// The byte that lets a guest run.
@@ -159,7 +162,8 @@ fn only(line: UnixStream) -> std::io::Result<UnixStream> {
 
 /// In the child: loads the guest, waits for the word, runs it. Returns the exit code.
 fn host(spec: &TaskSpec, task: &WasmTask, mut line: UnixStream) -> i32 {
-    let prepared = Guest::prepare(task, &spec.rootfs, spec.limits.memory).and_then(|guest| {
+    let prepared = one_tree(&spec.rootfs).and_then(|rootfs| {
+        let guest = Guest::prepare(task, &rootfs, spec.limits.memory)?;
         wall(&guest)?;
         Ok(guest)
     });
@@ -178,6 +182,19 @@ fn host(spec: &TaskSpec, task: &WasmTask, mut line: UnixStream) -> i32 {
     }
     drop(line);
     guest.run()
+}
+
+/// The root filesystem as one directory: layers are joined by a mount that only this process sees, and that ends with it.
+fn one_tree(rootfs: &Rootfs) -> Result<Rootfs> {
+    match rootfs {
+        Rootfs::Overlay { lower, upper, .. } if !lower.is_empty() && super::is_root() => {
+            container::unshare(libc::CLONE_NEWNS)?;
+            rootfs::make_private()?;
+            rootfs::mount_root(rootfs, false)?;
+            Ok(Rootfs::Dir(upper.clone()))
+        }
+        other => Ok(other.clone()),
+    }
 }
 
 /// Puts up the second wall: from here on the process has its guest's directories, what is open, and little else.
