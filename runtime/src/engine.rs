@@ -236,6 +236,15 @@ impl Engine {
         Ok((image, true))
     }
 
+    /// Compiles a wasm image's module, so that no `run` waits for it: to be called when an image has come in. Other images,
+    /// and those whose program is a file of their root filesystem, are left as they are.
+    ///
+    /// # Errors
+    /// What the compiler says of the module.
+    pub fn compile(&self, image: &Image) -> Result<()> {
+        modules::ensure_image(self.images()?, image)
+    }
+
     /// Brings the image, and makes the container's bytes.
     pub(crate) fn prepare(
         &self,

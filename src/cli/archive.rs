@@ -141,7 +141,11 @@ fn load(parsed: &Parsed, context: &Context) -> Result<()> {
             None => format!("Loaded image ID: {}\n", loaded.id),
         })
         .collect();
-    Ok(io::stdout().write_all(lines.as_bytes())?)
+    io::stdout().write_all(lines.as_bytes())?;
+    for loaded in &loaded {
+        super::pull::compile(&engine, &engine.images()?.resolve(loaded.id.as_str(), None)?);
+    }
+    Ok(())
 }
 
 fn import(parsed: &Parsed, context: &Context) -> Result<()> {

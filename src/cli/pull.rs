@@ -2,11 +2,12 @@
 
 use std::io::Write as _;
 
-use wharf_images::{Platform, Reference};
+use wharf_images::{Image, Platform, Reference};
+use wharf_runtime::Engine;
 use wharf_runtime::engine::PullPolicy;
 
 use super::context::Context;
-use super::failure::Result;
+use super::failure::{self, Result};
 use super::parse::Parsed;
 use super::progress;
 use super::verb::{Flag, Listed, Operands, Section, Verb};
@@ -48,10 +49,19 @@ fn pull(parsed: &Parsed, context: &Context) -> Result<()> {
         if is_untagged(name) {
             reporter.report(wharf_images::Progress::Line("Using default tag: latest"));
         }
-        context.registry()?.pull(engine.images()?, &reference, platform.as_ref(), &*reporter)?;
+        let image = context.registry()?.pull(engine.images()?, &reference, platform.as_ref(), &*reporter)?;
+        compile(&engine, &image);
     }
     writeln!(std::io::stdout(), "{reference}")?;
     Ok(())
+}
+
+/// Compiles what has come in. An image that is here but cannot run here is still a good image: to be looked at, tagged,
+/// pushed. So this is told, and is no failure.
+pub fn compile(engine: &Engine, image: &Image) {
+    if let Err(e) = engine.compile(image) {
+        failure::tell(&format!("warning: this image cannot run here: {e}\n"));
+    }
 }
 
 #[cfg(test)]

@@ -59,7 +59,8 @@ pub(crate) fn supervise(engine: Engine, launch: Launch) -> i32 {
     };
     let mut monitor = match Monitor::begin(engine, container, recorded, attach) {
         Ok(monitor) => monitor,
-        Err((engine, error, now_recorded)) => {
+        Err(failed) => {
+            let (engine, error, now_recorded) = *failed;
             // Failing again while cleaning up changes nothing for the client; the next command repairs.
             let _ = undo(&engine, &id, now_recorded, auto_remove, &error);
             return refuse(&error);
@@ -121,13 +122,13 @@ impl Monitor {
         mut container: Container,
         mut recorded: bool,
         attach: Option<Attach>,
-    ) -> Result<Self, (Engine, Error, bool)> {
+    ) -> Result<Self, Box<(Engine, Error, bool)>> {
         let mut made = None;
         let begun = Self::try_begin(&engine, &mut container, &mut recorded, attach, &mut made);
         match begun {
             Ok((listener, signals, log)) => {
                 let Some(streams) = made else {
-                    return Err((engine, Error::new(Class::Internal, "no task was made"), recorded));
+                    return Err(Box::new((engine, Error::new(Class::Internal, "no task was made"), recorded)));
                 };
                 let timeout = container.config.timeout_ms.map(Duration::from_millis);
                 Ok(Monitor {
@@ -151,7 +152,7 @@ impl Monitor {
                     let _ = streams.task.signal(libc::SIGKILL);
                     let _ = streams.task.delete();
                 }
-                Err((engine, error, recorded))
+                Err(Box::new((engine, error, recorded)))
             }
         }
     }
