@@ -9,3 +9,4 @@ mod registry;
 mod rootless;
 mod run;
 mod storm;
+mod tour;
