@@ -38,6 +38,12 @@ pub mod registry;
 pub mod reporter;
 pub mod snapshot;
 pub mod store;
+#[cfg(all(unix, not(target_os = "linux")))]
+#[path = "os/symlink_unix.rs"]
+mod symlink;
+#[cfg(windows)]
+#[path = "os/symlink_windows.rs"]
+mod symlink;
 pub mod wasm;
 
 pub use digest::Digest;
