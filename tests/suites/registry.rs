@@ -70,6 +70,13 @@ fn what_skopeo_pushes_wharf_pulls_and_runs() {
     // Not pulled before: `run` brings it.
     let release = wharf.ok(&["run", "--rm", &name("theirs/debian:12"), "cat", "/etc/os-release"]);
     assert!(release.contains("ID=debian"), "{release}");
+
+    push_by_skopeo(
+        wharf.dir(),
+        &images::scratch_wasm("style-c", &images::read(&images::guest("tools-p1"))),
+        &name("theirs/style-c"),
+    );
+    wharf.exits(42, &["run", "--rm", &name("theirs/style-c"), "exit", "42"]);
 }
 
 #[test]

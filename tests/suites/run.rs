@@ -68,6 +68,9 @@ fn exit_codes_on_wasm() {
     }
     wharf.exits(125, &["run", "--rm", "--no-such-flag", "tools"]);
     wharf.exits(125, &["run", "--rm", "--pull", "never", "no-such-image"]);
+    wharf.load(&images::scratch_wasm("scratch", &images::read(&images::guest("tools-p1"))));
+    wharf.exits(42, &["run", "--rm", "scratch", "exit", "42"]);
+    wharf.exits(127, &["run", "--rm", "--entrypoint", "/no-such.wasm", "scratch"]);
 }
 
 #[test]

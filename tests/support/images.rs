@@ -49,6 +49,13 @@ pub fn linux(name: &str, layers: &[Vec<u8>], config: &serde_json::Value) -> Vec<
     archive(name, "linux", "amd64", layers, config)
 }
 
+/// The archive of an image as docker builds it from `FROM scratch` and a wasm file: style C.
+pub fn scratch_wasm(name: &str, module: &[u8]) -> Vec<u8> {
+    let mut layer = Tar::default();
+    layer.file("app.wasm", 0o644, module);
+    archive(name, "wasi", "wasm", &[layer.end()], &json!({"Entrypoint": ["/app.wasm"]}))
+}
+
 /// The file of a guest that `tests/guests` describes. `tools-p1` and `tools-p2` are one program, as a preview-1 module and
 /// as a 0.2 component; its first argument says what it does.
 pub fn guest(name: &str) -> String {
@@ -132,6 +139,6 @@ impl Tar {
 }
 
 /// The bytes of a file that must be there.
-fn read(path: &str) -> Vec<u8> {
+pub fn read(path: &str) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|e| panic!("{path}: {e}; .ci/packages installs what the tests need"))
 }
