@@ -173,10 +173,16 @@ pub fn ended(status: &WaitIdStatus) -> Option<Ended> {
 /// Gives every signal its default action and unblocks all: what a program expects when it starts. Rust's runtime
 /// ignores SIGPIPE and the monitor blocks what it reads from a signalfd; both would survive an execve.
 pub fn default_signals() {
+    // The kernel's struct sigaction: handler (0 is SIG_DFL), flags, restorer, mask.
+    let default = [0u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is a valid action; the kernel refuses SIGKILL, SIGSTOP and the C library its own two, which
-        // none of us changed.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // By the system call, because the C library refuses two signals of its own, which whoever started us may have
+        // ignored.
+        // SAFETY: `default` is as long as the kernel's struct at least; it refuses SIGKILL and SIGSTOP, which is as well.
+        unsafe {
+            let old = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size_of::<u64>());
+        }
     }
     // SAFETY: an all-zero set is an empty set.
     unsafe {

@@ -131,7 +131,12 @@ fn v1_alone_freezes_counts_and_kills() {
             group.usage().cpu_ns > before
         };
         assert!(moves());
-        assert_eq!(group.usage().pids, 2);
+        // The shell may take its time to make the second.
+        let made = (0..100).any(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            group.usage().pids == 2
+        });
+        assert!(made, "{} processes", group.usage().pids);
         assert!(group.usage().memory > 0);
         // The freezer joins now and takes both processes along.
         group.freeze(true).unwrap();
