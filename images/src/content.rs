@@ -164,11 +164,7 @@ impl ContentStore {
     /// Fails when the ingest file cannot be made.
     pub fn anonymous_writer(&self) -> Result<Writer> {
         let lease = Lease::take(&self.root)?;
-        let mut nonce = [0u8; 12];
-        getrandom::fill(&mut nonce)
-            .map_err(|e| Error::new(Class::Internal, format!("the system gives no random bytes: {e}")))?;
-        let name: String = nonce.iter().map(|b| format!("{b:02x}")).collect();
-        let path = self.ingest_dir().join(format!("anonymous-{name}"));
+        let path = self.ingest_dir().join(format!("anonymous-{}", files::unique_name()?));
         let file = writer::open_locked(&path)?;
         Ok(Writer::anonymous(self.clone(), file, path, lease))
     }

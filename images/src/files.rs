@@ -7,7 +7,16 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
+use crate::os;
+
+/// Sixteen hexadecimal digits that nobody else will choose, for a temporary name.
+pub(crate) fn unique_name() -> Result<String> {
+    let mut random = [0u8; 8];
+    os::random(&mut random)
+        .map_err(|e| Error::new(Class::Internal, format!("the system gives no random bytes: {e}")))?;
+    Ok(format!("{:016x}", u64::from_ne_bytes(random)))
+}
 
 /// Replaces the file `path` by `bytes`. Callers of the same path exclude each other by a lock of their own.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -39,7 +39,7 @@ impl Backoff {
 /// A number in 0..1. Without the system's randomness there is no jitter, which harms nobody.
 fn jitter() -> f64 {
     let mut bytes = [0u8; 4];
-    match getrandom::fill(&mut bytes) {
+    match crate::os::random(&mut bytes) {
         Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
         Err(_) => 1.0,
     }

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 use crate::error::{Class, Error, Result};
+use crate::files;
 use crate::os;
 
 use super::Usage;
@@ -87,9 +88,7 @@ impl Area {
     }
 
     fn temporary_name(&self) -> Result<PathBuf> {
-        let mut random = [0u8; 8];
-        getrandom::fill(&mut random).map_err(|e| Error::new(Class::Internal, format!("no random numbers: {e}")))?;
-        Ok(self.root.join("tmp").join(format!("{:016x}", u64::from_ne_bytes(random))))
+        Ok(self.root.join("tmp").join(files::unique_name()?))
     }
 
     /// Commits `tree`, the `fs` of a temporary directory, as `name`. Whoever comes second is thrown away.

@@ -11,6 +11,7 @@ use cap_std::fs::Dir;
 use super::{ImageStore, insert_image};
 use crate::digest::Digest;
 use crate::error::{Class, Error, Result};
+use crate::files;
 use crate::image::{Blob, Image, Layer};
 use crate::layer::{self, Options, Whiteouts};
 use crate::lease::Lease;
@@ -103,10 +104,7 @@ impl ImageStore {
 
     fn first_bytes(&self, chain: &[Digest], program: &Path) -> Result<Option<Vec<u8>>> {
         // A writable layer is made for the look, because it shows where the layers are; nothing is mounted.
-        let mut nonce = [0u8; 8];
-        getrandom::fill(&mut nonce)
-            .map_err(|e| Error::new(Class::Internal, format!("the system gives no random bytes: {e}")))?;
-        let key = format!("look-{:016x}", u64::from_ne_bytes(nonce));
+        let key = format!("look-{}", files::unique_name()?);
         let roots = match self.snapshots.prepare(&key, chain)? {
             Rootfs::Overlay { lower, .. } => lower,
             Rootfs::Dir(root) => vec![root],

@@ -34,7 +34,16 @@ pub(crate) fn compiled(engine: &Engine, container: &Container) -> Result<PathBuf
 /// # Errors
 /// What the compiler says of the module; `NotFound` when the image has no such file.
 pub(crate) fn ensure(engine: &Engine, container: &Container) -> Result<()> {
-    compiled(engine, container).map(drop)
+    compiled(engine, container).map(drop).map_err(|e| match e.class() {
+        Class::Corrupt | Class::Unsupported | Class::LimitExceeded => not_executable(&e),
+        _ => e,
+    })
+}
+
+/// What a shell calls "cannot execute": docker's 126.
+fn not_executable(e: &Error) -> Error {
+    let hint = e.hint().map(|hint| format!("\n{hint}")).unwrap_or_default();
+    Error::Exec { code: 126, message: format!("{e}{hint}") }
 }
 
 /// Compiles an image's module when the image comes in, so that no `run` waits for it. Images whose program is a file of

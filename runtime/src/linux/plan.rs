@@ -23,6 +23,7 @@ pub(crate) fn linux_task(engine: &Engine, container: &Container) -> Result<Linux
         context.host_name = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
     }
     (context.uid_mappings, context.gid_mappings) = userns::mappings();
+    context.thermal_throttle = spec::security::thermal_throttle();
     context.devices = spec::devices::look_up(config)?;
     let dir = engine.paths().container(&container.id);
     let write = |name: &str, text: &[u8]| -> Result<Option<PathBuf>> {

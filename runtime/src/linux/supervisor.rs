@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
-use wharf_images::Class;
+use wharf_images::{Class, NoReport};
 
 use crate::container::Container;
 use crate::engine::{Attach, Engine};
@@ -167,6 +167,8 @@ impl Monitor {
         let paths = engine.paths();
         let id = container.id.clone();
         if *recorded {
+            // After a restart of the machine, layers that had not reached the disk for certain are unpacked anew.
+            engine.images()?.ensure_unpacked(&container.image, &NoReport)?;
             ExitRecord::remove(&paths.exit_record(&id))?;
             container.state = engine.containers()?.advance(&id, Event::Start, |status| status.error = None)?;
         }

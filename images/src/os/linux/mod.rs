@@ -463,3 +463,11 @@ pub(crate) fn make_dir_like(path: &Path, like: &Path) -> io::Result<()> {
 pub(crate) fn make_private(dir: &Path) -> io::Result<()> {
     Ok(rfs::chmod(dir, Mode::from_raw_mode(0o700))?)
 }
+
+/// Fills `bytes` from the kernel. Not by the getrandom crate: in a static program it keeps /dev/urandom open, and a forked
+/// child that closes what it inherits would be left with a number that means nothing.
+pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
+    // Up to 256 bytes come whole: getrandom(2).
+    rustix::rand::getrandom(bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(())
+}
