@@ -5,7 +5,8 @@
 //! `fork`: open after it), <https://www.sqlite.org/wal.html>.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
@@ -21,11 +22,20 @@ pub struct Schema {
     pub steps: &'static [&'static str],
 }
 
+/// With more pages than this in the write-ahead log, whoever closes the database puts them where they belong. The first to
+/// open it reads the whole log, so it must stay short; but putting pages back waits for the disk, so no commit does it.
+const LONG_LOG: i32 = 30;
+
+/// With so many, readers or a crash have kept everybody from doing it, and the next commit must.
+const TOO_LONG_LOG: i32 = 2000;
+
 /// An open database.
 #[derive(Debug)]
 pub struct Db {
     connection: Mutex<Connection>,
     path: PathBuf,
+    /// Pages in the write-ahead log after our last commit.
+    log: Arc<AtomicI32>,
 }
 
 impl Db {
@@ -36,7 +46,7 @@ impl Db {
     pub fn open(root: &Path, schemas: &[Schema]) -> Result<Self> {
         let path = root.join("wharf.db");
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&path, flags)?;
+        let mut connection = Connection::open_with_flags(&path, flags)?;
         connection.busy_timeout(Duration::from_secs(30))?;
         // The last one to close would checkpoint and delete the log, and the next one would pay to make it again.
         connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -47,9 +57,18 @@ impl Db {
         }
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        connection.pragma_update(None, "wal_autocheckpoint", 40)?;
+        let log = Arc::new(AtomicI32::new(0));
+        let seen = Arc::clone(&log);
+        // In the place of SQLite's own rule, which puts pages back in the commit that makes the log long.
+        connection.wal_hook(Some(move |wal: &mut rusqlite::hooks::Wal, pages| {
+            seen.store(pages, Ordering::Relaxed);
+            if pages > TOO_LONG_LOG {
+                wal.checkpoint()?;
+            }
+            Ok(())
+        }))?;
         connection.set_prepared_statement_cache_capacity(64);
-        let db = Db { connection: Mutex::new(connection), path };
+        let db = Db { connection: Mutex::new(connection), path, log };
         if have != want {
             db.migrate(schemas, want)?;
         }
@@ -115,5 +134,69 @@ impl Db {
         let value = f(&tx)?;
         tx.commit()?;
         Ok(value)
+    }
+}
+
+impl Drop for Db {
+    /// Whoever waited for us has been answered by now.
+    fn drop(&mut self) {
+        if self.log.load(Ordering::Relaxed) > LONG_LOG {
+            let connection = self.lock();
+            // A write then begins the log anew; whoever opens the database next would else read the old one again.
+            // Pages that others still read stay in the log, for the next to put back; so no failure matters.
+            let _ = connection
+                .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+                .and_then(|()| connection.pragma_query_value(None, "user_version", |r| r.get::<_, i64>(0)))
+                .and_then(|version| connection.pragma_update(None, "user_version", version));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NUMBERS: Schema = Schema { component: "numbers", steps: &["CREATE TABLE n (n INTEGER) STRICT"] };
+
+    fn put(db: &Db, n: i64) -> Result<()> {
+        db.write(|tx| Ok(tx.execute("INSERT INTO n VALUES (?1)", [n]).map(drop)?))
+    }
+
+    fn count(db: &Db) -> i64 {
+        db.read(|c| Ok::<_, Error>(c.query_row("SELECT count(*) FROM n", [], |r| r.get(0))?)).unwrap()
+    }
+
+    #[test]
+    fn a_long_log_is_put_back_at_the_close_and_nothing_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let main_file = || std::fs::metadata(dir.path().join("wharf.db")).unwrap().len();
+        let db = Db::open(dir.path(), &[NUMBERS]).unwrap();
+        for n in 0..100 {
+            put(&db, n).unwrap();
+        }
+        let before = main_file();
+        assert!(db.log.load(Ordering::Relaxed) > LONG_LOG);
+        drop(db);
+        assert!(main_file() > before, "the pages are still in the log");
+        let db = Db::open(dir.path(), &[NUMBERS]).unwrap();
+        assert_eq!(count(&db), 100);
+        put(&db, 100).unwrap();
+        assert!(db.log.load(Ordering::Relaxed) < LONG_LOG, "the log did not begin anew");
+    }
+
+    #[test]
+    fn failed_writes_leave_nothing_and_new_versions_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(dir.path(), &[NUMBERS]).unwrap();
+        let failed = db.write(|tx| {
+            tx.execute("INSERT INTO n VALUES (1)", [])?;
+            Err::<(), _>(Error::new(Class::Conflict, "no"))
+        });
+        assert_eq!(failed.unwrap_err().class(), Class::Conflict);
+        assert_eq!(count(&db), 0);
+        drop(db);
+        const LATER: Schema = Schema { component: "numbers", steps: &["SELECT 1", "SELECT 2"] };
+        drop(Db::open(dir.path(), &[LATER]).unwrap());
+        assert_eq!(Db::open(dir.path(), &[NUMBERS]).unwrap_err().class(), Class::Unsupported);
     }
 }
