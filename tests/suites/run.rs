@@ -71,6 +71,12 @@ fn exit_codes_on_wasm() {
     wharf.load(&images::scratch_wasm("scratch", &images::read(&images::guest("tools-p1"))));
     wharf.exits(42, &["run", "--rm", "scratch", "exit", "42"]);
     wharf.exits(127, &["run", "--rm", "--entrypoint", "/no-such.wasm", "scratch"]);
+    // What no shell could execute either: cut short after its header.
+    let mut cut = images::read(&images::guest("tools-p1"));
+    cut.truncate(1000);
+    wharf.load(&images::scratch_wasm("cut", &cut));
+    let refused = wharf.exits(126, &["run", "--rm", "cut"]);
+    assert!(refused.stderr.contains("malformed WebAssembly"), "{refused}");
 }
 
 #[test]
