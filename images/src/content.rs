@@ -151,8 +151,10 @@ impl ContentStore {
         let path = self.ingest_dir().join(format!("{}-{}", digest.algorithm().name(), digest.hex()));
         let file = writer::open_locked(&path)?;
         if self.contains(digest) {
-            // Either the file we locked became the blob, or somebody brought it while this name was unused.
+            // Either the file we locked became the blob, or we made this name anew just after. While the blob is here
+            // and leased nobody needs the name: whoever else waits for it will find the blob too.
             drop(file);
+            files::remove_if_there(&path)?;
             return Ok(Ingest::Present);
         }
         Writer::resume(self.clone(), file, path, digest.clone(), size, lease).map(Ingest::Write)

@@ -4,7 +4,7 @@
 //! (<https://man7.org/linux/man-pages/man2/fsync.2.html>: syncing a file does not sync its name).
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use crate::error::{Class, Error, Result};
@@ -41,4 +41,12 @@ pub(crate) fn rename_durably(from: &Path, to: &Path) -> Result<()> {
 /// Makes a directory and those above it.
 pub(crate) fn create_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))
+}
+
+/// Removes a file that somebody else may have removed before.
+pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+        _ => Ok(()),
+    }
 }

@@ -226,3 +226,39 @@ fn a_killed_process_leaves_a_store_that_the_next_one_continues() {
     }
     assert_eq!(store.read(&digest, 1 << 23).unwrap(), bytes);
 }
+
+fn ingests(store: &ContentStore) -> usize {
+    let names = fs::read_dir(store.ingest_dir()).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().starts_with("sha256-")).count()
+}
+
+#[test]
+fn a_blob_that_came_by_another_way_ends_its_ingest() {
+    let (_dir, store) = store();
+    let digest = Digest::of(b"hello");
+    let mut writer = begin(&store, &digest, Some(5));
+    let mut other = store.anonymous_writer().unwrap();
+    other.write(b"hello").unwrap();
+    other.commit().unwrap();
+    writer.write(b"hello").unwrap();
+    writer.commit().unwrap();
+    assert_eq!(ingests(&store), 0);
+}
+
+#[test]
+fn whoever_comes_just_after_a_commit_leaves_no_ingest() {
+    let (_dir, store) = store();
+    for round in 0..200 {
+        let bytes = format!("round {round}");
+        let barrier = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    store.put(bytes.as_bytes()).unwrap();
+                });
+            }
+        });
+        assert_eq!(ingests(&store), 0, "{bytes}");
+    }
+}

@@ -143,6 +143,8 @@ impl Writer {
         if !self.store.contains(&found) {
             self.file.sync_all().map_err(|e| Error::io("sync", &self.path, e))?;
             files::rename_durably(&self.path, &self.store.path(&found))?;
+        } else if self.expected.is_some() {
+            files::remove_if_there(&self.path)?;
         }
         Ok(found)
     }
