@@ -23,6 +23,8 @@ pub mod signal;
 pub mod state;
 pub mod store;
 pub mod task;
+#[cfg(feature = "wasm")]
+mod wasi;
 
 #[cfg(target_os = "linux")]
 pub mod linux;

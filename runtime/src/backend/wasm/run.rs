@@ -24,6 +24,7 @@ use super::preopens::{self, Preopen, Preopens};
 use super::{cache, engine};
 use crate::error::{Class, Error, Result};
 use crate::task::WasmTask;
+use crate::wasi;
 
 /// The exit code of a guest that trapped.
 pub const TRAPPED: i32 = 134;
@@ -53,8 +54,7 @@ impl WasiView for State {
 /// The host's side of WASI 0.2 for commands. Sockets are there and refuse every address.
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    linker.allow_shadowing(true);
+    wasi::add_to_linker(&mut linker)?;
     preopens_interface::add_to_linker::<_, Preopens<'static>>(&mut linker, |state: &mut State| Preopens {
         list: &state.preopens,
         table: &mut state.table,
