@@ -5,14 +5,14 @@ mod support;
 use std::process::ExitCode;
 
 use support::fixtures::{Wharf, images};
-use support::peers::Docker;
+use support::peers;
 use support::{Report, Side, rounds};
 
 fn main() -> ExitCode {
     let n = rounds(50);
     let mut report = Report::default();
     let wharf = Wharf::with_busybox();
-    let docker = Docker::with(wharf.dir(), &images::busybox());
+    let docker = peers::docker(wharf.dir(), &[&images::busybox()]);
     let idle = ["run", "-d", "--name", "idle", "--network", "none", "busybox", "sleep", "100000"];
     wharf.ok(&idle);
     docker.ok(&idle);

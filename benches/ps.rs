@@ -5,7 +5,7 @@ mod support;
 use std::process::ExitCode;
 
 use support::fixtures::{Wharf, images};
-use support::peers::Docker;
+use support::peers;
 use support::{Report, Side, rounds};
 
 const CONTAINERS: usize = 200;
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     let n = rounds(100);
     let mut report = Report::default();
     let wharf = Wharf::with_busybox();
-    let docker = Docker::with(wharf.dir(), &images::busybox());
+    let docker = peers::docker(wharf.dir(), &[&images::busybox()]);
     let idle = ["run", "-d", "--network", "none", "busybox", "sleep", "100000"];
     for _ in 0..CONTAINERS {
         wharf.ok(&idle);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use support::fixtures::registry::Registry;
 use support::fixtures::{Wharf, images, tool};
-use support::peers::Docker;
+use support::peers;
 use support::{Report, Side, rounds, time};
 
 const LAYERS: usize = 5;
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     let n = rounds(7);
     let mut report = Report::default();
     let wharf = Wharf::new();
-    let docker = Docker::start(wharf.dir());
+    let docker = peers::docker(wharf.dir(), &[]);
     let registry = Registry::plain();
     let name = registry.name("bench/layers:1");
 

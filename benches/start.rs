@@ -5,7 +5,7 @@ mod support;
 use std::process::ExitCode;
 
 use support::fixtures::{Wharf, images};
-use support::peers::{self, Docker, Podman};
+use support::peers::{self, Podman};
 use support::{Report, Side, rounds};
 
 fn main() -> ExitCode {
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         0.65,
     );
     {
-        let docker = Docker::with(dir, &images::busybox());
+        let docker = peers::docker(dir, &[&images::busybox()]);
         report.race(
             "run --rm --network none busybox true / the same by docker",
             n.div_ceil(5),

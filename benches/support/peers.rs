@@ -3,10 +3,10 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-use super::fixtures::{eventually, tool};
+use super::fixtures::docker::Docker;
+use super::fixtures::tool;
 
 /// Where `.ci/peers` puts wasmtime.
 const WASMTIME: &str = "/opt/wharf-peers/bin/wasmtime";
@@ -102,74 +102,16 @@ impl Drop for Podman {
     }
 }
 
-/// A docker daemon with everything of its own: it touches neither firewall nor bridge, and ends with us.
-pub struct Docker {
-    dir: PathBuf,
-    daemon: Child,
-}
-
-impl Docker {
-    /// Starts it.
-    pub fn start(dir: &Path) -> Self {
-        need("dockerd");
-        need("docker");
-        let dir = dir.join("docker");
-        fs::create_dir(&dir).expect("a directory");
-        let log = fs::File::create(dir.join("log")).expect("a log");
-        let daemon = Command::new("dockerd")
-            .arg("--data-root")
-            .arg(dir.join("data"))
-            .arg("--exec-root")
-            .arg(dir.join("exec"))
-            .arg("--pidfile")
-            .arg(dir.join("pid"))
-            .arg(format!("--host=unix://{}", dir.join("sock").display()))
-            .args(["--iptables=false", "--ip-masq=false", "--bridge=none"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("dup"))
-            .stderr(log)
-            .spawn()
-            .expect("dockerd starts");
-        let docker = Docker { dir, daemon };
-        eventually("dockerd answers", Duration::from_secs(60), || {
-            docker.command(&["version"]).output().is_ok_and(|out| out.status.success()).then_some(())
-        });
-        docker
+/// A docker daemon of the bench's own, with the images of these archives.
+pub fn docker(dir: &Path, archives: &[&[u8]]) -> Docker {
+    need("dockerd");
+    need("docker");
+    let docker = Docker::start(dir).unwrap_or_else(|why| {
+        eprintln!("{why}");
+        std::process::exit(2);
+    });
+    for archive in archives {
+        docker.load(archive);
     }
-
-    /// Starts it with the images of this archive.
-    pub fn with(dir: &Path, archive: &[u8]) -> Self {
-        let docker = Docker::start(dir);
-        let file = docker.dir.join("archive.tar");
-        fs::write(&file, archive).expect("an archive");
-        docker.ok(&["load", "-i", file.to_str().expect("a plain path")]);
-        docker
-    }
-
-    /// `docker ARGS`.
-    pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("docker");
-        command.env("DOCKER_HOST", format!("unix://{}", self.dir.join("sock").display())).args(args);
-        command
-    }
-
-    /// Runs `docker ARGS`, and gives what it printed.
-    pub fn ok(&self, args: &[&str]) -> String {
-        tool(&mut self.command(args)).trim_end().to_owned()
-    }
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        if let Ok(out) = self.command(&["ps", "-aq"]).output() {
-            let ids = String::from_utf8_lossy(&out.stdout).into_owned();
-            let ids: Vec<&str> = ids.split_whitespace().collect();
-            if !ids.is_empty() {
-                self.command(&["rm", "-f"]).args(ids).output().ok();
-            }
-        }
-        // It ends its containerd too when it is asked to end, and not when it is killed.
-        Command::new("kill").arg(self.daemon.id().to_string()).status().ok();
-        self.daemon.wait().ok();
-    }
+    docker
 }

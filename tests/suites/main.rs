@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod docker;
 mod registry;
 mod rootless;
 mod run;

@@ -4,12 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::registry::{PASSWORD, Registry, USER};
-use crate::support::{Wharf, images, tool};
-
-/// skopeo trusts our registries without a certificate.
-fn skopeo(args: &[&str]) -> String {
-    tool(Command::new("skopeo").arg("--insecure-policy").args(args))
-}
+use crate::support::{Wharf, images, skopeo, tool};
 
 /// Gives skopeo an archive to push under this name.
 fn push_by_skopeo(dir: &Path, archive: &[u8], name: &str) {

@@ -3,6 +3,7 @@
 //! Nothing is mocked and nothing is skipped in silence: a test that misses a tool fails and says that `.ci/packages` installs it;
 //! a test that this machine cannot run calls [`skip`], and `.ci/run` prints the list.
 
+pub mod docker;
 pub mod images;
 pub mod leaks;
 pub mod registry;
@@ -40,6 +41,11 @@ pub fn tool(command: &mut Command) -> String {
         String::from_utf8_lossy(&out.stderr)
     );
     String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// Runs skopeo, which trusts our images without a signature.
+pub fn skopeo(args: &[&str]) -> String {
+    tool(Command::new("skopeo").arg("--insecure-policy").args(args))
 }
 
 /// Asks until the answer is `Some`.

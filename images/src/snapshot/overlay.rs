@@ -33,8 +33,14 @@ impl Overlay {
     }
 
     fn rootfs(&self, dir: &Path, chain: &[Digest]) -> Rootfs {
-        let lower = chain.iter().rev().map(|digest| self.area.layer(digest.hex())).collect();
-        Rootfs::Overlay { lower, upper: dir.join("upper"), work: dir.join("work") }
+        Rootfs::Overlay { lower: self.lower(chain), upper: dir.join("upper"), work: dir.join("work") }
+    }
+
+    /// The layers' directories, topmost first. An image may have one layer several times, and the kernel refuses to join
+    /// a directory with itself; all that the lower one would show is hidden by the upper one.
+    fn lower(&self, chain: &[Digest]) -> Vec<PathBuf> {
+        let mut seen = HashSet::new();
+        chain.iter().rev().filter(|digest| seen.insert(*digest)).map(|digest| self.area.layer(digest.hex())).collect()
     }
 }
 
@@ -102,8 +108,7 @@ impl Snapshots for Overlay {
 
     fn changes(&self, key: &str) -> Result<Vec<(String, ChangeKind)>> {
         let chain = self.area.chain(key)?;
-        let lower: Vec<PathBuf> = chain.iter().rev().map(|digest| self.area.layer(digest.hex())).collect();
-        merge::changes(&self.area.active(key)?.join("upper"), lower.iter().map(AsRef::as_ref), false)
+        merge::changes(&self.area.active(key)?.join("upper"), self.lower(&chain).iter().map(AsRef::as_ref), false)
     }
 
     fn keys(&self) -> Result<Vec<String>> {

@@ -19,6 +19,7 @@ pub(crate) fn run(make: impl Fn(&Path) -> Arc<dyn Snapshots>) {
     for test in [
         layers_are_committed_once,
         containers_see_the_union,
+        a_layer_may_come_twice,
         copies_are_faithful,
         changes_and_exports,
         keys_are_unique_and_safe,
@@ -148,6 +149,26 @@ fn containers_see_the_union(driver: &dyn Snapshots) {
     });
     let empty = driver.prepare("none", &[]).unwrap();
     see(&empty, |root| assert!(names(root.to_owned()).is_empty()));
+}
+
+fn a_layer_may_come_twice(driver: &dyn Snapshots) {
+    let again = || {
+        let mut layer = Archive::new();
+        layer.file("etc/a", 0o644, b"again").file("etc/.wh.c", 0o644, b"").file("etc/d", 0o644, b"d");
+        layer
+    };
+    let mut between = Archive::new();
+    between.file("etc/a", 0o644, b"between").file("etc/c", 0o644, b"c").file("etc/.wh.d", 0o644, b"");
+    let mut base = Archive::new();
+    base.dir("etc/", 0o755).file("etc/c", 0o644, b"base");
+    let chain = commit(driver, &[base, again(), between, again(), again()]);
+    let rootfs = driver.prepare("one", &chain).unwrap();
+    see(&rootfs, |root| {
+        assert_eq!(names(root.join("etc")), ["a", "d"]);
+        assert_eq!(fs::read_to_string(root.join("etc/a")).unwrap(), "again");
+        fs::write(root.join("etc/new"), "new").unwrap();
+    });
+    assert!(driver.changes("one").unwrap().contains(&("/etc/new".to_owned(), super::ChangeKind::Added)));
 }
 
 fn changes_and_exports(driver: &dyn Snapshots) {
