@@ -348,12 +348,22 @@ impl Engine {
         if linux::monitor::can_fork(self) {
             return linux::monitor::fork_start(self, name, attach);
         }
-        let container = self.container(name)?;
+        let container = self.startable(name)?;
         if container.state.state.is_live() {
             let session = attach.map(|a| self.attach(&container.id, a)).transpose()?;
             return Ok(Started { id: container.id, warnings: Vec::new(), session });
         }
         linux::monitor::spawn_start(self, &container.id, attach)
+    }
+
+    /// The container, which must not be paused.
+    pub(crate) fn startable(&self, name: &str) -> Result<Container> {
+        let container = self.container(name)?;
+        if container.state.state == State::Paused {
+            let text = "cannot start a paused container, try unpause instead";
+            return Err(Error::new(Class::Conflict, text));
+        }
+        Ok(container)
     }
 
     /// Connects to a running container.
@@ -409,12 +419,10 @@ impl Engine {
     /// `Conflict` ("... is not running"), `InvalidInput` for an unknown signal.
     pub fn kill(&self, name: &str, signal: &str) -> Result<()> {
         let signal = signal::parse(signal)?;
-        let container = self.container(name)?;
-        if !container.state.state.is_live() {
-            return Err(Error::new(
-                Class::Conflict,
-                format!("cannot kill container: {name}: container {} is not running", container.id),
-            ));
+        let container = self.running(name).map_err(|e| e.within(&format!("cannot kill container: {name}")))?;
+        if signal == signal::KILL {
+            // Who kills wants it dead: the answer comes when it is.
+            return self.stop_by(&container, signal, None);
         }
         self.ask(&container, &Request::Signal(signal)).map(drop)
     }
@@ -435,8 +443,12 @@ impl Engine {
             .or(container.image.config.stop_signal.as_deref())
             .map_or(Ok(signal::TERM), signal::parse)?;
         let timeout = timeout.unwrap_or(config.stop_timeout.map_or(10, |t| t as i32));
-        let request = Request::Stop { signal, timeout: u32::try_from(timeout).ok() };
-        match self.ask(&container, &request) {
+        self.stop_by(&container, signal, u32::try_from(timeout).ok())
+    }
+
+    /// Sends `signal` and waits for its end; SIGKILL follows after `timeout` seconds.
+    fn stop_by(&self, container: &Container, signal: i32, timeout: Option<u32>) -> Result<()> {
+        match self.ask(container, &Request::Stop { signal, timeout }) {
             // Its monitor ended before it answered: it has stopped, or died and is repaired by the next look.
             Err(e) if e.class() == Class::Unavailable => match self.container(&container.id) {
                 Err(e) if e.class() != Class::NotFound => Err(e),
@@ -468,14 +480,16 @@ impl Engine {
     /// # Errors
     /// `Conflict` when it does not run, or is in that state already.
     pub fn set_paused(&self, name: &str, paused: bool) -> Result<()> {
-        let container = self.running(name)?;
-        let already = match (container.state.state, paused) {
+        let container = self.container(name)?;
+        let refused = match (container.state.state, paused) {
+            (State::Running, true) | (State::Paused, false) => None,
             (State::Paused, true) => Some("is already paused"),
-            (State::Running, false) => Some("is not paused"),
-            _ => None,
+            (State::Restarting | State::Starting, true) => Some("is restarting, wait until the container is running"),
+            (_, true) => return Err(not_running(&container)),
+            (_, false) => Some("is not paused"),
         };
-        if let Some(already) = already {
-            return Err(Error::new(Class::Conflict, format!("Container {} {already}", container.id)));
+        if let Some(refused) = refused {
+            return Err(Error::new(Class::Conflict, format!("Container {} {refused}", container.id)));
         }
         self.ask(&container, &Request::Pause(paused)).map(drop)
     }
@@ -488,18 +502,14 @@ impl Engine {
         let container = self.container(name)?;
         if container.state.state.is_live() {
             if !force {
-                let (state, advice) = match container.state.state {
-                    State::Paused => ("paused", "unpause and then stop"),
-                    _ => ("running", "stop"),
+                let why = match container.state.state {
+                    State::Paused => "paused and must be unpaused first",
+                    State::Restarting => "restarting: stop the container before removing or force remove",
+                    _ => "running: stop the container before removing or force remove",
                 };
-                return Err(Error::new(
-                    Class::Conflict,
-                    format!(
-                        "cannot remove container \"/{}\": container is {state}: {advice} the container before removing or \
-                         force remove",
-                        container.name
-                    ),
-                ));
+                let name = &container.name;
+                let text = format!("cannot remove container \"/{name}\": container is {why}");
+                return Err(Error::new(Class::Conflict, text));
             }
             self.stop(&container.id, Some("KILL"), None)?;
         }
@@ -520,8 +530,19 @@ impl Engine {
     /// # Errors
     /// `Conflict` when the name is taken, `InvalidInput` when it is no name.
     pub fn rename(&self, name: &str, new: &str) -> Result<()> {
+        if name.is_empty() || new.is_empty() {
+            return Err(Error::new(Class::InvalidInput, "Neither old nor new names may be empty"));
+        }
         let container = self.container(name)?;
-        self.containers()?.rename(&container.id, new)
+        let new = new.strip_prefix('/').unwrap_or(new);
+        if new == container.name {
+            let text = "Renaming a container with the same name as its current name";
+            return Err(Error::new(Class::InvalidInput, text));
+        }
+        self.containers()?.rename(&container.id, new).map_err(|e| match e.class() {
+            Class::Conflict => e.within("Error when allocating new name"),
+            _ => e,
+        })
     }
 
     /// Reads its log; with `follow`, until the container ends. `f` returns false to stop.

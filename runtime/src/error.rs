@@ -75,6 +75,13 @@ impl Error {
         Error::Message { class: self.class(), message: self.to_string(), hint: Some(hint.into()) }
     }
 
+    /// The same error, said to have come in `during`.
+    #[must_use]
+    pub fn within(self, during: &str) -> Self {
+        let hint = self.hint().map(str::to_owned);
+        Error::Message { class: self.class(), message: format!("{during}: {self}"), hint }
+    }
+
     /// Its class.
     pub fn class(&self) -> Class {
         match self {

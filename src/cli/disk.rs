@@ -1,4 +1,4 @@
-//! What is on the disk: `system check`, `system df`, `container prune`.
+//! What is on the disk: `system check` and `system df`.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use super::context::Context;
 use super::failure::{Failure, Result, tell};
 use super::listing::{Column, Listing};
 use super::parse::Parsed;
-use super::verb::{FORCE_PROMPT, FORMAT, Flag, Listed, Operands, Section, Verb};
+use super::verb::{FORMAT, Flag, Listed, Operands, Section, Verb};
 use super::{text, units};
 
 /// The commands of this file.
@@ -41,19 +41,6 @@ pub static VERBS: &[Verb] = &[
             flags: &[FORMAT, Flag::switch("verbose", "Show detailed information on space usage").short('v').not_yet()],
         }],
         run: df,
-    },
-    Verb {
-        names: &["container prune"],
-        about: "Remove all stopped containers",
-        usage: "[OPTIONS]",
-        listed: Listed::Other,
-        operands: Operands::None,
-        trailing: false,
-        sections: &[Section {
-            title: "Options",
-            flags: &[Flag::list("filter", "Provide filter values").of("filter").not_yet(), FORCE_PROMPT],
-        }],
-        run: prune,
     },
 ];
 
@@ -158,27 +145,4 @@ fn containers(engine: &Engine) -> Result<Usage> {
         }
     }
     Ok(usage)
-}
-
-fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
-    let warning = "WARNING! This will remove all stopped containers.\nAre you sure you want to continue?";
-    if !parsed.switch("force") && !text::confirm(warning)? {
-        return Ok(());
-    }
-    let engine = context.engine()?;
-    let (mut removed, mut freed) = (Vec::new(), 0);
-    for container in engine.list(ListOptions { all: true })? {
-        if container.state.state.is_live() {
-            continue;
-        }
-        let size = engine.size(&container.id)?;
-        engine.remove(&container.id, false)?;
-        removed.push(container.id);
-        freed += size;
-    }
-    let mut out = std::io::stdout();
-    if !removed.is_empty() {
-        writeln!(out, "Deleted Containers:\n{}\n", removed.join("\n"))?;
-    }
-    Ok(writeln!(out, "Total reclaimed space: {}", units::size(freed))?)
 }

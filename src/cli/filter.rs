@@ -110,7 +110,7 @@ impl Filters {
 }
 
 /// All labels must fit: `name`, or `name=value`.
-fn has_label(container: &Container, label: &str) -> bool {
+pub fn has_label(container: &Container, label: &str) -> bool {
     let labels = super::ps::labels(container);
     match label.split_once('=') {
         Some((name, value)) => labels.get(name).is_some_and(|v| v == value),

@@ -77,7 +77,7 @@ pub static VERBS: &[Verb] = &[
             title: "Options",
             flags: &[
                 Flag::switch("force", "Force the removal of a running container (uses SIGKILL)").short('f'),
-                Flag::switch("link", "Remove the specified link").short('l').not_yet(),
+                Flag::switch("link", "Remove the specified link").short('l'),
                 // Anonymous volumes cannot be made yet, so there are none to remove.
                 Flag::switch("volumes", "Remove anonymous volumes associated with the container").short('v'),
             ],
@@ -94,7 +94,8 @@ pub static VERBS: &[Verb] = &[
         sections: &[],
         run: |parsed, context| {
             let [name, new] = parsed.operands() else { return Err(Failure::new("two names are needed")) };
-            Ok(context.engine()?.rename(name, new)?)
+            let failed = format!("Error: failed to rename container named {name}");
+            context.engine()?.rename(name, new).map_err(|e| Failure::from(e).hint(failed))
         },
     },
 ];
@@ -176,6 +177,14 @@ fn wait(parsed: &Parsed, context: &Context) -> Result<()> {
 fn rm(parsed: &Parsed, context: &Context) -> Result<()> {
     let engine = context.engine()?;
     let force = parsed.switch("force");
+    if parsed.switch("link") {
+        // There are no links to remove: a container's own name is the only one that can be meant.
+        return for_each(parsed.operands(), |name| {
+            engine.container(name)?;
+            let text = "Conflict, cannot remove the default link name of the container";
+            Err(wharf_runtime::Error::new(Class::Conflict, text).into())
+        });
+    }
     for_each(parsed.operands(), |name| match engine.remove(name, force) {
         Ok(()) => Ok(writeln!(std::io::stdout(), "{name}")?),
         // `rm -f` has reached its aim when there is nothing to remove: docker says so and goes on.

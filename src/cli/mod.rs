@@ -9,6 +9,7 @@ mod complete;
 mod container_config;
 mod container_flags;
 mod container_json;
+mod container_prune;
 mod context;
 mod disk;
 mod failure;
@@ -64,6 +65,7 @@ static TABLE: &[&[Verb]] = &[
     archive::VERBS,
     system::VERBS,
     disk::VERBS,
+    container_prune::VERBS,
     wasm::VERBS,
     complete::VERBS,
 ];

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write as _;
 
+use wharf_runtime::state::State;
 use wharf_runtime::task::ExecSpec;
 
 use super::container_config::{config, env, pull_policy};
@@ -158,10 +159,15 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
 fn start(parsed: &Parsed, context: &Context) -> Result<()> {
     let engine = context.engine()?;
     if !parsed.switch("attach") && !parsed.switch("interactive") {
-        return for_each(parsed.operands(), |name| {
-            engine.start(name, None)?;
+        let mut failed = Vec::new();
+        let outcome = for_each(parsed.operands(), |name| {
+            engine.start(name, None).inspect_err(|_| failed.push(name.to_owned()))?;
             Ok(writeln!(std::io::stdout(), "{name}")?)
         });
+        if !failed.is_empty() {
+            tell(&format!("Error: failed to start containers: {}\n", failed.join(", ")));
+        }
+        return outcome;
     }
     let [name] = parsed.operands() else {
         return Err(Failure::new("you cannot start and attach multiple containers at once"));
@@ -180,6 +186,15 @@ fn attach(parsed: &Parsed, context: &Context) -> Result<()> {
     let engine = context.engine()?;
     let name = &parsed.operands()[0];
     let container = engine.container(name)?;
+    let refused = match container.state.state {
+        State::Running | State::Starting => None,
+        State::Paused => Some("paused container, unpause it first"),
+        State::Restarting => Some("restarting container, wait until it is running"),
+        State::Created | State::Exited | State::Removing | State::Dead => Some("stopped container, start it first"),
+    };
+    if let Some(refused) = refused {
+        return Err(Failure::new(format!("You cannot attach to a {refused}")));
+    }
     let stdin = container.config.interactive && !parsed.switch("no-stdin");
     let attachment = Attachment::new(parsed, stdin, container.config.tty)?.signals(parsed.switch("sig-proxy"));
     let session = engine.attach(name, attachment.request())?;

@@ -18,11 +18,19 @@ fn an_empty_instance_lists_nothing() {
 #[test]
 fn what_does_not_exist_is_named() {
     let wharf = Wharf::new();
-    for line in
-        ["start x", "stop x", "kill x", "wait x", "rm x", "logs x", "rename x y", "attach x", "exec x sh", "pause x"]
-    {
+    for line in ["stop x", "wait x", "rm x", "rm -l x", "logs x", "attach x", "exec x sh", "pause x", "unpause x"] {
         let ran = wharf.exits(1, &line.split(' ').collect::<Vec<_>>());
         assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", "Error: No such container: x\n"), "{ran}");
+    }
+    // Docker says more of these.
+    let more = [
+        ("start x", "Error: No such container: x\nError: failed to start containers: x\n"),
+        ("kill x", "Error: cannot kill container: x: No such container: x\n"),
+        ("rename x y", "Error: No such container: x\nError: failed to rename container named x\n"),
+    ];
+    for (line, stderr) in more {
+        let ran = wharf.exits(1, &line.split(' ').collect::<Vec<_>>());
+        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", stderr), "{ran}");
     }
     // Docker is content when there is nothing to remove by force.
     let ran = wharf.exits(0, &["rm", "-f", "x"]);

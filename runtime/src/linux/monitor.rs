@@ -128,7 +128,7 @@ fn hand_over(engine: &Engine, container: &Container, attach: Option<Attach>, cli
 }
 
 fn to_be_started(engine: &Engine, name: &str) -> Result<(Container, Option<File>)> {
-    let container = engine.container(name)?;
+    let container = engine.startable(name)?;
     if container.state.state.is_live() {
         return Ok((container, None));
     }

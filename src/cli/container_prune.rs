@@ -1,0 +1,106 @@
+//! `container prune`: removes the containers that do not run
+//! (<https://docs.docker.com/reference/cli/docker/container/prune/>).
+
+use std::io::Write as _;
+
+use jiff::Timestamp;
+use wharf_runtime::container::Container;
+use wharf_runtime::engine::{Engine, ListOptions};
+use wharf_runtime::error::Class;
+
+use super::context::Context;
+use super::failure::{Failure, Result};
+use super::filter::has_label;
+use super::parse::Parsed;
+use super::verb::{FORCE_PROMPT, Flag, Listed, Operands, Section, Verb};
+use super::{text, units, values};
+
+/// The command of this file.
+pub static VERBS: &[Verb] = &[Verb {
+    names: &["container prune"],
+    about: "Remove all stopped containers",
+    usage: "[OPTIONS]",
+    listed: Listed::Other,
+    operands: Operands::None,
+    trailing: false,
+    sections: &[Section {
+        title: "Options",
+        flags: &[Flag::list("filter", "Provide filter values (e.g. \"until=<timestamp>\")").of("filter"), FORCE_PROMPT],
+    }],
+    run: prune,
+}];
+
+/// Which containers go.
+#[derive(Debug, Default)]
+pub struct Filters {
+    until: Option<Timestamp>,
+    labels: Vec<String>,
+    not_labels: Vec<String>,
+}
+
+impl Filters {
+    /// Reads `until=`, `label=` and `label!=`.
+    ///
+    /// # Errors
+    /// Docker's words.
+    pub fn new(filters: Vec<(String, String)>, now: Timestamp) -> Result<Self> {
+        let mut read = Filters::default();
+        for (name, value) in filters {
+            match name.as_str() {
+                "label" => read.labels.push(value),
+                "label!" => read.not_labels.push(value),
+                "until" if read.until.is_some() => {
+                    return Err(Failure::new("more than one until filter specified"));
+                }
+                "until" => read.until = Some(units::parse_moment(&value, now).map_err(Failure::new)?),
+                _ => return Err(Failure::new(format!("invalid filter '{name}'"))),
+            }
+        }
+        Ok(read)
+    }
+
+    fn fit(&self, container: &Container) -> bool {
+        self.until.is_none_or(|until| container.created < until)
+            && self.labels.iter().all(|label| has_label(container, label))
+            && !self.not_labels.iter().any(|label| has_label(container, label))
+    }
+}
+
+/// Removes what does not run and fits. Gives the ids, and the bytes that were freed.
+///
+/// # Errors
+/// The engine's.
+pub fn containers(engine: &Engine, filters: &Filters) -> Result<(Vec<String>, u64)> {
+    let (mut removed, mut freed) = (Vec::new(), 0);
+    for container in engine.list(ListOptions { all: true })? {
+        if container.state.state.is_live() || !filters.fit(&container) {
+            continue;
+        }
+        let size = engine.size(&container.id)?;
+        match engine.remove(&container.id, false) {
+            Ok(()) => {
+                removed.push(container.id);
+                freed += size;
+            }
+            // Somebody else removed or started it in this moment.
+            Err(e) if matches!(e.class(), Class::NotFound | Class::Conflict) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok((removed, freed))
+}
+
+fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
+    let filters = Filters::new(parsed.read_all("filter", values::filter)?, Timestamp::now())?;
+    let warning = "WARNING! This will remove all stopped containers.\nAre you sure you want to continue?";
+    if !parsed.switch("force") && !text::confirm(warning)? {
+        return Ok(());
+    }
+    let engine = context.engine()?;
+    let (removed, freed) = containers(&engine, &filters)?;
+    let mut out = std::io::stdout();
+    if !removed.is_empty() {
+        writeln!(out, "Deleted Containers:\n{}\n", removed.join("\n"))?;
+    }
+    Ok(writeln!(out, "Total reclaimed space: {}", units::size(freed))?)
+}
