@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use wharf_images::Platform;
 
+use crate::network::Target;
+use crate::network::ports::{ExposedPort, PortBinding};
 use crate::task::Limits;
 
 /// A request for a container, as `create` and `run` (or the API) make it. Fields left at their default take the image's.
@@ -43,6 +45,18 @@ pub struct ContainerConfig {
     pub auto_remove: bool,
     /// The network: `none`, `host`, or a name.
     pub network: NetworkMode,
+    /// Other names under which containers on its network find it.
+    pub network_aliases: Vec<String>,
+    /// Ports that the host publishes.
+    pub ports: Vec<PortBinding>,
+    /// Publish every exposed port on a free port of the host.
+    pub publish_all: bool,
+    /// Ports exposed besides the image's.
+    pub expose: Vec<ExposedPort>,
+    /// What alone a wasm guest may reach outside of its network; everything but the host when empty.
+    pub allow_net: Vec<Target>,
+    /// What a wasm guest may not reach.
+    pub deny_net: Vec<Target>,
     /// The root filesystem is read-only.
     pub read_only: bool,
     /// Directories and volumes.

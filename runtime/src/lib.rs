@@ -17,6 +17,7 @@ pub mod engine;
 pub mod error;
 pub mod monitor;
 mod names;
+pub mod network;
 pub mod paths;
 pub mod plan;
 pub mod signal;

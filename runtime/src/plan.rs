@@ -6,11 +6,13 @@ use wharf_images::snapshot::Rootfs;
 use wharf_images::{Class, Image, WasmEntry};
 
 use crate::backend::modules;
-use crate::config::{ContainerConfig, MountKind};
+use crate::config::{ContainerConfig, MountKind, NetworkMode};
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::linux;
+use crate::network::ports::{self, ExposedPort, PortBinding};
+use crate::network::{self, WasmMode, WasmNetwork};
 use crate::paths;
 use crate::task::{TaskSpec, WasmMount, WasmTask, Workload};
 
@@ -75,9 +77,29 @@ pub fn check(container: &Container) -> Result<Vec<String>> {
         BackendKind::Linux if config.timeout_ms.is_some() => {
             Err(Error::new(Class::InvalidInput, "--timeout works for WebAssembly images only"))
         }
-        BackendKind::Linux => Ok(Vec::new()),
+        BackendKind::Linux => check_linux(config),
         BackendKind::Wasm => check_wasm(config),
     }
+}
+
+/// Linux containers have no bridge networks yet: what would need one is refused.
+fn check_linux(config: &ContainerConfig) -> Result<Vec<String>> {
+    let asked = [
+        ("--publish", !config.ports.is_empty()),
+        ("--publish-all", config.publish_all),
+        ("--network-alias", !config.network_aliases.is_empty()),
+        ("--allow-net", !config.allow_net.is_empty()),
+        ("--deny-net", !config.deny_net.is_empty()),
+    ];
+    if let Some((flag, _)) = asked.iter().find(|(_, given)| *given) {
+        return Err(Error::new(Class::Unsupported, format!("{flag} works for WebAssembly images only so far"))
+            .with_hint("a Linux container can have --network host or --network none"));
+    }
+    if let NetworkMode::Named(name) = &config.network {
+        let message = format!("network {name}: Linux containers cannot be connected to it yet");
+        return Err(Error::new(Class::Unsupported, message).with_hint("use --network host or --network none"));
+    }
+    Ok(Vec::new())
 }
 
 fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
@@ -153,7 +175,53 @@ fn wasm_task(engine: &Engine, container: &Container) -> Result<WasmTask> {
             Some(WasmEntry::File { function, .. }) => function.clone(),
             _ => None,
         },
+        network: wasm_network(container)?,
     })
+}
+
+fn wasm_network(container: &Container) -> Result<WasmNetwork> {
+    let config = &container.config;
+    Ok(WasmNetwork {
+        mode: match &config.network {
+            NetworkMode::None => WasmMode::None,
+            NetworkMode::Host => WasmMode::Host,
+            NetworkMode::Default => WasmMode::Network(network::BRIDGE.to_owned()),
+            NetworkMode::Named(name) => WasmMode::Network(name.clone()),
+        },
+        published: published(config, &container.image)?,
+        allow: config.allow_net.clone(),
+        deny: config.deny_net.clone(),
+    })
+}
+
+/// The ports that are to be published: those named, and with `--publish-all` every exposed one that is not among them.
+///
+/// # Errors
+/// `InvalidInput` when the image exposes what is no port.
+pub fn published(config: &ContainerConfig, image: &Image) -> Result<Vec<PortBinding>> {
+    let mut ports = config.ports.clone();
+    if config.publish_all {
+        for exposed in exposed(config, image)? {
+            if !ports.iter().any(|p| (p.container_port, p.protocol) == (exposed.port, exposed.protocol)) {
+                ports.push(PortBinding::any(exposed));
+            }
+        }
+    }
+    Ok(ports)
+}
+
+/// The ports that the image and the container expose, each once.
+///
+/// # Errors
+/// As [`published`].
+pub fn exposed(config: &ContainerConfig, image: &Image) -> Result<Vec<ExposedPort>> {
+    let mut exposed = config.expose.clone();
+    for text in &image.config.exposed_ports {
+        exposed.extend(ports::parse_expose(text).map_err(|e| Error::new(Class::InvalidInput, e))?);
+    }
+    exposed.sort_unstable();
+    exposed.dedup();
+    Ok(exposed)
 }
 
 fn wasm_mounts(engine: &Engine, container: &Container) -> Result<Vec<WasmMount>> {

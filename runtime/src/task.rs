@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use wharf_images::snapshot::Rootfs;
 
 use crate::error::Result;
+use crate::network::WasmNetwork;
 
 /// Everything a backend needs to run one container. No more decisions are taken after this.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +69,9 @@ pub struct WasmTask {
     pub timeout_ms: Option<u64>,
     /// An exported function to call instead of the command's entry.
     pub function: Option<String>,
+    /// Its network. The process that runs the guest gets the sockets themselves from a
+    /// [`VirtualNetwork`](crate::network::VirtualNetwork).
+    pub network: WasmNetwork,
 }
 
 /// A directory of the host that a wasm guest sees.

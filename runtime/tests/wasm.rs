@@ -19,6 +19,7 @@ use wharf_runtime::backend::wasm::{ModuleCache, run};
 use wharf_runtime::error::Class;
 use wharf_runtime::linux::process::{self, SpawnOptions};
 use wharf_runtime::linux::wasm_task::WasmBackend;
+use wharf_runtime::network::WasmNetwork;
 use wharf_runtime::task::{Backend, ExecSpec, Exit, Stdio as TaskStdio, Task, TaskSpec, WasmMount, WasmTask, Workload};
 
 type Test = (&'static str, fn());
@@ -132,6 +133,7 @@ impl Place {
             read_only: false,
             timeout_ms: None,
             function: function.map(str::to_owned),
+            network: WasmNetwork::default(),
         };
         Place { root, cache, rootfs, task, memory: None }
     }

@@ -210,6 +210,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::network::WasmNetwork;
     use crate::task::WasmMount;
 
     fn task(cwd: &str, mounts: &[(&Path, &str, bool)]) -> WasmTask {
@@ -227,6 +228,7 @@ mod tests {
             read_only: false,
             timeout_ms: None,
             function: None,
+            network: WasmNetwork::default(),
         }
     }
 
