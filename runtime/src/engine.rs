@@ -33,6 +33,9 @@ pub struct Options {
     pub root: Option<PathBuf>,
     /// The run directory, if it is to be elsewhere than `root` says.
     pub run: Option<PathBuf>,
+    /// `--config`: the directory of docker's `config.json`, with the credentials for pulls. `None`: `DOCKER_CONFIG`, or
+    /// `~/.docker`.
+    pub docker_config: Option<PathBuf>,
 }
 
 /// When `create` asks the registry.
@@ -91,6 +94,7 @@ pub struct ListOptions {
 #[derive(Debug)]
 pub struct Engine {
     paths: Paths,
+    docker_config: Option<PathBuf>,
     stores: OnceLock<Stores>,
 }
 
@@ -121,12 +125,13 @@ impl Engine {
     /// # Errors
     /// Fails when the environment names no place for it.
     pub fn open(options: Options) -> Result<Self> {
-        Ok(Engine { paths: Paths::new(options.root.as_deref(), options.run.as_deref())?, stores: OnceLock::new() })
+        let paths = Paths::new(options.root.as_deref(), options.run.as_deref())?;
+        Ok(Engine { paths, docker_config: options.docker_config, stores: OnceLock::new() })
     }
 
     /// The same instance anew, with nothing open: for a forked child.
     pub(crate) fn reopened(&self) -> Self {
-        Engine { paths: self.paths.clone(), stores: OnceLock::new() }
+        Engine { paths: self.paths.clone(), docker_config: self.docker_config.clone(), stores: OnceLock::new() }
     }
 
     /// Where it keeps its things.
@@ -232,7 +237,8 @@ impl Engine {
                 reference.familiar()
             )));
         }
-        let image = Registry::from_environment()?.pull(images, &reference, platform, reporter)?;
+        let registry = Registry::from_environment(self.docker_config.as_deref())?;
+        let image = registry.pull(images, &reference, platform, reporter)?;
         Ok((image, true))
     }
 

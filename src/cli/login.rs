@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
 
-use wharf_images::registry::{Credential, Credentials, Saved};
+use wharf_images::registry::{Credential, Registry, Saved};
 
 use super::context::Context;
 use super::failure::{Failure, Result};
@@ -61,7 +61,7 @@ fn shown(server: &str) -> &str {
 fn login(parsed: &Parsed, context: &Context) -> Result<()> {
     let server = server(parsed);
     let registry = context.registry()?;
-    let credential = match kept(parsed, context, &server)? {
+    let credential = match kept(parsed, &registry, &server)? {
         Some(credential) => {
             println!("Authenticating with existing credentials...");
             credential
@@ -79,14 +79,11 @@ fn login(parsed: &Parsed, context: &Context) -> Result<()> {
 }
 
 /// What is known already, when nothing else was given.
-fn kept(parsed: &Parsed, context: &Context, server: &str) -> Result<Option<Credential>> {
+fn kept(parsed: &Parsed, registry: &Registry, server: &str) -> Result<Option<Credential>> {
     if parsed.given("username") || parsed.given("password") || parsed.switch("password-stdin") {
         return Ok(None);
     }
-    match context.config_dir() {
-        Some(directory) => Ok(Credentials::open(&directory.join("config.json"))?.get(server)?),
-        None => Ok(None),
-    }
+    Ok(registry.credential(server)?)
 }
 
 fn ask(parsed: &Parsed) -> Result<Credential> {

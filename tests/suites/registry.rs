@@ -98,14 +98,7 @@ fn a_wasm_artifact_goes_round() {
 fn a_protected_registry_wants_the_right_password() {
     let registry = Registry::protected();
     let wharf = Wharf::with_busybox();
-    let ca = registry.authority().join("ca.crt");
-    let settings = wharf.dir().join("home/.config/wharf");
-    std::fs::create_dir_all(&settings).expect("the user's settings");
-    std::fs::write(
-        settings.join("registries.toml"),
-        format!("[registry.\"{}\"]\nca = \"{}\"\n", registry.host(), ca.display()),
-    )
-    .expect("registries.toml");
+    wharf.trust(&registry);
     let name = registry.name("secret/busybox");
     wharf.ok(&["tag", "busybox", &name]);
     let login = |password: &str| {

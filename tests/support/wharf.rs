@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::leaks;
+use super::registry::Registry;
 
 /// No single command takes longer on a busy two-core machine; one that does hangs.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -51,6 +52,15 @@ impl Wharf {
         let wharf = Wharf::new();
         wharf.load(&super::images::busybox());
         wharf
+    }
+
+    /// Makes it trust the certificates of a protected registry.
+    pub fn trust(&self, registry: &Registry) {
+        let settings = self.dir().join("home/.config/wharf");
+        std::fs::create_dir_all(&settings).expect("the user's settings");
+        let ca = registry.authority().join("ca.crt");
+        let text = format!("[registry.\"{}\"]\nca = \"{}\"\n", registry.host(), ca.display());
+        std::fs::write(settings.join("registries.toml"), text).expect("registries.toml");
     }
 
     /// Its directory; the state is in `root` below it.

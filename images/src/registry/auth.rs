@@ -68,10 +68,19 @@ struct Grant {
     token: Option<(Instant, Challenge)>,
 }
 
+/// What docker's `config.json` gave.
+#[derive(Clone, Default)]
+struct Found {
+    credential: Option<Credential>,
+    /// Why a credential helper gave nothing. Most images are public: as docker does, we go on as nobody, and tell it
+    /// when the registry wants more.
+    trouble: Option<String>,
+}
+
 /// The secrets and tokens for one endpoint.
 pub(super) struct Authenticator {
     given: Option<Credential>,
-    found: OnceCell<Option<Credential>>,
+    found: OnceCell<Found>,
     grants: Mutex<HashMap<Scope, Grant>>,
 }
 
@@ -86,14 +95,19 @@ impl Authenticator {
             return Ok(self.given.clone());
         }
         let look = || async {
-            let Some(path) = transport.config.docker_config.clone() else { return Ok(None) };
+            let Some(path) = transport.config.docker_config.clone() else { return Ok(Found::default()) };
             let name = endpoint.name.clone();
             // A helper may take its time.
-            tokio::task::spawn_blocking(move || Credentials::open(&path)?.get(&name))
+            let found = tokio::task::spawn_blocking(move || Credentials::open(&path)?.get(&name))
                 .await
-                .unwrap_or_else(|e| Err(Error::new(Class::Internal, format!("reading credentials: {e}"))))
+                .unwrap_or_else(|e| Err(Error::new(Class::Internal, format!("reading credentials: {e}"))));
+            match found {
+                Ok(credential) => Ok(Found { credential, trouble: None }),
+                Err(e) if e.class() == Class::Internal => Ok(Found { credential: None, trouble: Some(e.to_string()) }),
+                Err(e) => Err(e),
+            }
         };
-        self.found.get_or_try_init(look).await.cloned()
+        self.found.get_or_try_init(look).await.map(|found| found.credential.clone())
     }
 
     /// The header for a request, if one was agreed on before. An old token is renewed.
@@ -203,7 +217,9 @@ impl Authenticator {
         let response = patiently(&transport.config.backoff, request).await.map_err(|e| unreachable("Get", &url, &e))?;
         let status = response.status();
         if !status.is_success() {
-            return Err(denied(endpoint, &url, Refusal::read(response).await, credential.is_some(), withheld));
+            let unused =
+                if withheld { Some(withheld_hint(endpoint, &url)) } else { self.found.get().and_then(trouble) };
+            return Err(denied(endpoint, &url, Refusal::read(response).await, credential.is_some(), unused));
         }
         let answer = read_answer(response, &url).await?;
         let token = answer.token.or(answer.access_token).filter(|t| !t.is_empty()).ok_or_else(|| {
@@ -222,6 +238,9 @@ impl Authenticator {
     /// Why the credentials were not used, if that is so: for the message of a refusal.
     pub async fn withheld(&self, transport: &Transport<'_>, endpoint: &Endpoint, base: &Base) -> Option<String> {
         let has = self.credential(transport, endpoint).await.ok().flatten().is_some();
+        if let Some(trouble) = self.found.get().and_then(trouble) {
+            return Some(trouble);
+        }
         let grants = self.grants.lock().await;
         grants.values().filter(|_| has).find_map(|grant| {
             let (_, challenge) = grant.token.as_ref()?;
@@ -257,6 +276,11 @@ fn trusts(endpoint: &Endpoint, base: &Base, realm: &Url) -> bool {
     listed || sibling || same_host
 }
 
+fn trouble(found: &Found) -> Option<String> {
+    let trouble = found.trouble.as_ref()?;
+    Some(format!("{trouble}\ncredsStore and credHelpers in docker's config.json name the helpers"))
+}
+
 fn withheld_hint(endpoint: &Endpoint, realm: &Url) -> String {
     let at = authority(realm);
     format!(
@@ -272,7 +296,7 @@ fn refuse_realm(endpoint: &Endpoint, realm: &str, why: &str) -> Error {
         .with_hint("the registry is set up wrongly, or somebody is in between")
 }
 
-fn denied(endpoint: &Endpoint, url: &Url, refusal: Refusal, known: bool, withheld: bool) -> Error {
+fn denied(endpoint: &Endpoint, url: &Url, refusal: Refusal, known: bool, unused: Option<String>) -> Error {
     let at = authority(url);
     match refusal.status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST if known => {
@@ -280,11 +304,7 @@ fn denied(endpoint: &Endpoint, url: &Url, refusal: Refusal, known: bool, withhel
                 .with_hint(format!("log in again with `wharf login {}`", endpoint.name))
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            let hint = if withheld {
-                withheld_hint(endpoint, url)
-            } else {
-                format!("log in with `wharf login {}`", endpoint.name)
-            };
+            let hint = unused.unwrap_or_else(|| format!("log in with `wharf login {}`", endpoint.name));
             Error::new(Class::Unauthorized, format!("{}: unauthorized: authentication required", endpoint.name))
                 .with_hint(hint)
         }

@@ -83,7 +83,7 @@ impl Config {
     /// # Errors
     /// `InvalidInput` when a file is malformed; the disk's errors other than that a file is missing.
     pub fn from_environment() -> Result<Self> {
-        let home = env::var_os("HOME").filter(|h| !h.is_empty()).map(PathBuf::from);
+        let home = env::home_dir().filter(|home| !home.as_os_str().is_empty());
         let files = match env::var_os("WHARF_REGISTRIES") {
             Some(file) => vec![PathBuf::from(file)],
             None => {

@@ -30,6 +30,8 @@ pub use config::{Config, RegistryConfig};
 pub use credentials::{Credential, Credentials, Saved};
 pub use retry::Backoff;
 
+use std::path::Path;
+
 use crate::error::{Class, Error, Result};
 use crate::image::{Image, Platform};
 use crate::reference::Reference;
@@ -43,12 +45,17 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Reads the configuration. Does no network work.
+    /// Reads the configuration. Does no network work. `docker` is the directory of docker's `config.json`, where it is
+    /// not `DOCKER_CONFIG` or `~/.docker`.
     ///
     /// # Errors
     /// `InvalidInput` when a configuration file is malformed.
-    pub fn from_environment() -> Result<Self> {
-        Config::from_environment().map(Registry::new)
+    pub fn from_environment(docker: Option<&Path>) -> Result<Self> {
+        let mut config = Config::from_environment()?;
+        if let Some(directory) = docker {
+            config.docker_config = Some(directory.join("config.json"));
+        }
+        Ok(Registry::new(config))
     }
 
     /// Registries as `config` says.
@@ -85,6 +92,14 @@ impl Registry {
     /// `Unauthorized` when it is refused; as [`Registry::pull`]; the disk's or a credential helper's.
     pub fn login(&self, registry: &str, credential: &Credential) -> Result<Saved> {
         login::login(&self.config, registry, credential)
+    }
+
+    /// The credential that is kept for `registry`.
+    ///
+    /// # Errors
+    /// As [`Credentials::get`].
+    pub fn credential(&self, registry: &str) -> Result<Option<Credential>> {
+        self.config.docker_config.as_deref().map_or(Ok(None), |path| Credentials::open(path)?.get(registry))
     }
 
     /// Forgets the credential for `registry`. False when there was none.

@@ -173,7 +173,7 @@ pub(crate) fn main(args: &[OsString]) -> i32 {
     })();
     let Some((id, attach, warnings)) = parsed else { return 125 };
     let Ok(client) = client_on_stdin() else { return 125 };
-    match Engine::open(Options { root: Some(root.into()), run: Some(run.into()) }) {
+    match Engine::open(Options { root: Some(root.into()), run: Some(run.into()), docker_config: None }) {
         Ok(engine) => start_in_child(engine, id, attach, warnings, client),
         Err(e) => refuse(client, &e),
     }
