@@ -412,7 +412,7 @@ impl Engine {
         Ok(container)
     }
 
-    fn ask(&self, container: &Container, request: &Request) -> Result<Reply> {
+    pub(crate) fn ask(&self, container: &Container, request: &Request) -> Result<Reply> {
         match linux::monitor::ask(self, &container.id, request)? {
             Reply::Error(failure) => Err(failure.into()),
             reply => Ok(reply),

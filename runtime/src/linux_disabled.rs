@@ -92,12 +92,28 @@ pub mod monitor {
         unsupported()
     }
 
+    pub(crate) fn ask_all(_: &Engine, ids: &[&str], _: &Request) -> Vec<Result<Reply>> {
+        ids.iter().map(|_| unsupported()).collect()
+    }
+
     pub(crate) fn open_session(_: &Engine, _: &str, _: &Request) -> Result<(u32, Session)> {
         unsupported()
     }
 
     pub(crate) fn clean(_: &Container) -> Result<()> {
         Ok(())
+    }
+}
+
+pub(crate) mod top {
+    //! See `linux/top.rs`.
+
+    use crate::container::Container;
+    use crate::error::{Class, Error, Result};
+    use crate::look::Processes;
+
+    pub(crate) fn processes(_: &Container, _: &[u32], _: &[String]) -> Result<Processes> {
+        Err(Error::new(Class::Unsupported, "processes cannot be listed on this system yet"))
     }
 }
 

@@ -144,6 +144,9 @@ pub struct Exit {
 /// What a container uses now.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
+    /// When it was looked at, on the system's monotonic clock, in nanoseconds.
+    #[serde(default)]
+    pub at_ns: u64,
     /// CPU time in nanoseconds.
     pub cpu_ns: u64,
     /// Bytes of memory.
@@ -222,6 +225,12 @@ pub trait Task {
     /// # Errors
     /// The kernel's.
     fn usage(&self) -> Result<Usage>;
+
+    /// The ids of the container's processes in our namespace, its own first.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn processes(&self) -> Result<Vec<u32>>;
 
     /// Takes away what the ended task leaves: remaining processes, cgroup, mounts.
     ///

@@ -31,11 +31,13 @@ mod pull;
 mod push;
 mod run;
 mod session;
+mod stats;
 mod suggest;
 mod system;
 mod table;
 mod template;
 mod text;
+mod top;
 mod units;
 mod values;
 mod verb;
@@ -56,6 +58,8 @@ static TABLE: &[&[Verb]] = &[
     ps::VERBS,
     lifecycle::VERBS,
     logs::VERBS,
+    top::VERBS,
+    stats::VERBS,
     pull::VERBS,
     push::VERBS,
     login::VERBS,

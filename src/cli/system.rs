@@ -160,7 +160,7 @@ fn operating_system() -> String {
 }
 
 /// Bytes of memory, by proc_meminfo(5); 0 where it is not known.
-fn memory() -> u64 {
+pub fn memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
     line.trim().trim_end_matches(" kB").parse::<u64>().map_or(0, |kib| kib << 10)

@@ -9,11 +9,16 @@ const GAP: usize = 3;
 
 /// Lays out rows of cells, the header first. Control characters in cells become visible.
 pub fn layout(rows: &[Vec<String>]) -> String {
+    layout_wide(rows, NARROWEST)
+}
+
+/// The same with columns at least so wide, their gap included.
+pub fn layout_wide(rows: &[Vec<String>], narrowest: usize) -> String {
     let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell) + GAP).max().unwrap_or(0))
-        .map(|width| width.max(NARROWEST))
+        .map(|width| width.max(narrowest))
         .collect();
     let mut text = String::new();
     for row in &rows {

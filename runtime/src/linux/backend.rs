@@ -268,6 +268,10 @@ impl Task for ContainerTask {
         Ok(usage)
     }
 
+    fn processes(&self) -> Result<Vec<u32>> {
+        Ok(self.container.cgroup.processes(self.pid()))
+    }
+
     fn delete(&mut self) -> Result<()> {
         self.container.cgroup.kill_all()?;
         if self.process.exit.is_none() {
@@ -373,6 +377,10 @@ impl Task for ExecTask {
 
     fn usage(&self) -> Result<Usage> {
         Ok(self.container.cgroup.usage())
+    }
+
+    fn processes(&self) -> Result<Vec<u32>> {
+        Ok(vec![self.pid()])
     }
 
     fn delete(&mut self) -> Result<()> {

@@ -29,6 +29,7 @@ pub(crate) mod streams;
 pub(crate) mod supervisor;
 pub(crate) mod system;
 pub mod terminal;
+pub(crate) mod top;
 mod tty;
 mod user;
 pub mod userns;

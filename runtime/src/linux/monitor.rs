@@ -228,6 +228,24 @@ pub(crate) fn ask(engine: &Engine, id: &str, request: &Request) -> Result<Reply>
     protocol::ask(&stream, request).map_err(|_| gone(id))
 }
 
+/// Asks several monitors the same, each of them before the first answer is read: they work side by side.
+pub(crate) fn ask_all(engine: &Engine, ids: &[&str], request: &Request) -> Vec<Result<Reply>> {
+    // Each holds a descriptor, of which a process may have 1024.
+    const AT_ONCE: usize = 256;
+    let mut replies = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(AT_ONCE) {
+        let send = |id: &&str| {
+            let mut stream = connect(engine, id)?;
+            stream.write_all(&protocol::request_bytes(request)).map_err(|_| gone(id))?;
+            Ok(stream)
+        };
+        let asked: Vec<Result<UnixStream>> = ids.iter().map(send).collect();
+        let answered = asked.into_iter().zip(ids);
+        replies.extend(answered.map(|(stream, id)| protocol::read_reply(stream?).map_err(|_| gone(id))));
+    }
+    replies
+}
+
 /// Asks for streams; gives the process id in the answer, and the connection.
 ///
 /// # Errors

@@ -422,6 +422,7 @@ impl Monitor {
                 Ok(Some(Reply::Done))
             }
             Request::Usage => Ok(Some(Reply::Usage(self.main().task.usage()?))),
+            Request::Processes => Ok(Some(Reply::Processes(self.main().task.processes()?))),
         }
     }
 

@@ -272,6 +272,10 @@ impl Task for HostedGuest {
         Ok(self.cgroup.usage())
     }
 
+    fn processes(&self) -> Result<Vec<u32>> {
+        Ok(self.cgroup.processes(self.pid()))
+    }
+
     fn delete(&mut self) -> Result<()> {
         self.line = None;
         self.cgroup.remove()

@@ -48,6 +48,8 @@ pub enum Request {
     Pause(bool),
     /// What it uses.
     Usage,
+    /// Its processes.
+    Processes,
 }
 
 /// The monitor's answer.
@@ -68,6 +70,8 @@ pub enum Reply {
     Exited(i32),
     /// What it uses.
     Usage(Usage),
+    /// The process ids of its processes, as the host sees them; the first is its task's.
+    Processes(Vec<u32>),
     /// It cannot be done.
     Error(Failure),
 }

@@ -47,6 +47,20 @@ pub fn field(dir: BorrowedFd<'_>, name: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim_end().parse().ok())
 }
 
+/// The processes in the pid namespace of the process `pid`; itself alone when that is ours too.
+pub fn in_pid_namespace_of(pid: u32) -> Vec<u32> {
+    let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let theirs = namespace(pid);
+    if theirs.is_none() || theirs == namespace(std::process::id()) {
+        return vec![pid];
+    }
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut found: Vec<u32> = numbers.filter(|&number| namespace(number) == theirs).collect();
+    found.sort_unstable();
+    found
+}
+
 /// The processes of a directory and of all below it.
 pub fn pids(dir: BorrowedFd<'_>) -> Vec<Pid> {
     let text = read(dir, "cgroup.procs").unwrap_or_default();

@@ -447,6 +447,18 @@ impl Cgroup {
         }
     }
 
+    /// The ids of the container's processes, that of its task first: the group's, or where there is no group those in the
+    /// task's pid namespace.
+    pub fn processes(&self, task: u32) -> Vec<u32> {
+        let mut found: Vec<u32> = self.pids().iter().map(|pid| pid.as_raw_nonzero().get() as u32).collect();
+        if found.is_empty() {
+            found = file::in_pid_namespace_of(task);
+        }
+        found.retain(|pid| *pid != task);
+        found.insert(0, task);
+        found
+    }
+
     /// All processes of the group and of groups below it.
     pub fn pids(&self) -> Vec<Pid> {
         match (&self.place, self.v2_dir()) {

@@ -14,6 +14,12 @@ const UNLIMITED: u64 = 1 << 62;
 
 /// The usage of `group`.
 pub fn read(group: &Cgroup) -> Usage {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let at_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+    Usage { at_ns, ..now_used(group) }
+}
+
+fn now_used(group: &Cgroup) -> Usage {
     match &group.place {
         Place::Unified(_) => Usage {
             cpu_ns: cpu(group),
