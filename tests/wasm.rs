@@ -98,3 +98,24 @@ fn an_image_gives_its_file_back() {
     assert!(code == 0 && stderr.contains("WARNING: the module exports no _start"), "{stderr}");
     assert_eq!(instance.run(&["wasm", "extract", "none"]).0, 1);
 }
+
+#[test]
+fn a_program_is_inspected_before_it_runs() {
+    let instance = Instance::new();
+    let tools = guest("tools-p2");
+    let view = instance.out(&["wasm", "inspect", "-v", "/srv:/data:ro", "-e", "TOKEN=secret", &tools]);
+    for line in ["component, runs (wasi:cli/run@0.2", "/data: read-only, /srv of the host", "HOSTNAME, TOKEN"] {
+        assert!(view.contains(line), "{line}: {view}");
+    }
+    assert!(!view.contains("secret"), "{view}");
+    instance.out(&["wasm", "pack", &tools, "-t", "tools"]);
+    let json = instance.out(&["wasm", "inspect", "tools", "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((&json["Role"], &json["Runs"]), (&"command".into(), &true.into()), "{json}");
+    let (code, stdout, _) = instance.run(&["wasm", "inspect", &guest("library-p1")]);
+    assert!(code == 0 && stdout.contains("Runs here: no: ") && stdout.contains("FILE.wasm#FUNCTION"), "{stdout}");
+    assert_eq!(instance.run(&["wasm", "inspect", "no-such-image"]).0, 1);
+    fs::write(instance.0.path().join("text.wasm"), "hello").expect("write");
+    let (code, _, stderr) = instance.run(&["wasm", "inspect", "text.wasm"]);
+    assert!(code == 1 && stderr.contains("text.wasm: this is not WebAssembly"), "{stderr}");
+}

@@ -1,6 +1,8 @@
 //! A WebAssembly file as an image and back: the CNCF's artifact form, style A, the one that Wharf writes
 //! (<https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/>).
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -10,6 +12,7 @@ use crate::image::document::media_type::OCI_MANIFEST;
 use crate::image::{Image, WASM_CONFIG, WASM_LAYER, WasmEntry};
 use crate::lease::Lease;
 use crate::reference::Reference;
+use crate::reporter::NoReport;
 use crate::store::ImageStore;
 use crate::wasm::Description;
 
@@ -52,18 +55,23 @@ pub fn pack(store: &ImageStore, wasm: &[u8], name: Option<&Reference>, created: 
     Ok(manifest)
 }
 
-/// The module of an image, as it went in.
+/// The greatest module that is taken out of a root filesystem, in bytes.
+const MAX_PROGRAM: u64 = 1 << 30;
+
+/// The wasm program of an image: the module that is its layer, or the file of its root filesystem that it names.
 ///
 /// # Errors
-/// `InvalidInput` for an image that is no single module.
+/// `InvalidInput` for an image that is no WebAssembly image; `NotFound` when it has no such file.
 pub fn extract(store: &ImageStore, image: &Image) -> Result<Vec<u8>> {
     match &image.wasm {
         Some(WasmEntry::Blob(digest)) => store.content.read(digest, store.content.size(digest)?),
-        Some(WasmEntry::File { path, .. }) => Err(Error::new(
-            Class::InvalidInput,
-            format!("the image keeps its program in its root filesystem, as {path}"),
-        )
-        .with_hint("`wharf save` writes the whole image")),
+        Some(WasmEntry::File { path, .. }) => {
+            store.ensure_unpacked(image, &NoReport)?;
+            let absolute = Path::new("/").join(&image.config.working_dir).join(path);
+            store.read_start(&image.diff_ids(), &absolute, MAX_PROGRAM)?.ok_or_else(|| {
+                Error::new(Class::NotFound, format!("the image names {path} as its program, and has no such file"))
+            })
+        }
         None => Err(Error::new(Class::InvalidInput, "the image is not a WebAssembly image")),
     }
 }

@@ -5,6 +5,7 @@
 //! Parsing, help, completion and "did you mean" follow from the table.
 
 mod archive;
+mod capabilities;
 mod complete;
 mod container_config;
 mod container_flags;

@@ -1,19 +1,24 @@
 //! `wharf wasm`: for people who have a module and no image yet.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 
 use wharf_images::Reference;
+use wharf_images::image::RunConfig;
 use wharf_runtime::backend::wasm::Packed;
+use wharf_runtime::backend::wasm::capabilities::View;
 use wharf_runtime::engine::PullPolicy;
 use wharf_runtime::task::Limits;
 use wharf_runtime::{ContainerConfig, Error};
 
+use super::container_flags::SHARED;
 use super::context::Context;
 use super::failure::{Failure, Result};
 use super::parse::Parsed;
 use super::session::Attachment;
-use super::verb::{Flag, Listed, Operands, Section, Verb};
-use super::{container_config, mounts, progress, units, values};
+use super::template::{Format, from_json};
+use super::verb::{FORMAT_OBJECT, Flag, Listed, Operands, Section, Verb};
+use super::{capabilities, container_config, mounts, progress, units, values};
 
 /// The commands of this file.
 pub static VERBS: &[Verb] = &[
@@ -42,6 +47,20 @@ pub static VERBS: &[Verb] = &[
             flags: &[Flag::value("output", "string", "Write to a file, instead of STDOUT").short('o')],
         }],
         run: extract,
+    },
+    Verb {
+        names: &["wasm inspect"],
+        about: "Show what a WebAssembly program imports and exports, and what flags of `run` would grant it",
+        usage: "[OPTIONS] IMAGE|FILE",
+        listed: Listed::Other,
+        operands: Operands::Exactly(1),
+        trailing: false,
+        sections: &{
+            let [general, limits, filesystem, network, security] = SHARED;
+            let own = Section { title: "Output", flags: &[FORMAT_OBJECT] };
+            [own, general, limits, filesystem, network, security]
+        },
+        run: inspect,
     },
     Verb {
         names: &["wasm run"],
@@ -93,6 +112,27 @@ fn extract(parsed: &Parsed, context: &Context) -> Result<()> {
     }
 }
 
+fn inspect(parsed: &Parsed, context: &Context) -> Result<()> {
+    let name = &parsed.operands()[0];
+    let config = container_config::config(parsed)?;
+    // A path is a file, as for `wasm run`; another word is one if there is such a file.
+    let view = if Path::new(name).is_file() || name.ends_with(".wasm") {
+        let wasm = std::fs::read(name).map_err(|e| Failure::io("open", name, &e))?;
+        View::of(&wasm, None, &config, &RunConfig::default()).map_err(|e| about(name, e))?
+    } else {
+        context.engine()?.capabilities(&config)?
+    };
+    let text = match parsed.value("format").filter(|format| !format.is_empty()) {
+        None => capabilities::text(&view),
+        Some("json") => serde_json::to_string(&view).map_err(|e| Failure::new(e.to_string()))? + "\n",
+        Some(template) => {
+            let value = serde_json::to_value(&view).map_err(|e| Failure::new(e.to_string()))?;
+            Format::parse(template)?.render(from_json(value))? + "\n"
+        }
+    };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
 fn run(parsed: &Parsed, context: &Context) -> Result<()> {
     let (path, args) = match parsed.operands() {
         [path, args @ ..] => (path, args.to_vec()),
@@ -135,11 +175,14 @@ fn config(parsed: &Parsed, path: &str, cmd: Vec<String>) -> Result<ContainerConf
 /// The image of the file at `path`.
 fn made(context: &Context, path: &str, name: Option<&Reference>) -> Result<Packed> {
     let wasm = std::fs::read(path).map_err(|e| Failure::io("open", path, &e))?;
-    context.engine()?.pack(&wasm, name).map_err(|e| {
-        let named = Error::new(e.class(), format!("{path}: {e}"));
-        match e.hint() {
-            Some(hint) => named.with_hint(hint).into(),
-            None => named.into(),
-        }
-    })
+    context.engine()?.pack(&wasm, name).map_err(|e| about(path, e))
+}
+
+/// The error, with the file that it is about.
+fn about(path: &str, e: Error) -> Failure {
+    let named = Error::new(e.class(), format!("{path}: {e}"));
+    match e.hint() {
+        Some(hint) => named.with_hint(hint).into(),
+        None => named.into(),
+    }
 }

@@ -18,6 +18,7 @@ use crate::lease::Lease;
 use crate::os;
 use crate::reporter::{Progress, Reporter};
 use crate::snapshot::Rootfs;
+use crate::wasm::Magic;
 
 /// A layer may grow to this many times its stored size (real ones grow to ten times; a bomb to a thousand),
 const MAX_EXPANSION: u64 = 256;
@@ -98,19 +99,23 @@ impl ImageStore {
             return Ok(false);
         }
         let program = Path::new("/").join(&image.config.working_dir).join(program);
-        let magic = self.first_bytes(&chain, &program)?;
+        let magic = self.read_start(&chain, &program, Magic::LEN as u64)?;
         Ok(magic.is_some_and(|bytes| image.decide_by_magic(&bytes)))
     }
 
-    fn first_bytes(&self, chain: &[Digest], program: &Path) -> Result<Option<Vec<u8>>> {
+    /// The first bytes of a regular file of an image's root filesystem, `limit` at most. `None` when there is none.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn read_start(&self, chain: &[Digest], path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
         // A writable layer is made for the look, because it shows where the layers are; nothing is mounted.
         let key = format!("look-{}", files::unique_name()?);
         let roots = match self.snapshots.prepare(&key, chain)? {
             Rootfs::Overlay { lower, .. } => lower,
             Rootfs::Dir(root) => vec![root],
         };
-        let relative = program.strip_prefix("/").unwrap_or(program);
-        let found = roots.iter().find_map(|root| read_start(root, relative));
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let found = roots.iter().find_map(|root| read_start(root, relative, limit));
         self.snapshots.remove(&key)?;
         Ok(found)
     }
@@ -146,14 +151,14 @@ fn tar(layer: &Layer) -> Option<&Blob> {
     }
 }
 
-/// The first eight bytes of a regular file beneath `root`. What cannot be read this way is no sign of anything.
-fn read_start(root: &Path, relative: &Path) -> Option<Vec<u8>> {
+/// The first bytes of a regular file beneath `root`. What cannot be read this way is no sign of anything.
+fn read_start(root: &Path, relative: &Path, limit: u64) -> Option<Vec<u8>> {
     let root = Dir::open_ambient_dir(root, ambient_authority()).ok()?;
     if !root.metadata(relative).ok()?.is_file() {
         return None;
     }
-    let mut start = Vec::with_capacity(8);
-    root.open(relative).ok()?.take(8).read_to_end(&mut start).ok()?;
+    let mut start = Vec::new();
+    root.open(relative).ok()?.take(limit).read_to_end(&mut start).ok()?;
     Some(start)
 }
 

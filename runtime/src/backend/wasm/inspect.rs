@@ -50,35 +50,70 @@ const INTERFACES: &[&str] = &[
 /// How many names an error lists before it stops.
 const LISTED: usize = 5;
 
+/// An import that nobody stands behind, and what would help.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// As errors call it: `env.proxy_log`, `wasi:keyvalue/store@0.2.0`.
+    pub name: String,
+    /// What would satisfy it.
+    pub hint: &'static str,
+}
+
 /// Checks that every import can be satisfied and that there is something to run: `function`, if one was asked for,
 /// otherwise the command's entry.
 ///
 /// # Errors
 /// `Unsupported`, naming imports that cannot be satisfied or the missing entry; with a hint that says what would help.
 pub fn check(description: &Description, function: Option<&str>) -> Result<()> {
+    let missing = missing(description);
+    if let Some(first) = missing.first() {
+        let what = match description {
+            Description::Module { .. } => "module",
+            Description::Component { .. } => "component",
+        };
+        let names = list(missing.iter().map(|m| &m.name));
+        let message = format!("the {what} imports what Wharf does not have: {names}");
+        return Err(Error::new(Class::Unsupported, message).with_hint(first.hint));
+    }
     match description {
-        Description::Module { imports, functions } => {
-            core_imports(imports)?;
-            core_entry(functions, function)
+        Description::Module { functions, .. } => core_entry(functions, function),
+        Description::Component { exports, .. } => component_entry(exports, function),
+    }
+}
+
+/// The imports that cannot be satisfied, in order.
+pub fn missing(description: &Description) -> Vec<Missing> {
+    match description {
+        Description::Module { imports, .. } => {
+            let foreign = imports.iter().filter(|i| !core_provided(i));
+            foreign.map(|i| Missing { name: core_name(i), hint: core_hint(i) }).collect()
         }
-        Description::Component { imports, exports } => {
-            component_imports(imports)?;
-            component_entry(exports, function)
+        Description::Component { imports, .. } => {
+            let foreign = imports.iter().filter(|i| !component_provided(i));
+            foreign.map(|i| Missing { name: i.clone(), hint: component_hint(i) }).collect()
         }
     }
 }
 
-fn core_imports(imports: &[CoreImport]) -> Result<()> {
+/// A core import as errors call it.
+pub fn core_name(import: &CoreImport) -> String {
+    format!("{}.{}", import.module, import.name)
+}
+
+fn core_provided(import: &CoreImport) -> bool {
     static PROVIDED: LazyLock<Vec<String>> = LazyLock::new(|| match Description::read(ADAPTER) {
         Ok(Description::Module { functions, .. }) => functions,
         _ => Vec::new(),
     });
-    let provided = |i: &CoreImport| i.function && i.module == PREVIEW1 && PROVIDED.contains(&i.name);
-    let missing: Vec<_> = imports.iter().filter(|i| !provided(i)).collect();
-    let Some(first) = missing.first() else { return Ok(()) };
-    let names = list(missing.iter().map(|i| format!("{}.{}", i.module, i.name)));
-    let message = format!("the module imports what Wharf does not have: {names}");
-    Err(Error::new(Class::Unsupported, message).with_hint(core_hint(first)))
+    import.function && import.module == PREVIEW1 && PROVIDED.contains(&import.name)
+}
+
+/// Types and functions imported bare, and interfaces other than WASI 0.2's, have nobody behind them.
+fn component_provided(name: &str) -> bool {
+    match name.split_once('@') {
+        Some((interface, version)) => INTERFACES.contains(&interface) && version.starts_with("0.2."),
+        None => false,
+    }
 }
 
 fn core_hint(import: &CoreImport) -> &'static str {
@@ -96,7 +131,7 @@ fn core_hint(import: &CoreImport) -> &'static str {
              and --shared-memory"
         }
         ("env", name) if name.starts_with("proxy_") => {
-            "it is a filter for a proxy such as Envoy (proxy-wasm), not a program"
+            "it is a filter for a proxy such as Envoy (proxy-wasm), not a program: it runs there"
         }
         ("env", name)
             if name.contains("emscripten") || name.starts_with("__syscall") || name.starts_with("invoke_") =>
@@ -135,24 +170,21 @@ fn core_entry(functions: &[String], function: Option<&str>) -> Result<()> {
     Err(Error::new(Class::Unsupported, message).with_hint(hint))
 }
 
-fn component_imports(imports: &[String]) -> Result<()> {
-    // Types and functions imported bare, and interfaces other than WASI 0.2's, have nobody behind them.
-    let provided = |name: &&String| match name.split_once('@') {
-        Some((interface, version)) => INTERFACES.contains(&interface) && version.starts_with("0.2."),
-        None => false,
-    };
-    let missing: Vec<_> = imports.iter().filter(|i| !provided(i)).collect();
-    let Some(first) = missing.first() else { return Ok(()) };
-    let message = format!("the component imports what Wharf does not have: {}", list(missing.iter()));
-    let hint = if first.starts_with("wasi:http/") {
+fn component_hint(name: &str) -> &'static str {
+    if name.starts_with("wasi:http/") {
         "HTTP from inside a guest comes later; until then use wasi:sockets"
-    } else if first.starts_with("wasi:") && first.contains("@0.3") {
+    } else if name.starts_with("wasi:") && name.contains("@0.3") {
         "it was built for WASI 0.3; Wharf has 0.2: build it for wasm32-wasip2"
+    } else if name.starts_with("wasi:keyvalue/")
+        || name.starts_with("wasi:blobstore/")
+        || name.starts_with("wasi:config/")
+    {
+        "it is an interface of runtimes such as wasmCloud and Spin, not of WASI 0.2: run it there, or compose a \
+         component in that gives it, with `wac plug`"
     } else {
         "Wharf gives components the interfaces of WASI 0.2 (cli, clocks, filesystem, io, random, sockets); \
          other imports must be composed in, for example with `wac plug`"
-    };
-    Err(Error::new(Class::Unsupported, message).with_hint(hint))
+    }
 }
 
 fn component_entry(exports: &[String], function: Option<&str>) -> Result<()> {

@@ -12,6 +12,7 @@
 
 pub mod adapt;
 pub mod cache;
+pub mod capabilities;
 pub mod compile;
 pub mod engine;
 pub mod hello;
