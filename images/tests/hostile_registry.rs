@@ -6,14 +6,15 @@ mod hostile;
 mod image;
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hostile::{Hostile, Reply, Request};
 use image::{TestImage, noise, open_store};
+use wharf_images::digest::{Algorithm, Hasher};
 use wharf_images::registry::{Backoff, Config, Registry, RegistryConfig};
 use wharf_images::{Class, Digest, Error, NoReport, Reference};
 
@@ -149,6 +150,105 @@ fn a_broken_connection_is_resumed() {
     let ranges: Vec<_> = server.requests().into_iter().filter(|r| is_layer(r, &shown)).collect();
     assert!(ranges.len() >= 7, "{}", ranges.len());
     assert!(ranges[1..].iter().all(|r| r.header("range").is_some()));
+}
+
+/// What a registry that keeps uploads has seen.
+#[derive(Default)]
+struct Received {
+    bytes: usize,
+    parts: Vec<String>,
+}
+
+#[test]
+fn a_broken_upload_goes_on_where_the_registry_is() {
+    const LOST: usize = 3_000_000;
+    let image = Arc::new(TestImage::new(&[("a", &noise(7, 20 << 20))]));
+    let size = image.blobs[1].len();
+    let received = Arc::new(Mutex::new(Received::default()));
+    let seen = received.clone();
+    let server = Hostile::new(move |request, host| {
+        let length = request.header("content-length").and_then(|l| l.parse::<usize>().ok()).unwrap_or(0);
+        let mut received = received.lock().unwrap();
+        let at = |bytes: usize| format!("0-{}", bytes.saturating_sub(1));
+        let next = format!("http://{host}/upload/large");
+        match request.line.split(' ').next().unwrap_or_default() {
+            "HEAD" => Reply::new(404, ""),
+            "POST" => Reply::new(202, "").with("Location", "/upload/small"),
+            "PATCH" => {
+                received.parts.push(request.header("content-range").unwrap_or_default().to_owned());
+                // Of the second part only some arrives, and the connection breaks.
+                if received.parts.len() == 2 {
+                    received.bytes += LOST;
+                    return Reply { broken: true, ..Reply::default() };
+                }
+                received.bytes += length;
+                Reply::new(202, "").with("Location", next).with("Range", at(received.bytes))
+            }
+            "GET" if request.line.contains("/upload/") => {
+                Reply::new(204, "").with("Location", next).with("Range", at(received.bytes))
+            }
+            "PUT" => {
+                if request.line.contains("/upload/large") {
+                    received.bytes += length;
+                }
+                Reply::new(201, "")
+            }
+            _ => Reply::new(200, "{}"),
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let name: Reference = format!("{}/x:1", server.host()).parse().unwrap();
+    image.record(&store, &name);
+    Registry::new(config()).push(&store, &name, &NoReport).unwrap();
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.bytes, size, "every byte once: {:?}", seen.parts);
+    let part = 8 << 20;
+    let third = part + LOST;
+    let expected = [(0, part), (part, 2 * part), (third, third + part), (third + part, size)];
+    assert_eq!(seen.parts, expected.map(|(from, to)| format!("{from}-{}", to - 1)));
+}
+
+#[test]
+fn sha512_digests_are_as_good() {
+    let sha512 = |bytes: &[u8]| {
+        let mut hasher = Hasher::new(Algorithm::Sha512);
+        hasher.update(bytes);
+        hasher.finish()
+    };
+    for spoiled in [false, true] {
+        let image = TestImage::made(image::architecture(), &sha512, &[("a", &noise(8, 100_000)), ("b", b"b")]);
+        let digest = sha512(&image.manifest);
+        let shown = digest.clone();
+        let server = Hostile::new(move |request, _| {
+            if request.line.contains("/manifests/") {
+                return Reply::new(200, image.manifest.clone())
+                    .with("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+                    .with("Docker-Content-Digest", shown.to_string());
+            }
+            match image.blobs.iter().find(|bytes| request.line.ends_with(sha512(bytes).as_str())) {
+                Some(blob) if spoiled && blob.len() > 50_000 => {
+                    let mut blob = blob.clone();
+                    blob[40_000] ^= 1;
+                    Reply::new(200, blob)
+                }
+                Some(blob) => Reply::new(200, blob.clone()),
+                None => Reply::new(404, "{}"),
+            }
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let store = open_store(dir.path());
+        let name: Reference = format!("{}/x@{digest}", server.host()).parse().unwrap();
+        let pulled = Registry::new(config()).pull(&store, &name, None, &NoReport);
+        if spoiled {
+            assert_eq!(pulled.unwrap_err().class(), Class::Corrupt);
+            continue;
+        }
+        let image = pulled.unwrap();
+        assert_eq!((image.id.algorithm(), &image.manifest), (Algorithm::Sha512, &digest));
+        assert!(store.snapshots.contains(&image.diff_ids()));
+        assert!(store.snapshots.prepare("c", &image.diff_ids()).is_ok());
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use reporter::Heard;
 use support::{PASSWORD, TestRegistry, USER, run};
 use wharf_images::content::Ingest;
 use wharf_images::registry::{Config, Credential, Registry, RegistryConfig};
-use wharf_images::{Class, Digest, ImageStore, NoReport, Reference};
+use wharf_images::{Class, Digest, ImageStore, NoReport, Platform, Reference};
 
 fn registry() -> Registry {
     Registry::new(Config::default())
@@ -166,6 +166,67 @@ fn what_is_not_there_is_named_in_dockers_words() {
     assert_eq!(error.class(), Class::Unavailable);
     assert!(error.to_string().contains("connection refused"), "{error}");
     assert!(error.hint().unwrap().contains(nobody.trim_end_matches("/x")), "{error}");
+}
+
+#[test]
+fn an_index_of_several_platforms_goes_round() {
+    let server = TestRegistry::plain();
+    let (_dir, here) = store();
+    let platforms = ["amd64", "arm64", "riscv64"];
+    let images = platforms.map(|architecture| {
+        TestImage::made(
+            architecture,
+            &|bytes| Digest::of(bytes),
+            &[("shared", &noise(3, 50_000)), ("own", architecture.as_bytes())],
+        )
+    });
+    let entries: Vec<_> = images.iter().zip(platforms).map(|(image, architecture)| serde_json::json!({
+        "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": image.digest(), "size": image.manifest.len(),
+        "platform": {"os": "linux", "architecture": architecture},
+    })).collect();
+    let index = serde_json::json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries,
+    });
+    let index = serde_json::to_vec(&index).unwrap();
+    let reference = name(&format!("{}/many:1", server.host()));
+    for image in &images {
+        image.record(&here, &reference);
+    }
+    here.content.put(&index).unwrap();
+    here.set(&reference, &Digest::of(&index)).unwrap();
+    let (digest, size) = registry().push(&here, &reference, &NoReport).unwrap();
+    assert_eq!((digest, size), (Digest::of(&index), index.len() as u64), "the index itself");
+
+    let theirs = format!("docker://{}/many:1", server.address());
+    assert_eq!(run(Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &theirs])), index);
+    let copy = tempfile::tempdir().unwrap();
+    let layout = format!("oci:{}:x", copy.path().display());
+    run(Command::new("skopeo").args(["copy", "--all", "--src-tls-verify=false", &theirs, &layout]));
+
+    // One platform after the other, and then all of it goes on whole.
+    let (_dir, there) = store();
+    for architecture in platforms {
+        let platform: Platform = format!("linux/{architecture}").parse().unwrap();
+        let pulled = registry().pull(&there, &reference, Some(&platform), &NoReport).unwrap();
+        assert_eq!(pulled.platform.architecture, architecture);
+    }
+    let again = name(&format!("{}/again:1", server.host()));
+    there.tag(&reference.to_string(), &again).unwrap();
+    assert_eq!(registry().push(&there, &again, &NoReport).unwrap().0, Digest::of(&index));
+    // Of an index of which one platform is here, that one goes.
+    let (_dir, partly) = store();
+    let platform: Platform = "linux/arm64".parse().unwrap();
+    let pulled = registry().pull(&partly, &reference, Some(&platform), &NoReport).unwrap();
+    let part = name(&format!("{}/part:1", server.host()));
+    partly.tag(&reference.to_string(), &part).unwrap();
+    let heard = Heard::default();
+    match registry().push(&partly, &part, &heard) {
+        Ok((pushed, _)) => {
+            assert_eq!(pushed, pulled.manifest);
+            assert!(heard.has("not all platforms of the image are here"), "{:?}", heard.lines());
+        }
+        Err(error) => panic!("{error} {:?}", heard.lines()),
+    }
 }
 
 /// A configuration for a registry with TLS and a password.

@@ -7,6 +7,7 @@ mod support;
 
 mod credentials;
 mod docker;
+mod interrupted;
 mod look;
 mod registry;
 mod rootless;

@@ -6,6 +6,7 @@
 pub mod docker;
 pub mod images;
 pub mod leaks;
+pub mod proxy;
 pub mod registry;
 pub mod terminal;
 pub mod wharf;

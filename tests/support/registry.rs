@@ -48,12 +48,28 @@ impl Registry {
         self.dir.path().join("authority")
     }
 
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What was asked of it, in order: `METHOD PATH STATUS`.
+    pub fn requests(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.dir.path().join("log")).expect("a log");
+        // Apache's combined format: who - - [when] "METHOD PATH PROTOCOL" STATUS LENGTH ...
+        let request = |line: &str| {
+            let (request, rest) = line.split_once("] \"")?.1.split_once("\" ")?;
+            Some(format!("{} {}", request.rsplit_once(' ')?.0, rest.split(' ').next()?))
+        };
+        log.lines().filter_map(request).collect()
+    }
+
     fn start(protected: bool) -> Self {
         let dir = tempfile::Builder::new().prefix("registry-").tempdir().expect("a temporary directory");
         let port = free_port();
         let path = |name: &str| dir.path().join(name);
         let mut config = format!(
-            "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n\
+            "version: 0.1\nlog: {{level: warn}}\n\
              storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp:\n  addr: 127.0.0.1:{port}\n",
             path("data").display()
         );

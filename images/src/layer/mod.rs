@@ -9,7 +9,7 @@ use std::io::Read;
 
 use cap_std::fs::Dir;
 
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Class, Error, Result};
 
 mod apply;
@@ -38,6 +38,8 @@ pub enum Whiteouts {
 /// Limits and choices of one unpacking.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// What the layer's diff_id is to be compared with.
+    pub algorithm: Algorithm,
     /// What to do with whiteouts.
     pub whiteouts: Whiteouts,
     /// Most bytes the layer may take on disk.
@@ -76,7 +78,8 @@ pub fn unpack(reader: &mut dyn Read, media_type: &str, dir: &Dir, options: &Opti
     // Headers and padding count too, or an archive of empty entries or trailing zeros would never end.
     let stream = options.max_entries.saturating_mul(2048).saturating_add(options.max_bytes).saturating_add(1 << 20);
     let mut decoder = decode::Decoder::open(reader, media_type)?;
-    let (diff_id, applied) = pipe::run(&mut decoder, stream, |pieces| apply::apply(pieces, dir, options))?;
+    let (diff_id, applied) =
+        pipe::run(&mut decoder, options.algorithm, stream, |pieces| apply::apply(pieces, dir, options))?;
     Ok(Unpacked { diff_id, bytes: applied.bytes, entries: applied.entries, notes: applied.notes })
 }
 

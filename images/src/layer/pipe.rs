@@ -15,6 +15,7 @@ const BUFFER: usize = 256 << 10;
 /// with what `worker` made of it. The source is read to its end even if the worker does not need it all.
 pub(super) fn run<T: Send>(
     source: &mut dyn Read,
+    algorithm: Algorithm,
     limit: u64,
     worker: impl FnOnce(&mut Pieces) -> Result<T> + Send,
 ) -> Result<(Digest, T)> {
@@ -30,7 +31,7 @@ pub(super) fn run<T: Send>(
                 Ok(made)
             })
             .map_err(|e| Error::new(Class::Internal, format!("cannot start a thread: {e}")))?;
-        let read = feed(source, limit, &full, &back);
+        let read = feed(source, algorithm, limit, &full, &back);
         drop(full);
         let made = worker.join().unwrap_or_else(|_| Err(Error::new(Class::Internal, "unpacking a layer panicked")));
         // A damaged stream shows on both sides; the reading side knows why.
@@ -45,11 +46,12 @@ pub(super) fn run<T: Send>(
 /// Reads, hashes and sends; `None` when the worker has gone.
 fn feed(
     source: &mut dyn Read,
+    algorithm: Algorithm,
     limit: u64,
     full: &SyncSender<Vec<u8>>,
     back: &Receiver<Vec<u8>>,
 ) -> Result<Option<Digest>> {
-    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let mut hasher = Hasher::new(algorithm);
     let mut total = 0u64;
     loop {
         let mut buffer = back.try_recv().unwrap_or_default();

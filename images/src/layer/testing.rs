@@ -11,6 +11,7 @@ use tar::{EntryType, Header};
 use tempfile::TempDir;
 
 use super::{Options, Unpacked, Whiteouts, unpack};
+use crate::digest::Algorithm;
 use crate::error::Result;
 
 /// An archive under construction. Names are written as given, whatever they are.
@@ -154,7 +155,13 @@ impl Ground {
 }
 
 pub(crate) fn options() -> Options {
-    Options { whiteouts: Whiteouts::Overlay, max_bytes: 64 << 20, max_entries: 10_000, privileged: true }
+    Options {
+        algorithm: Algorithm::Sha256,
+        whiteouts: Whiteouts::Overlay,
+        max_bytes: 64 << 20,
+        max_entries: 10_000,
+        privileged: true,
+    }
 }
 
 pub(crate) fn applied() -> Options {

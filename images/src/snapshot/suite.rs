@@ -65,6 +65,7 @@ pub(crate) fn commit(driver: &dyn Snapshots, layers: &[Archive]) -> Vec<Digest> 
         let tree = driver.prepare_layer(&chain).unwrap();
         let dir = Dir::open_ambient_dir(&tree, ambient_authority()).unwrap();
         let options = Options {
+            algorithm: chain[0].algorithm(),
             whiteouts: driver.whiteouts(),
             max_bytes: 1 << 30,
             max_entries: 1000,

@@ -33,6 +33,8 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// The length that is claimed, where it is not the body's. The connection ends after the body.
     pub claimed: Option<usize>,
+    /// The connection ends without an answer.
+    pub broken: bool,
     /// After the body come more bytes, for ever, without a length.
     pub endless: bool,
 }
@@ -111,6 +113,9 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request,
     request.body = String::from_utf8_lossy(&body).into_owned();
     log.lock().unwrap().push(request.clone());
     let reply = answer(&request, host);
+    if reply.broken {
+        return;
+    }
     let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", reply.status);
     if !reply.endless {
         head += &format!("Content-Length: {}\r\n", reply.claimed.unwrap_or(reply.body.len()));

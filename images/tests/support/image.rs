@@ -51,6 +51,15 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// This machine's, in images' words.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 /// The documents and blobs of an image.
 pub struct TestImage {
     /// The manifest.
@@ -62,20 +71,20 @@ pub struct TestImage {
 impl TestImage {
     /// An image with one layer for each file.
     pub fn new(files: &[(&str, &[u8])]) -> Self {
+        TestImage::made(architecture(), &|bytes| Digest::of(bytes), files)
+    }
+
+    /// The same for another architecture, or with digests of another kind.
+    pub fn made(architecture: &str, digest: &dyn Fn(&[u8]) -> Digest, files: &[(&str, &[u8])]) -> Self {
         let tars: Vec<Vec<u8>> = files.iter().map(|(name, bytes)| tar(name, bytes)).collect();
-        let diff_ids: Vec<String> = tars.iter().map(|t| Digest::of(t).to_string()).collect();
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
+        let diff_ids: Vec<String> = tars.iter().map(|t| digest(t).to_string()).collect();
         let config = serde_json::json!({
             "architecture": architecture, "os": "linux", "config": {"Cmd": ["/bin/true"]},
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         });
         let config = serde_json::to_vec(&config).unwrap();
         let layers: Vec<Vec<u8>> = tars.iter().map(|t| gzip(t)).collect();
-        let descriptor = |media_type: &str, bytes: &[u8]| serde_json::json!({"mediaType": media_type, "digest": Digest::of(bytes), "size": bytes.len()});
+        let descriptor = |media_type: &str, bytes: &[u8]| serde_json::json!({"mediaType": media_type, "digest": digest(bytes), "size": bytes.len()});
         let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
         let manifest = serde_json::json!({
             "schemaVersion": 2,
