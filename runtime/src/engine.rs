@@ -109,14 +109,14 @@ impl std::fmt::Debug for Stores {
     }
 }
 
-/// A container whose bytes are made and whose record is not yet written.
-pub(crate) struct Prepared {
+/// A container that is to be: its image is here, nothing is made yet.
+pub(crate) struct Designed {
     pub container: Container,
     pub warnings: Vec<String>,
     /// Its image had to be brought: much memory and perhaps threads were used.
     pub brought: bool,
     /// Protects the bytes until the record is written.
-    _lease: Lease,
+    pub lease: Lease,
 }
 
 impl Engine {
@@ -252,12 +252,14 @@ impl Engine {
     }
 
     /// Brings the image, and makes the container's bytes.
-    pub(crate) fn prepare(
+    ///
+    /// Nothing of it is on the disk yet.
+    pub(crate) fn design(
         &self,
         config: &ContainerConfig,
         pull: PullPolicy,
         reporter: &dyn Reporter,
-    ) -> Result<Prepared> {
+    ) -> Result<Designed> {
         if let Some(name) = &config.name {
             names::check(name)?;
         }
@@ -287,22 +289,34 @@ impl Engine {
             id,
         };
         let warnings = plan::check(&container)?;
-        if let Err(e) = self.make_bytes(&container) {
-            self.remove_bytes(&container.id)?;
-            return Err(e);
-        }
-        Ok(Prepared { container, warnings, brought, _lease: lease })
+        Ok(Designed { container, warnings, brought, lease })
     }
 
-    fn make_bytes(&self, container: &Container) -> Result<()> {
-        let images = self.images()?;
-        images.ensure_unpacked(&container.image, &wharf_images::NoReport)?;
-        images.snapshots.prepare(&container.id, &container.image.diff_ids())?;
-        paths::make_dir(&self.paths.container(&container.id))?;
+    /// Makes what a container has on disk, before its record.
+    pub(crate) fn make_bytes(&self, container: &Container) -> Result<()> {
+        self.make_tree(container)?;
         if container.image.is_wasm() {
             modules::ensure(self, container)?;
         }
         Ok(())
+    }
+
+    /// The root filesystem and the directory for its other files.
+    pub(crate) fn make_tree(&self, container: &Container) -> Result<()> {
+        let images = self.images()?;
+        images.ensure_unpacked(&container.image, &wharf_images::NoReport)?;
+        images.snapshots.prepare(&container.id, &container.image.diff_ids())?;
+        paths::make_dir(&self.paths.container(&container.id))
+    }
+
+    /// Makes its bytes, then its record.
+    pub(crate) fn make(&self, designed: &mut Designed) -> Result<()> {
+        let container = &mut designed.container;
+        let made = self.make_bytes(container).and_then(|()| self.containers()?.insert(container));
+        if made.is_err() {
+            self.remove_bytes(&container.id)?;
+        }
+        made
     }
 
     /// Takes away what a container has on disk. Its record is gone already.
@@ -317,12 +331,9 @@ impl Engine {
     /// # Errors
     /// `Conflict` when the name is taken; the registry's; `InvalidInput` for a config that cannot be.
     pub fn create(&self, config: &ContainerConfig, pull: PullPolicy, reporter: &dyn Reporter) -> Result<Created> {
-        let mut prepared = self.prepare(config, pull, reporter)?;
-        if let Err(e) = self.containers()?.insert(&mut prepared.container) {
-            self.remove_bytes(&prepared.container.id)?;
-            return Err(e);
-        }
-        Ok(Created { id: prepared.container.id, warnings: prepared.warnings })
+        let mut designed = self.design(config, pull, reporter)?;
+        self.make(&mut designed)?;
+        Ok(Created { id: designed.container.id, warnings: designed.warnings })
     }
 
     /// `create` and `start` in one, the fast way. In a single-threaded process the work is done by a forked child, which
@@ -658,7 +669,7 @@ impl Engine {
         if !container.state.state.is_live() {
             return Ok(Some(container));
         }
-        linux::monitor::clean(&container)?;
+        linux::monitor::clean(&container.id)?;
         let record = ExitRecord::read(&self.paths.exit_record(&container.id))?
             .unwrap_or_else(|| ExitRecord { exit: Exit { code: 137, oom_killed: false }, finished: Timestamp::now() });
         if container.config.auto_remove {
@@ -713,6 +724,7 @@ impl Engine {
         let Some(_sweep) = wharf_images::lease::SweepLock::try_take(&self.paths.root)? else { return Ok(0) };
         let strays = self.strays()?;
         for id in &strays {
+            linux::monitor::clean(id)?;
             self.remove_bytes(id)?;
         }
         Ok(strays.len())

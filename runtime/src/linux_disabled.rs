@@ -34,9 +34,10 @@ pub(crate) mod plan {
     use crate::container::Container;
     use crate::engine::Engine;
     use crate::error::{Error, Result};
+    use crate::plan::PlannedFile;
     use crate::task::LinuxTask;
 
-    pub(crate) fn linux_task(_: &Engine, _: &Container) -> Result<LinuxTask> {
+    pub(crate) fn linux_task(_: &Engine, _: &Container, _: &mut Vec<PlannedFile>) -> Result<LinuxTask> {
         Err(Error::new(Class::Unsupported, "Linux images run on Linux only"))
     }
 }
@@ -100,7 +101,7 @@ pub mod monitor {
         unsupported()
     }
 
-    pub(crate) fn clean(_: &Container) -> Result<()> {
+    pub(crate) fn clean(_: &str) -> Result<()> {
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::linux;
 use crate::network::ports::{self, ExposedPort, PortBinding};
 use crate::network::{self, WasmMode, WasmNetwork};
 use crate::paths;
-use crate::task::{TaskSpec, WasmMount, WasmTask, Workload};
+use crate::task::{Limits, TaskSpec, WasmMount, WasmTask, Workload};
 
 /// What runs: docker's rules for entrypoint and command.
 ///
@@ -129,26 +129,42 @@ fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
     Ok(idle.iter().filter(|(_, given)| *given).map(warning).collect())
 }
 
-/// The whole plan of a container whose bytes are made.
+/// The whole plan of a container, and the files to be written before it is executed. A Linux container's bytes need not be
+/// made yet, nor those of a wasm container whose compiled module is known ([`modules::is_compiled`]).
 ///
 /// # Errors
-/// `NotFound` when bytes are missing.
-pub(crate) fn task_spec(engine: &Engine, container: &Container) -> Result<TaskSpec> {
-    let rootfs = engine.images()?.snapshots.mounts(&container.id)?;
+/// What the config asks for and cannot be; the compiler's, for a module that is still to be compiled.
+pub(crate) fn task_spec(engine: &Engine, container: &Container) -> Result<(TaskSpec, Vec<PlannedFile>)> {
+    let mut files = Vec::new();
+    let rootfs = engine.images()?.snapshots.plan(&container.id, &container.image.diff_ids())?;
     let workload = match container.backend() {
-        BackendKind::Linux => Workload::Linux(Box::new(linux::plan::linux_task(engine, container)?)),
+        BackendKind::Linux => Workload::Linux(Box::new(linux::plan::linux_task(engine, container, &mut files)?)),
         BackendKind::Wasm => Workload::Wasm(Box::new(wasm_task(engine, container)?)),
     };
-    Ok(TaskSpec { workload, ..remains(container, rootfs) })
+    let limits = container.config.limits.clone();
+    Ok((TaskSpec { workload, limits, rootfs, ..remains(&container.id) }, files))
 }
 
-/// The plan without its workload: enough to find what a dead monitor left.
-pub(crate) fn remains(container: &Container, rootfs: Rootfs) -> TaskSpec {
+/// A file of the host that the container mounts.
+#[derive(Debug)]
+pub(crate) struct PlannedFile {
+    pub path: PathBuf,
+    pub bytes: Vec<u8>,
+}
+
+impl PlannedFile {
+    pub fn write(&self) -> Result<()> {
+        std::fs::write(&self.path, &self.bytes).map_err(|e| Error::io("write", &self.path, e))
+    }
+}
+
+/// As much of a plan as finds what a dead monitor left.
+pub(crate) fn remains(id: &str) -> TaskSpec {
     TaskSpec {
-        id: container.id.clone(),
-        rootfs,
-        limits: container.config.limits.clone(),
-        cgroup: format!("wharf/{}", container.id),
+        id: id.to_owned(),
+        rootfs: Rootfs::Dir(PathBuf::new()),
+        limits: Limits::default(),
+        cgroup: format!("wharf/{id}"),
         workload: Workload::Wasm(Box::default()),
     }
 }

@@ -166,7 +166,9 @@ pub trait Backend {
     /// `linux` or `wasm`.
     fn name(&self) -> &'static str;
 
-    /// Makes the task's process, jailed and waiting just before its first instruction.
+    /// Makes the task's process, which loads and builds what it needs up to its first instruction.
+    ///
+    /// The root filesystem and the files that the spec mounts need not be there yet: [`Task::place`] says when they are.
     ///
     /// # Errors
     /// [`crate::Error::Exec`] when the program cannot be executed; all else as it is. Nothing is left behind.
@@ -189,6 +191,13 @@ pub trait Task {
 
     /// The master of its pseudo-terminal, once.
     fn console(&mut self) -> Option<File>;
+
+    /// The root filesystem and all that the spec mounts are there: the process may go and look.
+    /// [`Task::start`] says so itself if nobody has.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn place(&mut self) -> Result<()>;
 
     /// Lets it run.
     ///

@@ -73,21 +73,24 @@ impl Snapshots for Copy {
         self.area.commit(&dir, chain.hex())
     }
 
+    fn plan(&self, key: &str, _diff_ids: &[Digest]) -> Result<Rootfs> {
+        Ok(Rootfs::Dir(self.area.active(key)?.join("fs")))
+    }
+
     fn prepare(&self, key: &str, diff_ids: &[Digest]) -> Result<Rootfs> {
         if let (false, Some(top)) = (self.contains(diff_ids), diff_ids.last()) {
             return Err(missing(top));
         }
         let dir = self.area.new_active(key, diff_ids)?;
-        let tree = dir.join("fs");
-        self.copy_of(diff_ids, &tree).inspect_err(|_| {
+        self.copy_of(diff_ids, &dir.join("fs")).inspect_err(|_| {
             let _ = self.area.discard(&dir);
         })?;
-        Ok(Rootfs::Dir(tree))
+        self.plan(key, diff_ids)
     }
 
     fn mounts(&self, key: &str) -> Result<Rootfs> {
-        self.area.chain(key)?;
-        Ok(Rootfs::Dir(self.area.active(key)?.join("fs")))
+        let chain = self.area.chain(key)?;
+        self.plan(key, &chain)
     }
 
     fn remove(&self, key: &str) -> Result<()> {

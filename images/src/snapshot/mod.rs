@@ -43,11 +43,11 @@ pub const DRIVER_VARIABLE: &str = "WHARF_SNAPSHOTTER";
 pub enum Rootfs {
     /// A union to be mounted (or interpreted by the vfs): `lower` topmost first.
     Overlay {
-        /// Read-only directories, topmost first. May be empty.
+        /// Read-only directories, topmost first. Empty: there is no union, `upper` is the whole tree.
         lower: Vec<PathBuf>,
         /// The writable directory.
         upper: PathBuf,
-        /// Overlayfs's work directory, on the same filesystem.
+        /// Overlayfs's work directory, on the same filesystem; there when `lower` is not empty.
         work: PathBuf,
     },
     /// One directory that already is the whole tree.
@@ -101,6 +101,12 @@ pub trait Snapshots: Send + Sync {
     /// # Errors
     /// The disk's.
     fn commit_layer(&self, diff_ids: &[Digest], dir: PathBuf) -> Result<()>;
+
+    /// What [`Snapshots::prepare`] will answer for this key and chain: to plan with, while nothing is made yet.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what cannot be a key.
+    fn plan(&self, key: &str, diff_ids: &[Digest]) -> Result<Rootfs>;
 
     /// Makes the writable layer `key` on top of the chain.
     ///

@@ -72,6 +72,10 @@ impl Snapshots for Overlay {
         self.area.commit(&dir, digest.hex())
     }
 
+    fn plan(&self, key: &str, diff_ids: &[Digest]) -> Result<Rootfs> {
+        Ok(self.rootfs(&self.area.active(key)?, diff_ids))
+    }
+
     fn prepare(&self, key: &str, diff_ids: &[Digest]) -> Result<Rootfs> {
         if let Some(digest) = diff_ids.iter().find(|digest| !self.area.has(digest.hex())) {
             return Err(missing(digest));
@@ -82,7 +86,8 @@ impl Snapshots for Overlay {
             // The union's root shows the mode and owner of its topmost directory.
             match diff_ids.last() {
                 Some(top) => os::make_dir_like(&dir.join("upper"), &self.area.layer(top.hex()))?,
-                None => os::make_dir(&dir.join("upper"), 0o755)?,
+                // Nothing to be joined: no union is mounted, which alone needs the other directory.
+                None => return os::make_dir(&dir.join("upper"), 0o755),
             }
             std::fs::create_dir(dir.join("work"))
         };
@@ -94,7 +99,7 @@ impl Snapshots for Overlay {
     }
 
     fn mounts(&self, key: &str) -> Result<Rootfs> {
-        Ok(self.rootfs(&self.area.active(key)?, &self.area.chain(key)?))
+        self.plan(key, &self.area.chain(key)?)
     }
 
     fn remove(&self, key: &str) -> Result<()> {

@@ -81,6 +81,8 @@ pub(crate) fn commit(driver: &dyn Snapshots, layers: &[Archive]) -> Vec<Digest> 
 pub(crate) fn see<T>(rootfs: &Rootfs, look: impl FnOnce(&Path) -> T) -> T {
     match rootfs {
         Rootfs::Dir(dir) => look(dir),
+        // Of nothing below there is no union.
+        Rootfs::Overlay { lower, upper, .. } if lower.is_empty() => look(upper),
         Rootfs::Overlay { lower, upper, work } => {
             let mount = crate::os::testing::mount_overlay(lower, upper, work);
             look(&mount.path())

@@ -29,6 +29,23 @@ pub(crate) fn compiled(engine: &Engine, container: &Container) -> Result<PathBuf
     }
 }
 
+/// True when nothing of the container's root filesystem is needed to plan it: its module is compiled, or it has none.
+///
+/// # Errors
+/// As [`compiled`].
+pub(crate) fn is_compiled(engine: &Engine, container: &Container) -> Result<bool> {
+    let source = match &container.image.wasm {
+        None => return Ok(true),
+        Some(WasmEntry::Blob(digest)) => Some(digest.clone()),
+        Some(WasmEntry::File { path, .. }) => {
+            engine.containers()?.module_file(&container.image.manifest, entry(container, path))?
+        }
+    };
+    let Some(source) = source else { return Ok(false) };
+    let cache = ModuleCache::open(&engine.paths().root)?;
+    Ok(cache.get_function(&source, function(&container.image)).is_some())
+}
+
 /// Compiles the container's module, unless that was done before.
 ///
 /// # Errors
@@ -77,6 +94,12 @@ pub(crate) fn install_builtin(images: &ImageStore, reference: &Reference) -> Res
     Ok(image)
 }
 
+/// The module's file: an entrypoint given with the container names another than the image's.
+fn entry<'c>(container: &'c Container, path: &'c str) -> &'c str {
+    let given = container.config.entrypoint.as_ref().and_then(|e| e.first());
+    given.map_or(path, |p| p.split('#').next().unwrap_or_default())
+}
+
 fn function(image: &Image) -> Option<&str> {
     match &image.wasm {
         Some(WasmEntry::File { function, .. }) => function.as_deref(),
@@ -90,9 +113,7 @@ fn source(engine: &Engine, container: &Container) -> Result<(Digest, Option<Path
     match &container.image.wasm {
         Some(WasmEntry::Blob(digest)) => Ok((digest.clone(), Some(images.content.path(digest)))),
         Some(WasmEntry::File { path, .. }) => {
-            // An entrypoint given with the container names another file.
-            let given = container.config.entrypoint.as_ref().and_then(|e| e.first());
-            let path = given.map_or(path.as_str(), |p| p.split('#').next().unwrap_or_default());
+            let path = entry(container, path);
             let manifest = &container.image.manifest;
             if let Some(digest) = engine.containers()?.module_file(manifest, path)? {
                 return Ok((digest, None));
@@ -128,8 +149,7 @@ fn compile(
     let Some(WasmEntry::File { path, .. }) = &container.image.wasm else {
         return Err(Error::new(Class::Internal, "the image has no wasm program"));
     };
-    let given = container.config.entrypoint.as_ref().and_then(|e| e.first());
-    let path = given.map_or(path.as_str(), |p| p.split('#').next().unwrap_or_default());
+    let path = entry(container, path);
     let mut file = open_file(&engine.images()?.snapshots.mounts(&container.id)?, path)?;
     let mut wasm = Vec::new();
     std::io::Read::read_to_end(&mut file, &mut wasm).map_err(|e| Error::io("read", path, e))?;

@@ -94,14 +94,12 @@ fn first_process(plan: &Plan<'_>, namespaces: i32, streams: Streams, cgroup: &Cg
     .map_err(|e| Error::os("make the container's first process", e))?;
     drop(child_side);
     let channel = monitor_side.take();
-    let mut process = Process { child, channel, stage: Stage::Making, console: None, exit: None };
-    let placed = cgroup.add_cloned(process.child.pid()).and_then(|()| {
-        if user != 0 {
-            userns::write(process.child.pid(), plan.mappings)?;
-        }
-        process.say(&Message::Placed)
+    let mut process = Process { child, channel, stage: Stage::Unplaced, console: None, exit: None };
+    let joined = cgroup.add_cloned(process.child.pid()).and_then(|()| match user {
+        0 => Ok(()),
+        _ => userns::write(process.child.pid(), plan.mappings),
     });
-    match placed {
+    match joined {
         Ok(()) => Ok(process),
         Err(error) => Err(process.abandon(error)),
     }
@@ -119,6 +117,8 @@ struct Container {
 /// How far a process is.
 #[derive(Debug)]
 enum Stage {
+    /// It sets itself up, as far as it can without its root filesystem.
+    Unplaced,
     /// It sets itself up.
     Making,
     /// It waits for the word.
@@ -149,8 +149,19 @@ impl Process {
         self.channel.as_ref().map_or(Ok(None), Channel::receive)
     }
 
+    /// Lets it look for its root filesystem.
+    fn place(&mut self) -> Result<()> {
+        if matches!(self.stage, Stage::Unplaced) {
+            self.stage = Stage::Making;
+            self.say(&Message::Placed)?;
+        }
+        Ok(())
+    }
+
     /// Waits until it is ready or has failed.
     fn settle(&mut self) {
+        // If it has failed meanwhile it does not listen any more, and what it said comes now.
+        let _ = self.place();
         if !matches!(self.stage, Stage::Making) {
             return;
         }
@@ -185,7 +196,7 @@ impl Process {
         match std::mem::replace(&mut self.stage, Stage::Running) {
             Stage::Failed(error) => return Err(error),
             Stage::Running => return Err(Error::new(Class::Conflict, "the task was started before")),
-            Stage::Making | Stage::Ready => {}
+            Stage::Unplaced | Stage::Making | Stage::Ready => {}
         }
         // The end of the channel is the execve.
         match self.say(&Message::Go).and_then(|()| self.hear()) {
@@ -234,6 +245,10 @@ impl Task for ContainerTask {
     fn console(&mut self) -> Option<File> {
         self.process.settle();
         self.process.console.take()
+    }
+
+    fn place(&mut self) -> Result<()> {
+        self.process.place()
     }
 
     fn start(&mut self) -> Result<()> {
@@ -353,6 +368,10 @@ impl Task for ExecTask {
     fn console(&mut self) -> Option<File> {
         self.process.settle();
         self.process.console.take()
+    }
+
+    fn place(&mut self) -> Result<()> {
+        self.process.place()
     }
 
     fn start(&mut self) -> Result<()> {

@@ -5,12 +5,17 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::engine::Attach;
 use crate::monitor::log::Stream;
 use crate::monitor::protocol::Frame;
 
 /// A client that does not read holds back the output it wants at this much.
 const OUTPUT_LIMIT: usize = 256 * 1024;
+
+/// How long a client that has heard the end may keep us from tidying up.
+const COURTESY: Timespec = Timespec { tv_sec: 0, tv_nsec: 3_000_000 };
 
 /// What a client is here for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +136,9 @@ impl Client {
             let _ = self.stream.write_all(a).and_then(|()| self.stream.write_all(b));
         }
         self.output.clear();
+        // It ends now, and has been woken on our processor. What we still do can wait for it.
+        let hangup = PollFd::new(&self.stream, PollFlags::RDHUP);
+        let _ = poll(&mut [hangup], Some(&COURTESY));
     }
 }
 

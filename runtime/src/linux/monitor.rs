@@ -15,12 +15,11 @@ use std::path::Path;
 use std::process::{Command, Stdio as ProcessStdio};
 
 use rustix::fs::{Mode, OFlags};
-use wharf_images::snapshot::Rootfs;
 use wharf_images::{Class, Reporter};
 
 use crate::config::ContainerConfig;
 use crate::container::{BackendKind, Container};
-use crate::engine::{Attach, Engine, LOCK_PATIENCE, Options, PullPolicy, Started};
+use crate::engine::{Attach, Designed, Engine, LOCK_PATIENCE, Options, PullPolicy, Started};
 use crate::error::{Error, Result};
 use crate::linux::process::{self, SpawnOptions};
 use crate::linux::session::Session;
@@ -57,19 +56,17 @@ fn run_in_child(
     client: UnixStream,
 ) -> i32 {
     let engine = engine.reopened();
-    let prepared = match engine.prepare(config, pull, reporter) {
-        Ok(prepared) => prepared,
+    let mut designed = match engine.design(config, pull, reporter) {
+        Ok(designed) => designed,
         Err(e) => return refuse(client, &e),
     };
-    let id = prepared.container.id.clone();
-    if prepared.brought {
+    let id = designed.container.id.clone();
+    if designed.brought {
         // Bringing an image took memory and threads that a monitor must not keep: begin anew.
-        let mut container = prepared.container;
-        if let Err(e) = engine.containers().and_then(|c| c.insert(&mut container)) {
-            let _ = engine.remove_bytes(&id);
+        if let Err(e) = engine.make(&mut designed) {
             return refuse(client, &e);
         }
-        let Err(e) = command(&engine, &id, attach, &prepared.warnings).and_then(|mut command| {
+        let Err(e) = command(&engine, &id, attach, &designed.warnings).and_then(|mut command| {
             let stdin = client.try_clone().map_err(|e| Error::os("duplicate a descriptor", e))?;
             Err::<(), _>(Error::os("execute the monitor", command.stdin(OwnedFd::from(stdin)).exec()))
         }) else {
@@ -82,8 +79,8 @@ fn run_in_child(
         Ok(None) => return refuse(client, &Error::new(Class::Internal, "a new container's lock is held")),
         Err(e) => return refuse(client, &e),
     };
-    let warnings = prepared.warnings;
-    supervise(engine, Launch { container: prepared.container, recorded: false, lock, attach, warnings, client })
+    let Designed { container, warnings, lease, .. } = designed;
+    supervise(engine, Launch { container, unrecorded: Some(lease), lock, attach, warnings, client })
 }
 
 /// `start`: the forked child is the monitor of a container that exists.
@@ -100,7 +97,7 @@ fn start_in_child(
 ) -> i32 {
     match to_be_started(&engine, name) {
         Ok((container, Some(lock))) => {
-            supervise(engine, Launch { container, recorded: true, lock, attach, warnings, client })
+            supervise(engine, Launch { container, unrecorded: None, lock, attach, warnings, client })
         }
         Ok((container, None)) => hand_over(&engine, &container, attach, client),
         Err(e) => refuse(client, &e),
@@ -293,6 +290,11 @@ pub(crate) fn backend(kind: BackendKind) -> Result<Box<dyn Backend>> {
 }
 
 /// Ends whatever the container's dead monitor has left.
-pub(crate) fn clean(container: &Container) -> Result<()> {
-    backend(container.backend())?.clean(&crate::plan::remains(container, Rootfs::Dir("/".into())))
+pub(crate) fn clean(id: &str) -> Result<()> {
+    let remains = crate::plan::remains(id);
+    [BackendKind::Linux, BackendKind::Wasm].into_iter().try_for_each(|kind| match backend(kind) {
+        Ok(backend) => backend.clean(&remains),
+        // Not in this build, so nothing of it is left.
+        Err(_) => Ok(()),
+    })
 }

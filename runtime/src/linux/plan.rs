@@ -6,16 +6,17 @@ use std::path::PathBuf;
 use crate::config::NetworkMode;
 use crate::container::Container;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::linux::spec::{self, SpecContext};
 use crate::linux::userns;
+use crate::plan::PlannedFile;
 use crate::task::LinuxTask;
 
-/// The plan of a Linux container. Writes the files of `/etc` that it mounts.
+/// The plan of a Linux container. `files` gets those of `/etc` that it mounts.
 ///
 /// # Errors
-/// As [`spec::linux_task`]; the disk's.
-pub(crate) fn linux_task(engine: &Engine, container: &Container) -> Result<LinuxTask> {
+/// As [`spec::linux_task`].
+pub(crate) fn linux_task(engine: &Engine, container: &Container, files: &mut Vec<PlannedFile>) -> Result<LinuxTask> {
     let config = &container.config;
     let host_network = config.network == NetworkMode::Host;
     let mut context = SpecContext { id: container.id.clone(), ..SpecContext::default() };
@@ -26,19 +27,19 @@ pub(crate) fn linux_task(engine: &Engine, container: &Container) -> Result<Linux
     context.thermal_throttle = spec::security::thermal_throttle();
     context.devices = spec::devices::look_up(config)?;
     let dir = engine.paths().container(&container.id);
-    let write = |name: &str, text: &[u8]| -> Result<Option<PathBuf>> {
+    let mut file = |name: &str, bytes: Vec<u8>| -> Option<PathBuf> {
         let path = dir.join(name);
-        fs::write(&path, text).map_err(|e| Error::io("write", &path, e))?;
-        Ok(Some(path))
+        files.push(PlannedFile { path: path.clone(), bytes });
+        Some(path)
     };
     let name = config.hostname.as_deref().or(context.host_name.as_deref()).unwrap_or(container.short_id());
-    context.hostname = write("hostname", format!("{name}\n").as_bytes())?;
+    context.hostname = file("hostname", format!("{name}\n").into_bytes());
     if host_network {
         // A copy: the container may write to its own.
-        context.hosts = write("hosts", &fs::read("/etc/hosts").unwrap_or_default())?;
-        context.resolv_conf = write("resolv.conf", &fs::read("/etc/resolv.conf").unwrap_or_default())?;
+        context.hosts = file("hosts", fs::read("/etc/hosts").unwrap_or_default());
+        context.resolv_conf = file("resolv.conf", fs::read("/etc/resolv.conf").unwrap_or_default());
     } else {
-        context.hosts = write("hosts", LOCAL_HOSTS.as_bytes())?;
+        context.hosts = file("hosts", LOCAL_HOSTS.as_bytes().to_vec());
     }
     spec::linux_task(config, &container.image, &context)
 }

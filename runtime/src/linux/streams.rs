@@ -60,26 +60,27 @@ fn ours(fd: OwnedFd) -> Result<File> {
 
 impl Streams {
     /// Joins a task and our ends.
-    pub fn new(mut task: Box<dyn Task>, ends: Ends) -> Result<Self> {
-        let console = task.console();
-        let terminal = console.is_some();
-        let (stdin, stdout) = match console {
-            Some(console) => {
-                let copy = console.try_clone().map_err(|e| Error::os("duplicate the console", e))?;
-                (Some(ours(copy.into())?), Some(ours(console.into())?))
-            }
-            None => (ends.stdin, ends.stdout),
-        };
-        Ok(Streams {
+    pub fn new(task: Box<dyn Task>, ends: Ends) -> Self {
+        Streams {
             task,
             exit: None,
-            stdin,
+            stdin: ends.stdin,
             stdin_pending: VecDeque::new(),
             stdin_closing: false,
-            stdout,
+            stdout: ends.stdout,
             stderr: ends.stderr,
-            terminal,
-        })
+            terminal: false,
+        }
+    }
+
+    /// Takes the task's terminal, if it has one. It may have to be waited for.
+    pub fn take_console(&mut self) -> Result<()> {
+        let Some(console) = self.task.console() else { return Ok(()) };
+        let copy = console.try_clone().map_err(|e| Error::os("duplicate the console", e))?;
+        self.stdin = Some(ours(copy.into())?);
+        self.stdout = Some(ours(console.into())?);
+        self.terminal = true;
+        Ok(())
     }
 
     /// What to poll: stdout and stderr for reading, stdin for writing when something waits.

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use wharf_images::lease::Lease;
 use wharf_images::{Class, NoReport};
 
+use crate::backend::modules;
 use crate::container::Container;
 use crate::engine::{Attach, Engine};
 use crate::error::{Error, Result};
@@ -22,7 +24,7 @@ use crate::linux::streams::{self, Streams};
 use crate::monitor::ExitRecord;
 use crate::monitor::log::{LogWriter, Stream};
 use crate::monitor::protocol::{self, Failure, Frame, Reply, Request};
-use crate::plan;
+use crate::plan::{self, PlannedFile};
 use crate::state::Event;
 use crate::task::Exit;
 
@@ -38,8 +40,8 @@ const MAIN: u64 = 0;
 /// What a monitor begins with.
 pub(crate) struct Launch {
     pub container: Container,
-    /// False when the record is still to be written.
-    pub recorded: bool,
+    /// Bytes and record are still to be made, under this lease.
+    pub unrecorded: Option<Lease>,
     pub lock: File,
     pub attach: Option<Attach>,
     pub warnings: Vec<String>,
@@ -50,14 +52,14 @@ pub(crate) struct Launch {
 /// Runs a container to its end. Returns this process's exit code.
 pub(crate) fn supervise(engine: Engine, launch: Launch) -> i32 {
     let _ = rustix::process::setsid();
-    let Launch { container, recorded, lock, attach, warnings, client } = launch;
+    let Launch { container, unrecorded, lock, attach, warnings, client } = launch;
     let id = container.id.clone();
     let auto_remove = container.config.auto_remove;
     let refuse = |error: &Error| {
         let _ = (&client).write_all(&protocol::reply_bytes(&Reply::Error(Failure::from(error))));
         125
     };
-    let mut monitor = match Monitor::begin(engine, container, recorded, attach) {
+    let mut monitor = match Monitor::begin(engine, container, unrecorded, attach) {
         Ok(monitor) => monitor,
         Err(failed) => {
             let (engine, error, now_recorded) = *failed;
@@ -120,15 +122,16 @@ impl Monitor {
     fn begin(
         engine: Engine,
         mut container: Container,
-        mut recorded: bool,
+        mut unrecorded: Option<Lease>,
         attach: Option<Attach>,
     ) -> Result<Self, Box<(Engine, Error, bool)>> {
         let mut made = None;
-        let begun = Self::try_begin(&engine, &mut container, &mut recorded, attach, &mut made);
+        let begun = Self::try_begin(&engine, &mut container, &mut unrecorded, attach, &mut made);
         match begun {
             Ok((listener, signals, log)) => {
                 let Some(streams) = made else {
-                    return Err(Box::new((engine, Error::new(Class::Internal, "no task was made"), recorded)));
+                    let error = Error::new(Class::Internal, "no task was made");
+                    return Err(Box::new((engine, error, unrecorded.is_none())));
                 };
                 let timeout = container.config.timeout_ms.map(Duration::from_millis);
                 Ok(Monitor {
@@ -152,7 +155,7 @@ impl Monitor {
                     let _ = streams.task.signal(libc::SIGKILL);
                     let _ = streams.task.delete();
                 }
-                Err(Box::new((engine, error, recorded)))
+                Err(Box::new((engine, error, unrecorded.is_none())))
             }
         }
     }
@@ -160,28 +163,38 @@ impl Monitor {
     fn try_begin(
         engine: &Engine,
         container: &mut Container,
-        recorded: &mut bool,
+        unrecorded: &mut Option<Lease>,
         attach: Option<Attach>,
         made: &mut Option<Streams>,
     ) -> Result<(UnixListener, SignalFd, LogWriter)> {
         let paths = engine.paths();
         let id = container.id.clone();
-        if *recorded {
+        if unrecorded.is_none() {
             // After a restart of the machine, layers that had not reached the disk for certain are unpacked anew.
             engine.images()?.ensure_unpacked(&container.image, &NoReport)?;
             ExitRecord::remove(&paths.exit_record(&id))?;
             container.state = engine.containers()?.advance(&id, Event::Start, |status| status.error = None)?;
         }
-        let spec = plan::task_spec(engine, container)?;
+        // What the plan needs of the bytes is there already, but for a module in the root filesystem that was not compiled yet.
+        let early = unrecorded.is_some() && modules::is_compiled(engine, container)?;
+        if unrecorded.is_some() && !early {
+            engine.make_bytes(container)?;
+        }
+        let (spec, files) = plan::task_spec(engine, container)?;
         let (tty, stdin) = (container.config.tty, container.config.interactive);
         let (stdio, ends) = streams::make(tty, stdin, attach.and_then(|a| a.size))?;
         let task = backend(container.backend())?.create(&spec, stdio)?;
         // From here on the task loads, on the other core, while we write.
-        let streams = made.insert(Streams::new(task, ends)?);
-        if !*recorded {
+        let streams = made.insert(Streams::new(task, ends));
+        if early {
+            engine.make_tree(container)?;
+        }
+        files.iter().try_for_each(PlannedFile::write)?;
+        streams.task.place()?;
+        if unrecorded.is_some() {
             container.state.state = container.state.state.after(Event::Start)?;
             engine.containers()?.insert(container)?;
-            *recorded = true;
+            *unrecorded = None;
         }
         let listener = in_run_dir(engine, &id, |path| {
             let _ = std::fs::remove_file(path);
@@ -191,6 +204,7 @@ impl Monitor {
         listener.set_nonblocking(true).map_err(|e| Error::os("prepare the socket", e))?;
         let log_path = paths.log(&id);
         let log = LogWriter::open((container.config.log.driver != "none").then_some(log_path.as_path()))?;
+        streams.take_console()?;
         streams.task.start()?;
         let pid = streams.task.pid();
         container.state = engine.containers()?.advance(&id, Event::Started, |status| {
@@ -392,7 +406,9 @@ impl Monitor {
                 task.start()?;
                 let number = self.next_task;
                 self.next_task += 1;
-                self.tasks.insert(number, Streams::new(task, ends)?);
+                let mut streams = Streams::new(task, ends);
+                streams.take_console()?;
+                self.tasks.insert(number, streams);
                 Ok(Some(self.attached(index, number, attach.unwrap_or_default())))
             }
             Request::Signal(signal) => {

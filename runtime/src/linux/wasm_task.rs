@@ -1,9 +1,10 @@
 //! The process that hosts a wasm guest, and the backend that makes it.
 //!
 //! It is forked from the single-threaded monitor, so it needs no exec and finds its plan in memory. While the monitor
-//! records the container, it loads: engine, compiled component, directories. Then it puts up the second wall
-//! ([`jail`]), says that it is ready, waits for one byte, and only then runs guest code. When the monitor dies it does not run: an end of file
-//! instead of the byte, or SIGKILL by `PR_SET_PDEATHSIG` (prctl(2)), ends it.
+//! makes the container's directories and its record, it loads: engine, compiled component. Told that the directories are
+//! there, it opens them, puts up the second wall ([`jail`]), says that it is ready, waits for one more byte, and only then
+//! runs guest code. When the monitor dies it does not run: an end of file instead of the byte, or SIGKILL by
+//! `PR_SET_PDEATHSIG` (prctl(2)), ends it.
 //!
 //! WASI has no signals. SIGTERM and the like have their default action here, so `stop` ends a guest with 143.
 
@@ -20,7 +21,7 @@ use rustix::process::Signal;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::backend::wasm::run::Guest;
+use crate::backend::wasm::run::{Guest, Program};
 use crate::error::{Class, Error, Result};
 use crate::linux::cgroup::Cgroup;
 use crate::linux::jail::{self, Jail};
@@ -30,6 +31,9 @@ use crate::monitor::protocol::{self, Failure, Reply};
 use wharf_images::snapshot::Rootfs;
 
 use crate::task::{Backend, ExecSpec, Exit, Stdio, Task, TaskSpec, Usage, WasmTask, Workload};
+
+/// The byte that says that the root filesystem is there.
+const PLACED: u8 = b'p';
 
 /// The byte that lets a guest run.
 const GO: u8 = b'g';
@@ -53,7 +57,7 @@ impl Backend for WasmBackend {
         let cgroup = Cgroup::create(&spec.cgroup, &spec.limits)?;
         match spawn(spec, task, stdio, &cgroup) {
             Ok((child, console, line)) => {
-                Ok(Box::new(HostedGuest { child, console, line: Some(line), cgroup, exit: None }))
+                Ok(Box::new(HostedGuest { child, console, line: Some(line), placed: false, cgroup, exit: None }))
             }
             Err(e) => {
                 // The first error is the one that tells why.
@@ -162,26 +166,34 @@ fn only(line: UnixStream) -> std::io::Result<UnixStream> {
 
 /// In the child: loads the guest, waits for the word, runs it. Returns the exit code.
 fn host(spec: &TaskSpec, task: &WasmTask, mut line: UnixStream) -> i32 {
-    let prepared = one_tree(&spec.rootfs).and_then(|rootfs| {
-        let guest = Guest::prepare(task, &rootfs, spec.limits.memory)?;
+    let prepared = Program::load(task).and_then(|program| {
+        if !hears(&mut line, PLACED) {
+            return Ok(None);
+        }
+        let guest = program.prepare(task, &one_tree(&spec.rootfs)?, spec.limits.memory)?;
         wall(&guest)?;
-        Ok(guest)
+        Ok(Some(guest))
     });
     let guest = match prepared {
-        Ok(guest) => guest,
+        Ok(Some(guest)) => guest,
+        Ok(None) => return ABANDONED,
         Err(e) => {
             // If the monitor is gone there is nobody to tell.
             let _ = line.write_all(&protocol::reply_bytes(&Reply::Error(Failure::from(&e))));
             return e.exit_code();
         }
     };
-    let mut word = [0];
-    let told = line.write_all(&protocol::reply_bytes(&Reply::Done)).and_then(|()| line.read_exact(&mut word));
-    if told.is_err() || word != [GO] {
+    if line.write_all(&protocol::reply_bytes(&Reply::Done)).is_err() || !hears(&mut line, GO) {
         return ABANDONED;
     }
     drop(line);
     guest.run()
+}
+
+/// Waits for the monitor's word; false when the monitor is gone.
+fn hears(line: &mut UnixStream, word: u8) -> bool {
+    let mut heard = [0];
+    line.read_exact(&mut heard).is_ok() && heard == [word]
 }
 
 /// The root filesystem as one directory: layers are joined by a mount that only this process sees, and that ends with it.
@@ -214,6 +226,7 @@ struct HostedGuest {
     console: Option<File>,
     /// To the process, until its guest runs.
     line: Option<UnixStream>,
+    placed: bool,
     cgroup: Cgroup,
     exit: Option<Exit>,
 }
@@ -231,7 +244,17 @@ impl Task for HostedGuest {
         self.console.take()
     }
 
+    fn place(&mut self) -> Result<()> {
+        if let (Some(line), false) = (&mut self.line, self.placed) {
+            self.placed = true;
+            // A process that has failed to load does not listen any more; what it said is heard by `start`.
+            let _ = line.write_all(&[PLACED]);
+        }
+        Ok(())
+    }
+
     fn start(&mut self) -> Result<()> {
+        self.place()?;
         let Some(mut line) = self.line.take() else {
             return Err(Error::new(Class::Conflict, "the guest runs already"));
         };

@@ -22,14 +22,7 @@ impl Drop for Mounted {
 
 /// The options of an overlay, as mount(8) takes them.
 pub(crate) fn overlay_options(lower: &[PathBuf], upper: &Path, work: &Path) -> String {
-    // Overlayfs wants a lower directory even for a union of nothing.
-    let empty = work.with_file_name("nothing-below");
-    let lower: Vec<String> = if lower.is_empty() {
-        std::fs::create_dir_all(&empty).unwrap();
-        vec![empty.display().to_string()]
-    } else {
-        lower.iter().map(|dir| dir.display().to_string()).collect()
-    };
+    let lower: Vec<String> = lower.iter().map(|dir| dir.display().to_string()).collect();
     format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), upper.display(), work.display())
 }
 

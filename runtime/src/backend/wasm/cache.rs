@@ -44,8 +44,7 @@ impl ModuleCache {
     /// # Errors
     /// Fails when the directory cannot be made, and with `Forbidden` when others could write there.
     pub fn open(root: &Path) -> Result<Self> {
-        let program = std::env::current_exe().map_err(|e| Error::os("find our own program", e))?;
-        Self::with_compiler(root, Compiler::Child(program), Limits::default())
+        Self::with_compiler(root, Compiler::Child, Limits::default())
     }
 
     /// Opens the cache in `root` with another compiler or other limits.
@@ -146,9 +145,10 @@ impl ModuleCache {
 
     fn compile_into(&self, mut source: File, out: &File, path: &Path, function: Option<&str>) -> Result<()> {
         match &self.compiler {
-            Compiler::Child(program) => {
+            Compiler::Child => {
+                let program = std::env::current_exe().map_err(|e| Error::os("find our own program", e))?;
                 let out = out.try_clone().map_err(|e| Error::io("open", path, e))?;
-                compile::spawn(program, source, out, function, &self.limits)
+                compile::spawn(&program, source, out, function, &self.limits)
             }
             Compiler::InProcess => {
                 let mut wasm = Vec::new();

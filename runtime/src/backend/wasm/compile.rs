@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ impl Default for Limits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Compiler {
     /// A confined child process: this program, called as `PROGRAM compile REQUEST`.
-    Child(PathBuf),
+    Child,
     /// This process, without limits: for embedders that trust their modules and are not themselves the `wharf` program.
     InProcess,
 }

@@ -1,7 +1,7 @@
 //! One guest, from its compiled component to its exit code.
 //!
-//! [`Guest::prepare`] does all that needs no guest code and touches the host: loading, linking, opening directories.
-//! [`Guest::run`] does the rest; a caller that has walls to put up does so between the two.
+//! [`Program::load`] loads and links. [`Program::prepare`] opens the directories, which need not be there before.
+//! [`Guest::run`] runs guest code; a caller that has walls to put up does so between the two.
 //!
 //! Exit codes: the guest's own (`wasi:cli/exit`, 0 to 255), 1 when its `run` returns an error, 134 when it traps (as a
 //! native program that aborts: 128 and SIGABRT).
@@ -28,6 +28,13 @@ use crate::wasi;
 
 /// The exit code of a guest that trapped.
 pub const TRAPPED: i32 = 134;
+
+/// A compiled component, loaded and linked, that has nothing to work on yet.
+pub struct Program {
+    runtime: tokio::runtime::Runtime,
+    component: InstancePre<State>,
+    wasi: WasiCtx,
+}
 
 /// A guest just before its first instruction.
 pub struct Guest {
@@ -66,19 +73,18 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
 /// `memory` is its limit in bytes.
 ///
 /// # Errors
-/// As [`Guest::prepare`].
+/// As [`Program::load`] and [`Program::prepare`].
 pub fn run(task: &WasmTask, rootfs: &Rootfs, memory: Option<u64>) -> Result<i32> {
-    Ok(Guest::prepare(task, rootfs, memory)?.run())
+    Ok(Program::load(task)?.prepare(task, rootfs, memory)?.run())
 }
 
-impl Guest {
-    /// Loads the task's component and opens what it is to see.
+impl Program {
+    /// Loads the task's component.
     ///
     /// # Errors
     /// `NotFound` when the component is not in the cache; `Forbidden` when others could have written it;
-    /// `Unavailable` when it was compiled for another machine (it is then removed); `Unsupported` and others for what
-    /// cannot be opened.
-    pub fn prepare(task: &WasmTask, rootfs: &Rootfs, memory: Option<u64>) -> Result<Self> {
+    /// `Unavailable` when it was compiled for another machine (it is then removed).
+    pub fn load(task: &WasmTask) -> Result<Self> {
         let engine = engine::runner().map_err(|e| internal(&e))?;
         let component = load(&engine, &task.module)?;
         let component = linker(&engine).and_then(|l| l.instantiate_pre(&component)).map_err(|e| internal(&e))?;
@@ -95,23 +101,33 @@ impl Guest {
                 wasi.env("PWD", &task.cwd);
             }
         }
-        let state = State {
-            wasi: wasi.build(),
-            table: ResourceTable::new(),
-            preopens: preopens::open(rootfs, task)?,
-            memory: MemoryLimit::new(memory),
-        };
-        let mut store = Store::new(&engine, state);
-        store.limiter(|state| &mut state.memory);
-
         // A thread of its own for the guest's clock would cost more than the guest; wasmtime-wasi would make one.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
             .map_err(|e| Error::os("make an event loop", e))?;
-        Ok(Guest { runtime, store, component, function: task.function.clone() })
+        Ok(Program { runtime, component, wasi: wasi.build() })
     }
 
+    /// Opens what the guest is to see.
+    ///
+    /// # Errors
+    /// `Unsupported` and others for what cannot be opened.
+    pub fn prepare(self, task: &WasmTask, rootfs: &Rootfs, memory: Option<u64>) -> Result<Guest> {
+        let Program { runtime, component, wasi } = self;
+        let state = State {
+            wasi,
+            table: ResourceTable::new(),
+            preopens: preopens::open(rootfs, task)?,
+            memory: MemoryLimit::new(memory),
+        };
+        let mut store = Store::new(component.engine(), state);
+        store.limiter(|state| &mut state.memory);
+        Ok(Guest { runtime, store, component, function: task.function.clone() })
+    }
+}
+
+impl Guest {
     /// The directories it will work in, and whether they are read-only: what a wall around this process must let through.
     pub fn trees(&self) -> impl Iterator<Item = (&File, bool)> {
         let preopens = self.store.data().preopens.iter();
