@@ -59,8 +59,10 @@ pub struct ContainerConfig {
     pub deny_net: Vec<Target>,
     /// The root filesystem is read-only.
     pub read_only: bool,
-    /// Directories and volumes.
+    /// Directories and volumes. In a container's record also those of its image and of `volumes_from`.
     pub mounts: Vec<Mount>,
+    /// The containers whose volumes it has too, as `NAME` or `NAME:ro`.
+    pub volumes_from: Vec<String>,
     /// Limits.
     pub limits: Limits,
     /// `ulimit`s, by name: soft and hard.
@@ -122,9 +124,148 @@ pub struct Mount {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum MountKind {
     /// A directory or file of the host.
-    Bind(String),
+    Bind(BindMount),
+    /// A volume.
+    Volume(VolumeMount),
     /// Memory, with mount options (`size=64m`, `mode=1777`).
     Tmpfs(String),
+}
+
+impl MountKind {
+    /// A directory or file of the host, which must be there, with docker's defaults.
+    pub fn bind(source: impl Into<String>) -> Self {
+        MountKind::Bind(BindMount { source: source.into(), ..BindMount::default() })
+    }
+
+    /// A volume by name, with docker's defaults.
+    pub fn volume(name: impl Into<String>) -> Self {
+        MountKind::Volume(VolumeMount { name: name.into(), ..VolumeMount::default() })
+    }
+}
+
+impl Mount {
+    /// The volume, if it is one.
+    pub fn volume(&self) -> Option<&VolumeMount> {
+        match &self.kind {
+            MountKind::Volume(volume) => Some(volume),
+            MountKind::Bind(_) | MountKind::Tmpfs(_) => None,
+        }
+    }
+}
+
+/// A directory or file of the host.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BindMount {
+    /// On the host: an absolute path.
+    pub source: String,
+    /// Make a directory where nothing is, as docker's `-v` does.
+    #[serde(skip_serializing_if = "is_default")]
+    pub create_source: bool,
+    /// Where mounts made later on one side show.
+    #[serde(skip_serializing_if = "is_default")]
+    pub propagation: Propagation,
+    /// What becomes of what is mounted below it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub recursion: Recursion,
+}
+
+/// What becomes of what is mounted below a bind mount: docker's `bind-recursive`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recursion {
+    /// It comes along, and is read-only too if the mount is.
+    #[default]
+    Enabled,
+    /// It does not come along.
+    Disabled,
+    /// It comes along, and stays writable.
+    Writable,
+}
+
+/// Where mounts made later on one side show (mount_namespaces(7)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    /// Nowhere else.
+    #[default]
+    Rprivate,
+    /// Nowhere else; said of this mount alone.
+    Private,
+    /// On both sides.
+    Rshared,
+    /// On both sides; said of this mount alone.
+    Shared,
+    /// In the container, if made on the host.
+    Rslave,
+    /// In the container, if made on the host; said of this mount alone.
+    Slave,
+}
+
+impl Propagation {
+    /// Docker's (and mount(8)'s) word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Propagation::Rprivate => "rprivate",
+            Propagation::Private => "private",
+            Propagation::Rshared => "rshared",
+            Propagation::Shared => "shared",
+            Propagation::Rslave => "rslave",
+            Propagation::Slave => "slave",
+        }
+    }
+}
+
+impl std::str::FromStr for Propagation {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Self, ()> {
+        use Propagation::{Private, Rprivate, Rshared, Rslave, Shared, Slave};
+        [Rprivate, Private, Rshared, Shared, Rslave, Slave].into_iter().find(|p| p.name() == word).ok_or(())
+    }
+}
+
+/// A volume in a container.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeMount {
+    /// Its name. Empty in a request: a new one, made for this container. Never empty in a container's record.
+    pub name: String,
+    /// The name was made up for this container, which takes the volume with it when it is removed with its volumes.
+    #[serde(skip_serializing_if = "is_default")]
+    pub anonymous: bool,
+    /// Does not fill an empty volume with what the image has at the target.
+    #[serde(skip_serializing_if = "is_default")]
+    pub no_copy: bool,
+    /// A directory in the volume, to be mounted in the place of the whole.
+    #[serde(skip_serializing_if = "is_default")]
+    pub subpath: Option<String>,
+    /// The driver, if the volume is to be made. Empty: `local`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub driver: String,
+    /// The driver's options, if the volume is to be made.
+    #[serde(skip_serializing_if = "is_default")]
+    pub options: BTreeMap<String, String>,
+    /// Labels, if the volume is to be made.
+    #[serde(skip_serializing_if = "is_default")]
+    pub labels: BTreeMap<String, String>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// An absolute path without `.`, `..` and repeated slashes; `None` for a relative one.
+pub fn clean_path(path: &str) -> Option<String> {
+    let mut parts = Vec::new();
+    for part in path.strip_prefix('/')?.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    Some(format!("/{}", parts.join("/")))
 }
 
 /// Docker's `--log-driver` and `--log-opt`.

@@ -23,7 +23,7 @@ use crate::paths::{self, Paths};
 use crate::state::{Event, State};
 use crate::store::{self, Store};
 use crate::task::{ExecSpec, Exit, Usage};
-use crate::{linux, names, plan, signal};
+use crate::{linux, names, plan, signal, volume};
 
 /// Where an instance lives. Two instances with other directories never meet.
 #[derive(Debug, Clone, Default)]
@@ -116,7 +116,23 @@ pub(crate) struct Designed {
     /// Its image had to be brought: much memory and perhaps threads were used.
     pub brought: bool,
     /// Protects the bytes until the record is written.
-    pub lease: Lease,
+    pub protection: Protection,
+}
+
+/// Keeps the bytes of a container that is being made from being swept or removed, until its record is written.
+#[derive(Debug)]
+pub(crate) struct Protection {
+    _lease: Lease,
+    volumes: Vec<volume::Held>,
+}
+
+/// What [`Engine::remove`] does besides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RemoveOptions {
+    /// Kill one that runs first.
+    pub force: bool,
+    /// Remove the volumes that were made for it alone.
+    pub volumes: bool,
 }
 
 impl Engine {
@@ -145,7 +161,7 @@ impl Engine {
         }
         let root = &self.paths.root;
         paths::make_dir(root)?;
-        let db = Arc::new(Db::open(root, &[wharf_images::store::SCHEMA, store::SCHEMA])?);
+        let db = Arc::new(Db::open(root, &[wharf_images::store::SCHEMA, store::SCHEMA, store::volumes::SCHEMA])?);
         let images = ImageStore::open(root, Arc::clone(&db))?;
         Ok(self.stores.get_or_init(|| Stores { images, containers: Store::new(db) }))
     }
@@ -271,10 +287,12 @@ impl Engine {
         let lease = Lease::take(&self.paths.root)?;
         let (image, brought) = self.ensure_image(&config.image, config.platform.as_ref(), pull, reporter)?;
         let id = names::new_id()?;
+        let mut config = config.clone();
+        config.mounts = volume::resolve(self, &config, &image)?;
         let container = Container {
-            args: plan::args(config, &image)?,
+            args: plan::args(&config, &image)?,
             name: String::new(),
-            config: config.clone(),
+            config,
             created: Timestamp::now(),
             state: Status {
                 state: State::Created,
@@ -289,16 +307,27 @@ impl Engine {
             id,
         };
         let warnings = plan::check(&container)?;
-        Ok(Designed { container, warnings, brought, lease })
+        let protection = Protection { _lease: lease, volumes: Vec::new() };
+        Ok(Designed { container, warnings, brought, protection })
     }
 
-    /// Makes what a container has on disk, before its record.
-    pub(crate) fn make_bytes(&self, container: &Container) -> Result<()> {
+    /// Makes what a container has on disk, before its record, and the volumes that it names.
+    pub(crate) fn make_bytes(&self, container: &Container, protection: &mut Protection) -> Result<()> {
         self.make_tree(container)?;
         if container.image.is_wasm() {
             modules::ensure(self, container)?;
         }
+        if container.config.mounts.iter().any(|mount| mount.volume().is_some()) {
+            let rootfs = self.images()?.snapshots.mounts(&container.id)?;
+            protection.volumes = volume::hold(self, &container.config.mounts, &rootfs)?;
+        }
         Ok(())
+    }
+
+    /// Takes away all that was made for a container that is not to be: `--rm`, and what could not be made.
+    pub(crate) fn discard(&self, container: &Container) -> Result<()> {
+        self.volumes().remove_anonymous(&container.config.mounts)?;
+        self.remove_bytes(&container.id)
     }
 
     /// The root filesystem and the directory for its other files.
@@ -311,10 +340,11 @@ impl Engine {
 
     /// Makes its bytes, then its record.
     pub(crate) fn make(&self, designed: &mut Designed) -> Result<()> {
-        let container = &mut designed.container;
-        let made = self.make_bytes(container).and_then(|()| self.containers()?.insert(container));
+        let Designed { container, protection, .. } = designed;
+        let made = self.make_bytes(container, protection).and_then(|()| self.containers()?.insert(container));
+        protection.volumes.clear();
         if made.is_err() {
-            self.remove_bytes(&container.id)?;
+            self.discard(container)?;
         }
         made
     }
@@ -511,14 +541,14 @@ impl Engine {
         self.ask(&container, &Request::Pause(paused)).map(drop)
     }
 
-    /// Removes it. `force` kills a running one first.
+    /// Removes it.
     ///
     /// # Errors
     /// `Conflict`, in docker's words, for a running one.
-    pub fn remove(&self, name: &str, force: bool) -> Result<()> {
+    pub fn remove(&self, name: &str, options: RemoveOptions) -> Result<()> {
         let container = self.container(name)?;
         if container.state.state.is_live() {
-            if !force {
+            if !options.force {
                 let why = match container.state.state {
                     State::Paused => "paused and must be unpaused first",
                     State::Restarting => "restarting: stop the container before removing or force remove",
@@ -539,6 +569,9 @@ impl Engine {
             ));
         }
         self.containers()?.remove(&container.id)?;
+        if options.volumes {
+            self.volumes().remove_anonymous(&container.config.mounts)?;
+        }
         self.remove_bytes(&container.id)
     }
 
@@ -670,15 +703,22 @@ impl Engine {
             return Ok(Some(container));
         }
         linux::monitor::clean(&container.id)?;
+        self.release_volumes(&container)?;
         let record = ExitRecord::read(&self.paths.exit_record(&container.id))?
             .unwrap_or_else(|| ExitRecord { exit: Exit { code: 137, oom_killed: false }, finished: Timestamp::now() });
         if container.config.auto_remove {
             self.containers()?.remove(&container.id)?;
-            self.remove_bytes(&container.id)?;
+            self.discard(&container)?;
             return Ok(None);
         }
         container.state = self.record_exit(&container.id, &record)?;
         Ok(Some(container))
+    }
+
+    /// The container has ended: what only it had mounted of its volumes is unmounted.
+    pub(crate) fn release_volumes(&self, container: &Container) -> Result<()> {
+        let volumes = container.config.mounts.iter().filter_map(|mount| mount.volume());
+        self.volumes().release(volumes.map(|volume| volume.name.as_str()), &container.id)
     }
 
     /// Writes the end of a container into its record.

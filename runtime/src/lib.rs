@@ -25,6 +25,7 @@ pub mod signal;
 pub mod state;
 pub mod store;
 pub mod task;
+pub mod volume;
 #[cfg(feature = "wasm")]
 mod wasi;
 

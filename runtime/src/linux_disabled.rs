@@ -17,6 +17,14 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     std::fs::create_dir(path)
 }
 
+/// Makes a directory.
+///
+/// # Errors
+/// The disk's.
+pub fn create_open_dir(path: &Path) -> io::Result<()> {
+    std::fs::create_dir(path)
+}
+
 /// Returns after so long at the latest.
 pub fn wait_for_change(_: &Path, longest: Duration) {
     std::thread::sleep(longest.min(Duration::from_millis(50)));
@@ -24,6 +32,32 @@ pub fn wait_for_change(_: &Path, longest: Duration) {
 
 pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     getrandom::fill(bytes).map_err(io::Error::other)
+}
+
+pub mod volume {
+    //! See `linux/volume.rs`.
+
+    use std::path::Path;
+
+    use wharf_images::Class;
+
+    use crate::error::{Error, Result};
+
+    /// Nothing can be mounted here.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn mount(_: &str, _: &Path, _: &str, _: &[&str]) -> Result<()> {
+        Err(Error::new(Class::Unsupported, "file systems can be mounted on Linux only"))
+    }
+
+    /// Nothing is mounted here.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn unmount(_: &Path) -> Result<()> {
+        Ok(())
+    }
 }
 
 pub(crate) mod plan {

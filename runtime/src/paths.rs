@@ -65,6 +65,11 @@ impl Paths {
         self.run.join("containers").join(id)
     }
 
+    /// The directory of all volumes.
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
     /// The lock that its monitor holds.
     pub fn lock(&self, id: &str) -> PathBuf {
         self.run_container(id).join("lock")

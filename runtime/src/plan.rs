@@ -6,7 +6,7 @@ use wharf_images::snapshot::Rootfs;
 use wharf_images::{Class, Image, WasmEntry};
 
 use crate::backend::modules;
-use crate::config::{ContainerConfig, MountKind, NetworkMode};
+use crate::config::{BindMount, ContainerConfig, MountKind, NetworkMode};
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -61,14 +61,6 @@ pub fn env(config: &ContainerConfig, image: &Image) -> Vec<String> {
 /// `InvalidInput`, naming the flag.
 pub fn check(container: &Container) -> Result<Vec<String>> {
     let config = &container.config;
-    for mount in &config.mounts {
-        if !mount.target.starts_with('/') {
-            return Err(Error::new(
-                Class::InvalidInput,
-                format!("invalid mount config: mount path must be absolute: {}", mount.target),
-            ));
-        }
-    }
     if !matches!(config.log.driver.as_str(), "json-file" | "none") {
         return Err(Error::new(Class::InvalidInput, format!("logger: no log driver named '{}'", config.log.driver))
             .with_hint("use json-file or none"));
@@ -240,12 +232,38 @@ pub fn exposed(config: &ContainerConfig, image: &Image) -> Result<Vec<ExposedPor
     Ok(exposed)
 }
 
+/// Makes the directory that a bind mount asks to be made.
+pub(crate) fn ensure_source(bind: &BindMount) -> Result<()> {
+    if !bind.create_source {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&bind.source).or_else(|e| match e.kind() {
+        // A file, or something else that can be mounted.
+        std::io::ErrorKind::AlreadyExists => Ok(()),
+        _ => Err(Error::io("create the source of a bind mount", &bind.source, e)),
+    })
+}
+
 fn wasm_mounts(engine: &Engine, container: &Container) -> Result<Vec<WasmMount>> {
     let mut mounts = Vec::with_capacity(container.config.mounts.len());
     for (number, mount) in container.config.mounts.iter().enumerate() {
         let source = match &mount.kind {
-            MountKind::Bind(source) => PathBuf::from(source),
-            MountKind::Tmpfs(_) => engine.paths().container(&container.id).join(format!("tmpfs-{number}")),
+            MountKind::Bind(bind) => {
+                ensure_source(bind)?;
+                PathBuf::from(&bind.source)
+            }
+            MountKind::Volume(volume) => {
+                let source = engine.volumes().open(&volume.name)?;
+                let (target, subpath) = (mount.target.clone(), volume.subpath.clone());
+                let read_only = mount.read_only || source.read_only;
+                mounts.push(WasmMount { source: source.path, subpath, target, read_only });
+                continue;
+            }
+            MountKind::Tmpfs(_) => {
+                let dir = engine.paths().container(&container.id).join(format!("tmpfs-{number}"));
+                paths::make_dir(&dir)?;
+                dir
+            }
         };
         if source.is_file() {
             return Err(Error::new(
@@ -254,8 +272,7 @@ fn wasm_mounts(engine: &Engine, container: &Container) -> Result<Vec<WasmMount>>
             )
             .with_hint("mount the directory it is in"));
         }
-        paths::make_dir(&source)?;
-        mounts.push(WasmMount { source, target: mount.target.clone(), read_only: mount.read_only });
+        mounts.push(WasmMount { source, subpath: None, target: mount.target.clone(), read_only: mount.read_only });
     }
     Ok(mounts)
 }

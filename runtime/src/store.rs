@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 use crate::names;
 use crate::state::{Event, State};
 
+pub mod volumes;
+
 /// The tables of this crate.
 pub const SCHEMA: Schema = Schema {
     component: "containers",
@@ -101,7 +103,7 @@ impl Store {
                         container.state.state.name(),
                     ])?;
                 if inserted == 1 {
-                    break;
+                    return volumes::refer(tx, container);
                 }
                 if given.is_some() {
                     let holder: String =
@@ -372,7 +374,7 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
-        let db = Db::open(dir.path(), &[SCHEMA]).unwrap();
+        let db = Db::open(dir.path(), &[SCHEMA, volumes::SCHEMA]).unwrap();
         (dir, Store::new(Arc::new(db)))
     }
 

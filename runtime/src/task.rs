@@ -79,6 +79,9 @@ pub struct WasmTask {
 pub struct WasmMount {
     /// On the host.
     pub source: PathBuf,
+    /// A directory beneath the source that is shown in its place. No link in it leads out of the source.
+    #[serde(default)]
+    pub subpath: Option<String>,
     /// In the guest.
     pub target: String,
     /// No writing.

@@ -168,7 +168,12 @@ impl Place {
     fn mount(&mut self, target: &str, read_only: bool) -> PathBuf {
         let source = self.root.path().join(format!("mount-{}", self.task.mounts.len()));
         fs::create_dir(&source).unwrap();
-        self.task.mounts.push(WasmMount { source: source.clone(), target: target.to_owned(), read_only });
+        self.task.mounts.push(WasmMount {
+            source: source.clone(),
+            subpath: None,
+            target: target.to_owned(),
+            read_only,
+        });
         source
     }
 }
@@ -609,7 +614,12 @@ fn signals_end_a_task() {
 
 fn a_task_that_cannot_load_says_why() {
     let mut place = Place::new("tools-p1");
-    place.task.mounts.push(WasmMount { source: "/nonexistent".into(), target: "/x".into(), read_only: false });
+    place.task.mounts.push(WasmMount {
+        source: "/nonexistent".into(),
+        subpath: None,
+        target: "/x".into(),
+        read_only: false,
+    });
     let mut running = place.create(&["args"]);
     let error = running.task.start().unwrap_err();
     assert!(error.to_string().contains("/nonexistent"), "{error}");

@@ -1,7 +1,7 @@
 //! From the flags of `run` and `create` to the engine's request for a container.
 
 use wharf_runtime::ContainerConfig;
-use wharf_runtime::config::LogConfig;
+use wharf_runtime::config::{LogConfig, Mount, MountKind};
 use wharf_runtime::engine::PullPolicy;
 use wharf_runtime::task::Limits;
 
@@ -38,12 +38,8 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         auto_remove: parsed.switch("rm"),
         network: network(parsed)?,
         read_only: parsed.switch("read-only"),
-        mounts: [
-            parsed.read_all("volume", mounts::volume)?,
-            parsed.read_all("mount", mounts::mount)?,
-            parsed.read_all("tmpfs", mounts::tmpfs)?,
-        ]
-        .concat(),
+        mounts: mounts(parsed)?,
+        volumes_from: texts("volumes-from"),
         limits: limits(parsed)?,
         ulimits: parsed.read_all("ulimit", values::ulimit)?.into_iter().collect(),
         init: parsed.switch("init"),
@@ -114,6 +110,17 @@ fn network(parsed: &Parsed) -> Result<wharf_runtime::config::NetworkMode> {
         return Err(Failure::new("connecting a container to several networks is not supported yet"));
     }
     Ok(networks.pop().unwrap_or_default())
+}
+
+fn mounts(parsed: &Parsed) -> Result<Vec<Mount>> {
+    let mut volumes = parsed.read_all("volume", mounts::volume)?;
+    for mount in &mut volumes {
+        if let (MountKind::Volume(volume), Some(driver)) = (&mut mount.kind, parsed.value("volume-driver")) {
+            volume.driver = driver.to_owned();
+        }
+    }
+    let (mounts, tmpfs) = (parsed.read_all("mount", mounts::mount)?, parsed.read_all("tmpfs", mounts::tmpfs)?);
+    Ok([volumes, mounts, tmpfs].concat())
 }
 
 fn limits(parsed: &Parsed) -> Result<Limits> {

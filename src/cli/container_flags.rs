@@ -97,9 +97,9 @@ const FILESYSTEM: &[Flag] = &[
     Flag::switch("read-only", "Mount the container's root filesystem as read only"),
     Flag::value("shm-size", "bytes", "Size of /dev/shm"),
     Flag::list("tmpfs", "Mount a tmpfs directory"),
-    Flag::list("volume", "Bind mount a directory or file of the host").short('v'),
-    Flag::value("volume-driver", "string", "Optional volume driver for the container").not_yet(),
-    Flag::list("volumes-from", "Mount volumes from the specified container(s)").not_yet(),
+    Flag::list("volume", "Bind mount a volume, or a directory or file of the host").short('v'),
+    Flag::value("volume-driver", "string", "Optional volume driver for the container"),
+    Flag::list("volumes-from", "Mount volumes from the specified container(s)"),
 ];
 
 const NETWORK: &[Flag] = &[

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use wharf_runtime::config::{Mount, MountKind};
 use wharf_runtime::container::{BackendKind, Container};
 use wharf_runtime::state::State;
+use wharf_runtime::volume::DRIVER;
 
 use super::{filter, ps};
 
@@ -14,8 +15,8 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 /// Bytes of /dev/shm unless asked otherwise.
 const SHM_SIZE: u64 = 64 << 20;
 
-/// The whole object; `size` is that of the writable layer, if it was asked for.
-pub fn container(container: &Container, size: Option<u64>) -> Value {
+/// The whole object; `size` is that of the writable layer, if it was asked for, and `volume_dir` says where a volume is.
+pub fn container(container: &Container, size: Option<u64>, volume_dir: &dyn Fn(&str) -> String) -> Value {
     let (program, args) = match container.args.split_first() {
         Some((program, args)) => (program.as_str(), args),
         None => ("", &[][..]),
@@ -37,7 +38,7 @@ pub fn container(container: &Container, size: Option<u64>) -> Value {
         "AppArmorProfile": "",
         "ExecIDs": null,
         "HostConfig": host_config(container),
-        "Mounts": container.config.mounts.iter().map(mount).collect::<Vec<_>>(),
+        "Mounts": container.config.mounts.iter().map(|mount| mount_point(mount, volume_dir)).collect::<Vec<_>>(),
         "Config": config(container),
         "NetworkSettings": network(container),
     });
@@ -73,15 +74,17 @@ fn time(time: Option<Timestamp>) -> String {
 fn host_config(container: &Container) -> Value {
     let config = &container.config;
     let limits = &config.limits;
-    let binds = config.mounts.iter().filter_map(|mount| match &mount.kind {
-        MountKind::Bind(source) => {
-            Some(format!("{source}:{}{}", mount.target, if mount.read_only { ":ro" } else { "" }))
-        }
-        MountKind::Tmpfs(_) => None,
+    let binds = config.mounts.iter().filter_map(|mount| {
+        let source = match &mount.kind {
+            MountKind::Bind(bind) => &bind.source,
+            MountKind::Volume(volume) if !volume.anonymous => &volume.name,
+            MountKind::Volume(_) | MountKind::Tmpfs(_) => return None,
+        };
+        Some(format!("{source}:{}{}", mount.target, if mount.read_only { ":ro" } else { "" }))
     });
     let tmpfs = config.mounts.iter().filter_map(|mount| match &mount.kind {
         MountKind::Tmpfs(options) => Some((mount.target.clone(), Value::from(options.as_str()))),
-        MountKind::Bind(_) => None,
+        MountKind::Bind(_) | MountKind::Volume(_) => None,
     });
     let ulimits = config.ulimits.iter().map(|(name, (soft, hard))| json!({"Name": name, "Soft": soft, "Hard": hard}));
     json!({
@@ -105,6 +108,8 @@ fn host_config(container: &Container) -> Value {
         "SecurityOpt": config.security_opt,
         "Sysctls": config.sysctls,
         "Tmpfs": tmpfs.collect::<serde_json::Map<_, _>>(),
+        "VolumeDriver": "",
+        "VolumesFrom": Some(&config.volumes_from).filter(|list| !list.is_empty()),
         "UTSMode": "",
         "UsernsMode": "",
         "ShmSize": config.shm_size.unwrap_or(SHM_SIZE),
@@ -126,19 +131,26 @@ fn host_config(container: &Container) -> Value {
     })
 }
 
-fn mount(mount: &Mount) -> Value {
-    let (kind, source) = match &mount.kind {
-        MountKind::Bind(source) => ("bind", source.as_str()),
-        MountKind::Tmpfs(_) => ("tmpfs", ""),
+fn mount_point(mount: &Mount, volume_dir: &dyn Fn(&str) -> String) -> Value {
+    let mode = if mount.read_only { "ro" } else { "" };
+    let (kind, source, propagation) = match &mount.kind {
+        MountKind::Bind(bind) => ("bind", bind.source.clone(), bind.propagation.name()),
+        MountKind::Volume(volume) => ("volume", volume_dir(&volume.name), ""),
+        MountKind::Tmpfs(_) => ("tmpfs", String::new(), ""),
     };
-    json!({
+    let mut point = json!({
         "Type": kind,
         "Source": source,
         "Destination": mount.target,
-        "Mode": if mount.read_only { "ro" } else { "" },
+        "Mode": mode,
         "RW": !mount.read_only,
-        "Propagation": if kind == "bind" { "rprivate" } else { "" },
-    })
+        "Propagation": propagation,
+    });
+    if let MountKind::Volume(volume) = &mount.kind {
+        point["Name"] = volume.name.as_str().into();
+        point["Driver"] = DRIVER.into();
+    }
+    point
 }
 
 fn config(container: &Container) -> Value {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use jiff::Timestamp;
 use wharf_runtime::container::Container;
-use wharf_runtime::engine::{Engine, ListOptions};
+use wharf_runtime::engine::{Engine, ListOptions, RemoveOptions};
 use wharf_runtime::error::Class;
 
 use super::context::Context;
@@ -77,7 +77,7 @@ pub fn containers(engine: &Engine, filters: &Filters) -> Result<(Vec<String>, u6
             continue;
         }
         let size = engine.size(&container.id)?;
-        match engine.remove(&container.id, false) {
+        match engine.remove(&container.id, RemoveOptions::default()) {
             Ok(()) => {
                 removed.push(container.id);
                 freed += size;

@@ -53,6 +53,10 @@ fn check_all(parsed: &Parsed, context: &Context) -> Result<()> {
         if swept > 0 {
             writeln!(out, "Removed what {swept} crashed containers left")?;
         }
+        let swept = engine.volumes().sweep()?;
+        if swept > 0 {
+            writeln!(out, "Removed {swept} volumes that were never made or not wholly removed")?;
+        }
         check::repair(images, &|id: &Digest| users(&engine, id))?
     } else {
         check::check(images)?
@@ -64,7 +68,11 @@ fn check_all(parsed: &Parsed, context: &Context) -> Result<()> {
     for stray in &strays {
         writeln!(out, "container {}: left over by a crash", text::visible(stray))?;
     }
-    if problems.is_empty() && strays.is_empty() {
+    let volumes = engine.volumes().strays()?;
+    for stray in &volumes {
+        writeln!(out, "volume {}: left over by a crash", text::visible(stray))?;
+    }
+    if problems.is_empty() && strays.is_empty() && volumes.is_empty() {
         return Ok(writeln!(out, "No problems found.")?);
     }
     if !parsed.switch("repair") {
@@ -109,7 +117,7 @@ impl Usage {
 
 fn df(parsed: &Parsed, context: &Context) -> Result<()> {
     let engine = context.engine()?;
-    let rows = [images(&engine, engine.images()?)?, containers(&engine)?];
+    let rows = [images(&engine, engine.images()?)?, containers(&engine)?, volumes(&engine)?];
     LISTING.print(parsed, &rows, &["Type", "TotalCount", "Active", "Size", "Reclaimable"])
 }
 
@@ -139,6 +147,21 @@ fn containers(engine: &Engine) -> Result<Usage> {
         usage.total += 1;
         usage.size += size;
         if container.state.state.is_live() {
+            usage.active += 1;
+        } else {
+            usage.reclaimable += size;
+        }
+    }
+    Ok(usage)
+}
+
+fn volumes(engine: &Engine) -> Result<Usage> {
+    let mut usage = Usage { kind: "Local Volumes", total: 0, active: 0, size: 0, reclaimable: 0 };
+    for (volume, users) in super::volume::with_users(engine)? {
+        let size = engine.volumes().size(&volume.name)?;
+        usage.total += 1;
+        usage.size += size;
+        if users > 0 {
             usage.active += 1;
         } else {
             usage.reclaimable += size;

@@ -12,9 +12,9 @@ use super::values;
 /// The filters of one command line, their names checked.
 pub struct Filters(Vec<(String, String)>);
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "ancestor", "before", "exited", "expose", "health", "id", "is-task", "label", "name", "network", "publish",
-    "since", "status",
+    "since", "status", "volume",
 ];
 
 impl Filters {
@@ -28,7 +28,6 @@ impl Filters {
             match name.as_str() {
                 "exited" => drop(value.parse::<i32>().map_err(|_| invalid(name, value))?),
                 "status" => drop(value.parse::<State>().map_err(|_| invalid(name, value))?),
-                "volume" => {}
                 name if NAMES.contains(&name) => {}
                 _ => return Err(Failure::new(format!("invalid filter '{name}'"))),
             }
@@ -128,7 +127,8 @@ pub fn status(container: &Container) -> &'static str {
 
 fn source(mount: &wharf_runtime::config::Mount) -> &str {
     match &mount.kind {
-        wharf_runtime::config::MountKind::Bind(source) => source,
+        wharf_runtime::config::MountKind::Bind(bind) => &bind.source,
+        wharf_runtime::config::MountKind::Volume(volume) => &volume.name,
         wharf_runtime::config::MountKind::Tmpfs(_) => "",
     }
 }

@@ -13,6 +13,7 @@ use super::image_json;
 use super::parse::Parsed;
 use super::template::{Format, from_json};
 use super::verb::{FORMAT_OBJECT, Flag, Listed, Operands, Section, Verb};
+use super::volume;
 
 const SIZE: Flag = Flag::switch("size", "Display total file sizes if the type is container").short('s');
 
@@ -47,11 +48,17 @@ fn inspect(parsed: &Parsed, context: &Context) -> Result<()> {
     match parsed.value("type").unwrap_or_default() {
         "" => show(parsed, |name| match container(parsed, context, name)? {
             Some(found) => Ok(Some(found)),
-            None => image(context, name),
+            None => match image(context, name)? {
+                Some(found) => Ok(Some(found)),
+                None => volume::object(context, name),
+            },
         }),
         "container" => show(parsed, |name| container(parsed, context, name)),
         "image" => show(parsed, |name| image(context, name)),
-        other => Err(Failure::new(format!("unknown type: {other:?}: must be one of \"container\", \"image\""))),
+        "volume" => show(parsed, |name| volume::object(context, name)),
+        other => {
+            Err(Failure::new(format!("unknown type: {other:?}: must be one of \"container\", \"image\", \"volume\"")))
+        }
     }
 }
 
@@ -77,7 +84,8 @@ fn container(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Va
         Err(e) => return Err(e.into()),
     };
     let size = if parsed.switch("size") { Some(engine.size(&container.id)?) } else { None };
-    Ok(Some(container_json::container(&container, size)))
+    let volume_dir = |name: &str| engine.volumes().mountpoint(name).display().to_string();
+    Ok(Some(container_json::container(&container, size, &volume_dir)))
 }
 
 /// Shows each name's object, `None` being one that does not exist: the others are shown all the same.

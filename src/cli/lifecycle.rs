@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use wharf_runtime::engine::Engine;
+use wharf_runtime::engine::{Engine, RemoveOptions};
 use wharf_runtime::error::Class;
 
 use super::context::Context;
@@ -78,7 +78,6 @@ pub static VERBS: &[Verb] = &[
             flags: &[
                 Flag::switch("force", "Force the removal of a running container (uses SIGKILL)").short('f'),
                 Flag::switch("link", "Remove the specified link").short('l'),
-                // Anonymous volumes cannot be made yet, so there are none to remove.
                 Flag::switch("volumes", "Remove anonymous volumes associated with the container").short('v'),
             ],
         }],
@@ -185,7 +184,8 @@ fn rm(parsed: &Parsed, context: &Context) -> Result<()> {
             Err(wharf_runtime::Error::new(Class::Conflict, text).into())
         });
     }
-    for_each(parsed.operands(), |name| match engine.remove(name, force) {
+    let options = RemoveOptions { force, volumes: parsed.switch("volumes") };
+    for_each(parsed.operands(), |name| match engine.remove(name, options) {
         Ok(()) => Ok(writeln!(std::io::stdout(), "{name}")?),
         // `rm -f` has reached its aim when there is nothing to remove: docker says so and goes on.
         Err(e) if force && e.class() == Class::NotFound => {

@@ -42,6 +42,7 @@ mod top;
 mod units;
 mod values;
 mod verb;
+mod volume;
 mod wasm;
 
 use std::io::Write as _;
@@ -69,6 +70,7 @@ static TABLE: &[&[Verb]] = &[
     image::VERBS,
     archive::VERBS,
     system::VERBS,
+    volume::VERBS,
     disk::VERBS,
     container_prune::VERBS,
     wasm::VERBS,
@@ -80,6 +82,7 @@ static MANAGEMENT: &[(&str, &str)] = &[
     ("container", "Manage containers"),
     ("image", "Manage images"),
     ("system", "Manage Wharf"),
+    ("volume", "Manage volumes"),
     ("wasm", "Work with WebAssembly modules"),
 ];
 

@@ -1,14 +1,14 @@
-//! `-v`, `--mount` and `--tmpfs` (<https://docs.docker.com/engine/storage/bind-mounts/>).
+//! `-v`, `--mount` and `--tmpfs` (<https://docs.docker.com/engine/storage/bind-mounts/>,
+//! <https://docs.docker.com/engine/storage/volumes/>).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use wharf_runtime::config::{Mount, MountKind};
+use wharf_runtime::config::{BindMount, Mount, MountKind, Propagation, Recursion, VolumeMount};
 
 use super::units::parse_size;
 
-const NO_VOLUMES: &str = "named and anonymous volumes are not supported yet: give a path of the host (/dir or ./dir)";
-
-/// `-v HOST:CONTAINER[:OPTIONS]`.
+/// `-v [HOST:|NAME:]CONTAINER[:OPTIONS]`.
 ///
 /// # Errors
 /// Says which part is wrong.
@@ -21,32 +21,39 @@ pub fn volume(text: &str) -> Result<Mount, String> {
 /// # Errors
 /// Says which part is wrong.
 pub fn volume_or_root(text: &str) -> Result<Mount, String> {
+    let invalid = || format!("invalid volume specification: '{text}'");
     let parts = split_drive(text);
     let (source, target, options) = match parts[..] {
-        [source, target] => (source, target, ""),
-        [source, target, options] => (source, target, options),
-        [_] => return Err(NO_VOLUMES.to_owned()),
-        _ => return Err(format!("invalid volume specification: '{text}'")),
+        [target] => ("", target, ""),
+        [source, target] if !source.is_empty() => (source, target, ""),
+        [source, target, options] if !source.is_empty() => (source, target, options),
+        _ => return Err(invalid()),
     };
-    if source.is_empty() || target.is_empty() {
-        return Err(format!("invalid volume specification: '{text}'"));
+    if target.is_empty() {
+        return Err(invalid());
     }
-    if !Path::new(source).is_absolute() && !source.starts_with('.') {
-        return Err(NO_VOLUMES.to_owned());
-    }
-    let mut read_only = false;
+    let target = absolute(target)?;
+    let is_path = Path::new(source).is_absolute() || source.starts_with('.');
+    let (mut read_only, mut no_copy, mut propagation) = (false, false, None);
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => read_only = true,
-            // SELinux labels and the Mac's caching do not exist here; rprivate is what we do.
-            "rw" | "z" | "Z" | "rprivate" | "consistent" | "cached" | "delegated" => {}
-            "private" | "shared" | "rshared" | "slave" | "rslave" => {
-                return Err(format!("bind propagation {option} is not supported yet"));
-            }
-            _ => return Err(format!("invalid volume specification: '{text}': invalid mode: {option}")),
+            // SELinux labels and the Mac's caching do not exist here.
+            "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
+            "nocopy" if !is_path => no_copy = true,
+            word => match word.parse::<Propagation>() {
+                Ok(word) if is_path => propagation = Some(word),
+                _ => return Err(format!("{}: invalid mode: {option}", invalid())),
+            },
         }
     }
-    bind(source, target, read_only)
+    let kind = if is_path {
+        let bind = bind(source)?;
+        MountKind::Bind(BindMount { create_source: true, propagation: propagation.unwrap_or_default(), ..bind })
+    } else {
+        MountKind::Volume(VolumeMount { name: source.to_owned(), no_copy, ..VolumeMount::default() })
+    };
+    Ok(Mount { kind, target, read_only })
 }
 
 /// Splits at colons, but keeps a Windows drive (`C:\`) with its path.
@@ -57,10 +64,10 @@ fn split_drive(text: &str) -> Vec<&str> {
     parts
 }
 
-fn bind(source: &str, target: &str, read_only: bool) -> Result<Mount, String> {
+fn bind(source: &str) -> Result<BindMount, String> {
     let source = std::path::absolute(source).map_err(|e| format!("cannot make {source} absolute: {e}"))?;
     let Some(source) = source.to_str() else { return Err(format!("{} is not valid UTF-8", source.display())) };
-    Ok(Mount { kind: MountKind::Bind(source.to_owned()), target: absolute(target)?, read_only })
+    Ok(BindMount { source: source.to_owned(), ..BindMount::default() })
 }
 
 fn absolute(target: &str) -> Result<String, String> {
@@ -87,57 +94,167 @@ pub fn tmpfs(text: &str) -> Result<Mount, String> {
     not_root(Mount { kind: MountKind::Tmpfs(options.to_owned()), target: absolute(target)?, read_only })
 }
 
+/// What `--mount` says, before it is known what it means.
+#[derive(Default)]
+struct Fields {
+    source: Option<String>,
+    target: Option<String>,
+    read_only: bool,
+    bind: BindMount,
+    volume: VolumeMount,
+    tmpfs: Vec<String>,
+    /// The kinds (`bind`, `volume`, `tmpfs`) whose own options were given.
+    own: Vec<&'static str>,
+}
+
 /// `--mount type=bind,source=/a,target=/b,readonly`.
 ///
 /// # Errors
 /// Docker's words.
 pub fn mount(text: &str) -> Result<Mount, String> {
-    let (mut kind, mut source, mut target) = ("volume", None, None);
-    let mut read_only = false;
-    let mut tmpfs_options = Vec::new();
-    for field in text.split(',') {
+    let mut kind = "volume".to_owned();
+    let mut fields = Fields::default();
+    for field in csv(text)? {
         let (key, value) = match field.split_once('=') {
-            Some((key, value)) => (key, Some(value)),
-            None => (field, None),
+            Some((key, value)) => (key.to_ascii_lowercase(), Some(value)),
+            None => (field.to_ascii_lowercase(), None),
         };
-        let (key, value) = match (key.to_ascii_lowercase().as_str(), value) {
-            ("readonly" | "ro", value) => {
-                read_only =
-                    boolean(value).ok_or_else(|| format!("invalid value for {key}: {}", value.unwrap_or("")))?;
-                continue;
+        match (key.as_str(), value) {
+            ("type", Some(value)) => kind = value.to_ascii_lowercase(),
+            (key, value) => fields.read(key, value, &field)?,
+        }
+    }
+    let Some(target) = fields.target else { return Err("target is required".to_owned()) };
+    if !matches!(kind.as_str(), "bind" | "volume" | "tmpfs") {
+        return Err(match kind.as_str() {
+            "image" | "npipe" | "cluster" => format!("type={kind} is not supported yet"),
+            _ => format!("mount type unknown: {kind:?}"),
+        });
+    }
+    if let Some(other) = fields.own.iter().find(|own| **own != kind) {
+        return Err(format!("cannot mix '{other}-*' options with mount type '{kind}'"));
+    }
+    let kind = match (kind.as_str(), fields.source) {
+        ("bind", Some(source)) => MountKind::Bind(BindMount { source: bind(&source)?.source, ..fields.bind }),
+        ("bind", None) => return Err("source is required when type is bind".to_owned()),
+        ("tmpfs", None) => MountKind::Tmpfs(fields.tmpfs.join(",")),
+        ("tmpfs", Some(_)) => return Err("source must not be set when type is tmpfs".to_owned()),
+        (_, source) => {
+            if fields.volume.subpath.is_some() && source.is_none() {
+                return Err("source is required when volume-subpath is set".to_owned());
             }
-            (key, Some(value)) => (key.to_owned(), value),
-            (_, None) => return Err(format!("invalid field '{field}' must be a key=value pair")),
-        };
-        match key.as_str() {
-            "type" => kind = value,
-            "source" | "src" => source = Some(value),
-            "target" | "dst" | "destination" => target = Some(value),
-            "tmpfs-size" => tmpfs_options.push(format!("size={}", parse_size(value)?)),
-            "tmpfs-mode" => {
-                u32::from_str_radix(value, 8).map_err(|_| format!("invalid value for {key}: {value}"))?;
-                tmpfs_options.push(format!("mode={value}"));
+            MountKind::Volume(VolumeMount { name: source.unwrap_or_default(), ..fields.volume })
+        }
+    };
+    not_root(Mount { kind, target: absolute(&target)?, read_only: fields.read_only })
+}
+
+impl Fields {
+    fn read(&mut self, key: &str, value: Option<&str>, field: &str) -> Result<(), String> {
+        let switch = || boolean(value).ok_or_else(|| format!("invalid value for {key}: {}", value.unwrap_or_default()));
+        match key {
+            "readonly" | "ro" => return switch().map(|on| self.read_only = on),
+            "bind-nonrecursive" => {
+                self.own.push("bind");
+                return switch().map(|on| {
+                    self.bind.recursion = if on { Recursion::Disabled } else { Recursion::Enabled };
+                });
             }
-            "bind-propagation" if value == "rprivate" => {}
+            "bind-create-src" | "bind-create-host-path" => {
+                self.own.push("bind");
+                return switch().map(|on| self.bind.create_source = on);
+            }
+            "volume-nocopy" => {
+                self.own.push("volume");
+                return switch().map(|on| self.volume.no_copy = on);
+            }
+            _ => {}
+        }
+        let Some(value) = value else { return Err(format!("invalid field '{field}' must be a key=value pair")) };
+        let invalid = || format!("invalid value for {key}: {value}");
+        for kind in ["bind", "volume", "tmpfs"] {
+            if key.strip_prefix(kind).is_some_and(|rest| rest.starts_with('-')) {
+                self.own.push(kind);
+            }
+        }
+        match key {
+            "source" | "src" => self.source = Some(value.to_owned()),
+            "target" | "dst" | "destination" => self.target = Some(value.to_owned()),
+            // The Mac's caching does not exist here.
             "consistency" => {}
-            "bind-propagation" | "bind-nonrecursive" | "bind-recursive" | "bind-create-src" | "volume-nocopy"
-            | "volume-label" | "volume-driver" | "volume-opt" | "volume-subpath" => {
-                return Err(format!("{key} is not supported yet"));
+            "bind-propagation" => self.bind.propagation = value.parse().map_err(|()| invalid())?,
+            "bind-recursive" => {
+                self.bind.recursion = match value {
+                    "enabled" | "readonly" => Recursion::Enabled,
+                    "disabled" => Recursion::Disabled,
+                    "writable" => Recursion::Writable,
+                    _ => {
+                        let words = r#"must be "enabled", "disabled", "writable", or "readonly""#;
+                        return Err(format!("{}: {words}", invalid()));
+                    }
+                };
+            }
+            "volume-subpath" => self.volume.subpath = Some(subpath(value)?),
+            "volume-driver" => self.volume.driver = value.to_owned(),
+            "volume-label" => put(&mut self.volume.labels, value),
+            "volume-opt" => put(&mut self.volume.options, value),
+            "tmpfs-size" => self.tmpfs.push(format!("size={}", parse_size(value)?)),
+            "tmpfs-mode" => {
+                u32::from_str_radix(value, 8).map_err(|_| invalid())?;
+                self.tmpfs.push(format!("mode={value}"));
             }
             _ => return Err(format!("unexpected key '{key}' in '{field}'")),
         }
+        Ok(())
     }
-    let Some(target) = target else { return Err("target is required".to_owned()) };
-    match (kind.to_ascii_lowercase().as_str(), source) {
-        ("bind", Some(source)) => bind(source, target, read_only).and_then(not_root),
-        ("bind", None) => Err("source is required when type is bind".to_owned()),
-        ("tmpfs", None) => {
-            not_root(Mount { kind: MountKind::Tmpfs(tmpfs_options.join(",")), target: absolute(target)?, read_only })
+}
+
+fn put(map: &mut BTreeMap<String, String>, pair: &str) {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    map.insert(name.to_owned(), value.to_owned());
+}
+
+/// A path in a volume; the kernel sees to it that links do not lead out either.
+fn subpath(value: &str) -> Result<String, String> {
+    if value.starts_with('/') || value.split('/').any(|part| part == "..") {
+        return Err(format!("invalid volume-subpath: {value}: must be a relative path within the volume"));
+    }
+    Ok(value.to_owned())
+}
+
+/// The fields of a line of comma-separated values: a field may be quoted, so that it can have commas (RFC 4180).
+fn csv(line: &str) -> Result<Vec<String>, String> {
+    let mut fields = Vec::new();
+    let mut rest = line;
+    loop {
+        let field;
+        if let Some(mut quoted) = rest.strip_prefix('"') {
+            let mut text = String::new();
+            loop {
+                let Some(end) = quoted.find('"') else { return Err(format!("{line}: a quote is not closed")) };
+                text.push_str(&quoted[..end]);
+                quoted = &quoted[end + 1..];
+                match quoted.strip_prefix('"') {
+                    Some(more) => {
+                        text.push('"');
+                        quoted = more;
+                    }
+                    None => break,
+                }
+            }
+            if !quoted.is_empty() && !quoted.starts_with(',') {
+                return Err(format!("{line}: after a closing quote there must be a comma"));
+            }
+            (field, rest) = (text, quoted);
+        } else {
+            let end = rest.find(',').unwrap_or(rest.len());
+            (field, rest) = (rest[..end].to_owned(), &rest[end..]);
         }
-        ("tmpfs", Some(_)) => Err("source must not be set when type is tmpfs".to_owned()),
-        ("volume", _) => Err("type=volume is not supported yet: use type=bind or type=tmpfs".to_owned()),
-        (other @ ("image" | "npipe" | "cluster"), _) => Err(format!("type={other} is not supported yet")),
-        (other, _) => Err(format!("mount type unknown: {other:?}")),
+        fields.push(field);
+        match rest.strip_prefix(',') {
+            Some(more) => rest = more,
+            None => return Ok(fields),
+        }
     }
 }
 
@@ -155,7 +272,9 @@ mod tests {
     use super::*;
 
     fn is_bind(mount: &Mount, source: &str, target: &str, read_only: bool) -> bool {
-        mount.kind == MountKind::Bind(source.to_owned()) && mount.target == target && mount.read_only == read_only
+        matches!(&mount.kind, MountKind::Bind(bind) if bind.source == source)
+            && mount.target == target
+            && mount.read_only == read_only
     }
 
     #[test]
@@ -163,16 +282,26 @@ mod tests {
         assert!(is_bind(&volume("/a:/b").expect("volume"), "/a", "/b", false));
         assert!(is_bind(&volume("/a:/b:ro,z").expect("volume"), "/a", "/b", true));
         let here = std::env::current_dir().expect("cwd");
-        let mount = volume("./x:/b").expect("volume");
-        assert_eq!(mount.kind, MountKind::Bind(here.join("x").display().to_string()));
+        assert!(is_bind(&volume("./x:/b").expect("volume"), &here.join("x").display().to_string(), "/b", false));
+        let MountKind::Bind(shared) = volume("/a:/b:rshared").expect("volume").kind else { panic!("a bind") };
+        assert_eq!((shared.propagation, shared.create_source), (Propagation::Rshared, true));
+        let named = |text: &str| match volume(text).expect("volume") {
+            Mount { kind: MountKind::Volume(volume), read_only, .. } => (volume.name, volume.no_copy, read_only),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(named("data:/d"), ("data".to_owned(), false, false));
+        assert_eq!(named("data:/d:ro,nocopy"), ("data".to_owned(), true, true));
+        assert_eq!(named("/d"), (String::new(), false, false));
         let errors = [
-            ("/data", NO_VOLUMES),
-            ("data:/data", NO_VOLUMES),
             ("/a:b", "invalid mount path: 'b' mount path must be absolute"),
+            ("data", "invalid mount path: 'data' mount path must be absolute"),
             ("/a:/b:bad", "invalid volume specification: '/a:/b:bad': invalid mode: bad"),
+            ("/a:/b:nocopy", "invalid volume specification: '/a:/b:nocopy': invalid mode: nocopy"),
+            ("v:/b:shared", "invalid volume specification: 'v:/b:shared': invalid mode: shared"),
             ("/a:/b:ro:x", "invalid volume specification: '/a:/b:ro:x'"),
+            (":/b", "invalid volume specification: ':/b'"),
+            ("", "invalid volume specification: ''"),
             ("/a:/", "invalid specification: destination can't be '/'"),
-            ("/a:/b:rshared", "bind propagation rshared is not supported yet"),
         ];
         for (text, error) in errors {
             assert_eq!(volume(text), Err(error.to_owned()), "{text}");
@@ -186,14 +315,30 @@ mod tests {
         assert!(is_bind(&mount("type=bind,src=/a,dst=/b,ro=false").expect("mount"), "/a", "/b", false));
         let tmpfs = mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1770").expect("mount");
         assert_eq!(tmpfs.kind, MountKind::Tmpfs("size=1048576,mode=1770".to_owned()));
+        let bind = mount("type=bind,src=/a,dst=/b,bind-propagation=rslave,bind-recursive=writable,bind-create-src");
+        let MountKind::Bind(bind) = bind.expect("mount").kind else { panic!("a bind") };
+        assert_eq!((bind.propagation, bind.recursion), (Propagation::Rslave, Recursion::Writable));
+        assert!(bind.create_source);
+        let volume = "src=data,dst=/d,volume-nocopy,volume-subpath=a/b,volume-label=x=1,volume-driver=local,\
+                      volume-opt=type=nfs,\"volume-opt=o=addr=1.2.3.4,rw\"";
+        let MountKind::Volume(volume) = mount(volume).expect("mount").kind else { panic!("a volume") };
+        assert_eq!((volume.name.as_str(), volume.no_copy, volume.subpath.as_deref()), ("data", true, Some("a/b")));
+        assert_eq!((volume.driver.as_str(), volume.labels["x"].as_str()), ("local", "1"));
+        assert_eq!((volume.options["type"].as_str(), volume.options["o"].as_str()), ("nfs", "addr=1.2.3.4,rw"));
         let errors = [
             ("x", "invalid field 'x' must be a key=value pair"),
             ("type=bind,foo=bar", "unexpected key 'foo' in 'foo=bar'"),
             ("type=bind,source=/a", "target is required"),
             ("type=bind,target=/a", "source is required when type is bind"),
             ("type=foo,target=/a", "mount type unknown: \"foo\""),
-            ("target=/a", "type=volume is not supported yet: use type=bind or type=tmpfs"),
             ("type=bind,src=/a,dst=/b,ro=maybe", "invalid value for ro: maybe"),
+            ("type=bind,src=/a,dst=/b,volume-nocopy", "cannot mix 'volume-*' options with mount type 'bind'"),
+            ("dst=/b,tmpfs-size=1m", "cannot mix 'tmpfs-*' options with mount type 'volume'"),
+            (
+                "src=v,dst=/b,volume-subpath=../x",
+                "invalid volume-subpath: ../x: must be a relative path within the volume",
+            ),
+            ("src=v,dst=/b,\"volume-opt=a", "src=v,dst=/b,\"volume-opt=a: a quote is not closed"),
         ];
         for (text, error) in errors {
             assert_eq!(mount(text), Err(error.to_owned()), "{text}");

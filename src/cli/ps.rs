@@ -69,7 +69,7 @@ static LISTING: Listing<Row> = Listing {
         Column { field: "State", header: "STATE", text: |row| status(&row.container).to_owned() },
         Column { field: "Labels", header: "LABELS", text: |row| comma(&row.labels) },
         Column { field: "Mounts", header: "MOUNTS", text: Row::mounts },
-        Column { field: "LocalVolumes", header: "LOCAL VOLUMES", text: |_| "0".to_owned() },
+        Column { field: "LocalVolumes", header: "LOCAL VOLUMES", text: Row::volumes },
         Column { field: "Networks", header: "NETWORKS", text: |row| network(&row.container).to_owned() },
         Column { field: "Platform", header: "PLATFORM", text: |row| row.container.image.platform.to_string() },
     ],
@@ -127,13 +127,19 @@ impl Row {
         }
     }
 
+    fn volumes(&self) -> String {
+        let mounts = &self.container.config.mounts;
+        mounts.iter().filter_map(|mount| mount.volume()).count().to_string()
+    }
+
     fn mounts(&self) -> String {
         let mounts = self.container.config.mounts.iter();
         let sources = mounts.filter_map(|mount| match &mount.kind {
-            MountKind::Bind(source) if self.no_trunc => Some(source.clone()),
-            MountKind::Bind(source) => Some(ellipsis(source, MOUNT)),
+            MountKind::Bind(bind) => Some(bind.source.as_str()),
+            MountKind::Volume(volume) => Some(volume.name.as_str()),
             MountKind::Tmpfs(_) => None,
         });
+        let sources = sources.map(|source| if self.no_trunc { source.to_owned() } else { ellipsis(source, MOUNT) });
         sources.collect::<Vec<_>>().join(",")
     }
 }
@@ -155,7 +161,8 @@ pub fn network(container: &Container) -> &str {
     }
 }
 
-fn comma(labels: &BTreeMap<String, String>) -> String {
+/// Labels as tables show them.
+pub fn comma(labels: &BTreeMap<String, String>) -> String {
     labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
 }
 
@@ -209,7 +216,7 @@ mod tests {
                 image: "busybox:1.36".to_owned(),
                 labels: BTreeMap::from([("own".to_owned(), "1".to_owned())]),
                 mounts: vec![Mount {
-                    kind: MountKind::Bind("/a/long/way/to/data".to_owned()),
+                    kind: MountKind::bind("/a/long/way/to/data"),
                     target: "/data".to_owned(),
                     read_only: false,
                 }],

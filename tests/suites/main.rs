@@ -14,3 +14,4 @@ mod rootless;
 mod run;
 mod storm;
 mod tour;
+mod volumes;

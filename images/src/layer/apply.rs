@@ -55,7 +55,7 @@ struct Apply<'a> {
 /// Unpacks the archive in `pieces` into `dir`.
 pub(super) fn apply(pieces: &mut Pieces, dir: &Dir, options: &Options) -> Result<Applied> {
     let root = DirAt::of(dir).map_err(|e| Error::io("open", "layer", e))?;
-    let strange_groups = options.whiteouts == Whiteouts::Apply || root.gives_its_group().unwrap_or(true);
+    let strange_groups = options.whiteouts == Some(Whiteouts::Apply) || root.gives_its_group().unwrap_or(true);
     let mut apply = Apply {
         options,
         root: Rc::new(root),
@@ -96,7 +96,11 @@ fn failed(op: &'static str, path: &[u8], error: io::Error) -> Error {
 
 impl Apply<'_> {
     fn entry(&mut self, entry: Entry, entries: &mut Entries<&mut Pieces>) -> Result<()> {
-        let path = match path::target(&entry.path)? {
+        let target = match self.options.whiteouts {
+            Some(_) => path::target(&entry.path)?,
+            None => path::plain(&entry.path)?,
+        };
+        let path = match target {
             Target::Path(path) => path,
             Target::Root => return self.root_entry(entry),
             Target::Whiteout(path) => return self.whiteout(&path),
@@ -242,7 +246,7 @@ impl Apply<'_> {
     fn whiteout(&mut self, path: &[u8]) -> Result<()> {
         let (parent_path, name) = path::split(path);
         match self.options.whiteouts {
-            Whiteouts::Overlay => {
+            Some(Whiteouts::Overlay) => {
                 let parent = self.parent(path)?;
                 match parent.whiteout(name) {
                     Ok(()) => {
@@ -258,7 +262,7 @@ impl Apply<'_> {
                     Err(e) => Err(failed("create whiteout", path, e)),
                 }
             }
-            Whiteouts::Apply => {
+            Some(Whiteouts::Apply) => {
                 let parent = match self.existing(parent_path) {
                     Ok(parent) => parent,
                     Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
@@ -274,20 +278,22 @@ impl Apply<'_> {
                     Err(e) => Err(failed("look at", path, e)),
                 }
             }
+            None => Ok(()),
         }
     }
 
     fn opaque(&mut self, path: &[u8]) -> Result<()> {
         match self.options.whiteouts {
-            Whiteouts::Overlay => {
+            Some(Whiteouts::Overlay) => {
                 let dir = self.dir_at(path)?;
                 dir.set_opaque().map_err(|e| failed("make opaque", path, e))
             }
-            Whiteouts::Apply => match self.existing(path) {
+            Some(Whiteouts::Apply) => match self.existing(path) {
                 Ok(dir) => self.remove_lower(&dir, path),
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
                 Err(e) => Err(failed("open", path, e)),
             },
+            None => Ok(()),
         }
     }
 
@@ -313,7 +319,7 @@ impl Apply<'_> {
     /// Notes that this layer brought `path`, and so all above it.
     fn claim(&mut self, path: &[u8]) {
         let mut path = path;
-        if self.options.whiteouts == Whiteouts::Apply {
+        if self.options.whiteouts == Some(Whiteouts::Apply) {
             while !path.is_empty() && self.ours.insert(path.to_vec()) {
                 (path, _) = path::split(path);
             }

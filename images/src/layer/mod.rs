@@ -40,8 +40,8 @@ pub enum Whiteouts {
 pub struct Options {
     /// What the layer's diff_id is to be compared with.
     pub algorithm: Algorithm,
-    /// What to do with whiteouts.
-    pub whiteouts: Whiteouts,
+    /// What to do with whiteouts. `None`: the archive is no layer, and names that look like them are names.
+    pub whiteouts: Option<Whiteouts>,
     /// Most bytes the layer may take on disk.
     pub max_bytes: u64,
     /// Most entries it may have.

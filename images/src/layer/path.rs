@@ -54,6 +54,12 @@ pub(super) fn clean(path: &[u8]) -> Result<Vec<u8>> {
     Ok(parts.join(&b'/'))
 }
 
+/// Cleans the `path` of an archive that is no layer: every name means itself.
+pub(super) fn plain(path: &[u8]) -> Result<Target> {
+    let path = clean(path)?;
+    Ok(if path.is_empty() { Target::Root } else { Target::Path(path) })
+}
+
 /// Cleans `path` and tells what it asks for.
 pub(super) fn target(path: &[u8]) -> Result<Target> {
     let path = clean(path)?;

@@ -157,7 +157,7 @@ impl Ground {
 pub(crate) fn options() -> Options {
     Options {
         algorithm: Algorithm::Sha256,
-        whiteouts: Whiteouts::Overlay,
+        whiteouts: Some(Whiteouts::Overlay),
         max_bytes: 64 << 20,
         max_entries: 10_000,
         privileged: true,
@@ -165,5 +165,5 @@ pub(crate) fn options() -> Options {
 }
 
 pub(crate) fn applied() -> Options {
-    Options { whiteouts: Whiteouts::Apply, ..options() }
+    Options { whiteouts: Some(Whiteouts::Apply), ..options() }
 }

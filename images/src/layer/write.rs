@@ -79,7 +79,7 @@ impl<W: Write> TarWriter<W> {
     }
 
     /// Writes the end.
-    pub(crate) fn finish(mut self) -> io::Result<()> {
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.out.write_all(&[0; 1024])?;
         self.out.flush()
     }

@@ -218,7 +218,10 @@ fn names(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// What the tree at `path` takes; a file with several names counts once. What vanishes meanwhile counts nothing.
-pub(super) fn usage(path: &Path) -> Result<Usage> {
+///
+/// # Errors
+/// The disk's.
+pub fn usage(path: &Path) -> Result<Usage> {
     let mut usage = Usage::default();
     os::walk(path, &mut |metadata: &os::Meta| {
         usage.bytes += metadata.bytes;

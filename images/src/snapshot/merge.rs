@@ -16,12 +16,12 @@ use crate::layer::write::TarWriter;
 use crate::os::{self, DirAt};
 
 /// Directories one upon the other, topmost first.
-struct Union {
+pub(super) struct Union {
     roots: Vec<DirAt>,
 }
 
 /// One directory of a union: the layers that have a part in it.
-type Parts = Vec<(usize, DirAt)>;
+pub(super) type Parts = Vec<(usize, DirAt)>;
 
 impl Union {
     fn open<'a>(dirs: impl Iterator<Item = &'a Path>) -> Result<Self> {
@@ -29,12 +29,30 @@ impl Union {
         Ok(Union { roots: dirs.map(open).collect::<Result<_>>()? })
     }
 
+    /// All that `rootfs` is made of.
+    pub(super) fn of(rootfs: &Rootfs) -> Result<Self> {
+        match rootfs {
+            Rootfs::Dir(dir) => Union::open(std::iter::once(dir.as_path())),
+            Rootfs::Overlay { lower, upper, .. } => Union::open(std::iter::once(upper).chain(lower).map(AsRef::as_ref)),
+        }
+    }
+
+    /// The layers that show at `path`, which has no links in it: those up to the first in which a directory on the way is
+    /// opaque or something else.
+    pub(super) fn visible(&self, path: &[u8]) -> io::Result<Vec<usize>> {
+        let mut among = self.all();
+        for (at, _) in path.iter().enumerate().filter(|(_, b)| **b == b'/') {
+            among = layers(&self.parts(&path[..at], &among)?);
+        }
+        Ok(among)
+    }
+
     fn all(&self) -> Vec<usize> {
         (0..self.roots.len()).collect()
     }
 
     /// The parts of the directory `path` in those of `layers` that show there.
-    fn parts(&self, path: &[u8], layers: &[usize]) -> io::Result<Parts> {
+    pub(super) fn parts(&self, path: &[u8], layers: &[usize]) -> io::Result<Parts> {
         let mut parts = Vec::new();
         for &layer in layers {
             match self.roots[layer].at(path) {
@@ -54,12 +72,12 @@ impl Union {
     }
 }
 
-fn layers(parts: &Parts) -> Vec<usize> {
+pub(super) fn layers(parts: &Parts) -> Vec<usize> {
     parts.iter().map(|(layer, _)| *layer).collect()
 }
 
 /// What shows in a directory, by name: the place of the winning part among `parts`, and what it is. Whiteouts are told.
-fn names(parts: &Parts) -> io::Result<BTreeMap<Vec<u8>, (usize, Stat)>> {
+pub(super) fn names(parts: &Parts) -> io::Result<BTreeMap<Vec<u8>, (usize, Stat)>> {
     let mut found = BTreeMap::new();
     for (place, (_, dir)) in parts.iter().enumerate() {
         for name in dir.names()? {
@@ -72,11 +90,11 @@ fn names(parts: &Parts) -> io::Result<BTreeMap<Vec<u8>, (usize, Stat)>> {
     Ok(found)
 }
 
-fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+pub(super) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
     if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
 }
 
-fn failed(path: &[u8]) -> impl Fn(io::Error) -> Error + '_ {
+pub(super) fn failed(path: &[u8]) -> impl Fn(io::Error) -> Error + '_ {
     move |e| Error::io("read", String::from_utf8_lossy(path).into_owned(), e)
 }
 
@@ -85,11 +103,20 @@ fn failed(path: &[u8]) -> impl Fn(io::Error) -> Error + '_ {
 /// # Errors
 /// The disk's, or `out`'s.
 pub fn export(rootfs: &Rootfs, out: &mut dyn Write) -> Result<()> {
-    let union = match rootfs {
-        Rootfs::Dir(dir) => Union::open(std::iter::once(dir.as_path()))?,
-        Rootfs::Overlay { lower, upper, .. } => Union::open(std::iter::once(upper).chain(lower).map(AsRef::as_ref))?,
-    };
-    write(&union, false, out)
+    write(&Union::of(rootfs)?, false, &mut TarWriter::new(out))
+}
+
+/// Writes the directory `dir` as a tar archive, its own owner and mode first: a backup of a volume.
+///
+/// # Errors
+/// The disk's, or `out`'s.
+pub fn export_dir(dir: &Path, out: &mut dyn Write) -> Result<()> {
+    let union = Union::open(std::iter::once(dir))?;
+    let mut tar = TarWriter::new(out);
+    let root = &union.roots[0];
+    let mut own = || tar.entry(b"./", &root.stat(b".")?, b"", false, &root.xattrs()?);
+    own().map_err(|e| Error::io("read", dir, e))?;
+    write(&union, false, &mut tar)
 }
 
 /// Writes what the writable layer of `rootfs` changes as an OCI layer, whiteouts included.
@@ -100,11 +127,10 @@ pub fn export_changes(rootfs: &Rootfs, out: &mut dyn Write) -> Result<()> {
     let Rootfs::Overlay { upper, .. } = rootfs else {
         return Err(Error::new(Class::Unsupported, "the copy snapshotter cannot tell a container's changes apart"));
     };
-    write(&Union::open(std::iter::once(upper.as_path()))?, true, out)
+    write(&Union::open(std::iter::once(upper.as_path()))?, true, &mut TarWriter::new(out))
 }
 
-fn write(union: &Union, whiteouts: bool, out: &mut dyn Write) -> Result<()> {
-    let mut tar = TarWriter::new(out);
+fn write(union: &Union, whiteouts: bool, tar: &mut TarWriter<&mut dyn Write>) -> Result<()> {
     let mut linked: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
     let mut left = vec![(Vec::new(), union.all())];
     while let Some((path, among)) = left.pop() {

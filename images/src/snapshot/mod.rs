@@ -24,6 +24,7 @@ use crate::error::{Class, Error, Result};
 
 mod area;
 mod copy;
+mod extract;
 mod merge;
 mod overlay;
 #[cfg(test)]
@@ -31,8 +32,10 @@ mod rootless;
 #[cfg(test)]
 pub(crate) mod suite;
 
+pub use area::usage as tree_usage;
 pub use copy::Copy;
-pub use merge::{export, export_changes};
+pub use extract::{extract, install};
+pub use merge::{export, export_changes, export_dir};
 pub use overlay::Overlay;
 
 /// The environment variable that overrides which driver is used: `overlay` or `copy`.

@@ -66,7 +66,7 @@ pub(crate) fn commit(driver: &dyn Snapshots, layers: &[Archive]) -> Vec<Digest> 
         let dir = Dir::open_ambient_dir(&tree, ambient_authority()).unwrap();
         let options = Options {
             algorithm: chain[0].algorithm(),
-            whiteouts: driver.whiteouts(),
+            whiteouts: Some(driver.whiteouts()),
             max_bytes: 1 << 30,
             max_entries: 1000,
             privileged: crate::os::own_ids().0 == 0,

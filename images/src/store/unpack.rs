@@ -73,7 +73,7 @@ impl ImageStore {
         let dir = Dir::open_ambient_dir(&path, ambient_authority()).map_err(|e| Error::io("open", &path, e))?;
         let options = Options {
             algorithm: diff_id.algorithm(),
-            whiteouts: self.snapshots.whiteouts(),
+            whiteouts: Some(self.snapshots.whiteouts()),
             max_bytes: blob.size.saturating_mul(MAX_EXPANSION).clamp(ALWAYS_ALLOWED, MAX_UNPACKED),
             max_entries: MAX_ENTRIES,
             privileged: os::own_ids().0 == 0,

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -80,18 +81,26 @@ fn build(plan: &Plan<'_>, namespaces: i32, streams: Streams, channel: &Channel) 
         kernel::adjust_oom_score(adjustment)?;
     }
 
-    rootfs::make_private()?;
     let situation = Situation {
         user_namespace: rootless,
         foreign_network: plan.linux.host_network,
         tty_group: !rootless || userns::maps(&plan.mappings.1, 5),
     };
+    // Before the mounts become our own: those that go on being shared. What they are mounted on is private by then.
+    let mut shared = BTreeMap::new();
+    for (place, mount) in spec.mounts().iter().flatten().enumerate().filter(|(_, mount)| mounts::is_shared(mount)) {
+        shared.insert(place, mounts::prepare(mount, situation)?);
+    }
+    rootfs::make_private()?;
     let linux = spec.linux().as_ref();
     let extra = linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
     let devices = devices::prepare(extra, rootless)?;
     let mut prepared = Vec::new();
-    for mount in spec.mounts().iter().flatten() {
-        prepared.extend(mounts::prepare(mount, situation)?);
+    for (place, mount) in spec.mounts().iter().flatten().enumerate() {
+        match shared.remove(&place) {
+            Some(mounts) => prepared.extend(mounts),
+            None => prepared.extend(mounts::prepare(mount, situation)?),
+        }
     }
     let tree = rootfs::mount_root(&plan.task.rootfs, rootless)?;
     let root = Root::enter(tree)?;

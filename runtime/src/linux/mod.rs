@@ -33,9 +33,10 @@ pub(crate) mod top;
 mod tty;
 mod user;
 pub mod userns;
+pub mod volume;
 #[cfg(feature = "wasm")]
 pub mod wasm_task;
 
 pub use backend::LinuxBackend;
 pub(crate) use system::random;
-pub use system::{create_private_dir, give_back_memory, is_root, wait_for_change};
+pub use system::{create_open_dir, create_private_dir, give_back_memory, is_root, wait_for_change};

@@ -79,8 +79,8 @@ fn run_in_child(
         Ok(None) => return refuse(client, &Error::new(Class::Internal, "a new container's lock is held")),
         Err(e) => return refuse(client, &e),
     };
-    let Designed { container, warnings, lease, .. } = designed;
-    supervise(engine, Launch { container, unrecorded: Some(lease), lock, attach, warnings, client })
+    let Designed { container, warnings, protection, .. } = designed;
+    supervise(engine, Launch { container, unrecorded: Some(protection), lock, attach, warnings, client })
 }
 
 /// `start`: the forked child is the monitor of a container that exists.

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::Mount;
-use rustix::fs::{CWD, FileType, OFlags, fstat, fstatfs};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
@@ -18,6 +18,7 @@ use rustix::mount::{
 };
 
 use super::rootfs::Root;
+use super::spec::mounts::SUBPATH;
 use crate::error::{Class, Error, Result};
 
 /// `MOUNT_ATTR_RDONLY`.
@@ -63,9 +64,15 @@ enum Kind {
 struct Options {
     set: u64,
     clear: u64,
+    /// `set` and `clear` are also for what is mounted below.
+    all: bool,
     recursive: bool,
     bind: bool,
     propagation: u64,
+    /// The propagation is also that of what is mounted below.
+    propagate_all: bool,
+    /// A directory beneath the source, to be mounted in its place.
+    subpath: Option<String>,
     data: Vec<(String, Option<String>)>,
 }
 
@@ -76,7 +83,7 @@ impl Options {
             let (set, clear) = match option.as_str() {
                 "ro" => (libc::MOUNT_ATTR_RDONLY, 0),
                 "rro" => {
-                    options.recursive = true;
+                    options.all = true;
                     (libc::MOUNT_ATTR_RDONLY, 0)
                 }
                 "rw" => (0, libc::MOUNT_ATTR_RDONLY),
@@ -101,15 +108,21 @@ impl Options {
                     (0, 0)
                 }
                 "private" | "rprivate" => (0, 0),
-                "slave" | "rslave" => {
+                word @ ("slave" | "rslave") => {
                     options.propagation = libc::MS_SLAVE;
+                    options.propagate_all = word == "rslave";
                     (0, 0)
                 }
-                "shared" | "rshared" => {
+                word @ ("shared" | "rshared") => {
                     options.propagation = libc::MS_SHARED;
+                    options.propagate_all = word == "rshared";
                     (0, 0)
                 }
                 "defaults" | "async" | "diratime" | "symfollow" => (0, 0),
+                other if other.starts_with(SUBPATH) => {
+                    options.subpath = Some(other[SUBPATH.len()..].to_owned());
+                    (0, 0)
+                }
                 other => {
                     let (key, value) = match other.split_once('=') {
                         Some((key, value)) => (key, Some(value.to_owned())),
@@ -124,6 +137,12 @@ impl Options {
         }
         options
     }
+}
+
+/// True for a bind mount that shall go on sharing what is mounted on the host later: it has to be prepared while this mount
+/// namespace still shares its mounts with the host's.
+pub(super) fn is_shared(mount: &Mount) -> bool {
+    Options::parse(mount).propagation != 0
 }
 
 /// Makes a mount's source ready. The host's tree must still be there, and the namespaces it shows be the container's.
@@ -144,7 +163,7 @@ pub(super) fn prepare<'a>(mount: &'a Mount, situation: Situation) -> Result<Vec<
         "cgroup" | "cgroup2" => cgroups(target, &options),
         "sysfs" if situation.user_namespace && situation.foreign_network => {
             // The kernel shows no sysfs of a network namespace that belongs to another user namespace.
-            let options = Options { recursive: true, ..options };
+            let options = Options { recursive: true, all: true, ..options };
             let prepared = bind(Path::new("/sys"), target, &options)?;
             Ok(vec![Prepared { kind: Kind::Kernel { magic: SYSFS }, ..prepared }])
         }
@@ -167,17 +186,53 @@ fn bind<'a>(source: &Path, target: &'a Path, options: &Options) -> Result<Prepar
     if options.recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    let tree = open_tree(CWD, source, flags).map_err(|e| match e {
-        Errno::NOENT => Error::new(
-            Class::InvalidInput,
-            format!("invalid mount config for type \"bind\": bind source path does not exist: {}", source.display()),
-        ),
-        e => Error::io("bind", source, e),
-    })?;
-    change(tree.as_fd(), options.recursive, options.set, options.clear, options.propagation)
+    let tree = match &options.subpath {
+        Some(subpath) => beneath(source, subpath)
+            .and_then(|dir| open_tree(dir, "", flags | OpenTreeFlags::AT_EMPTY_PATH))
+            .map_err(|e| subpath_failed(source, subpath, e))?,
+        None => open_tree(CWD, source, flags).map_err(|e| match e {
+            Errno::NOENT => Error::new(
+                Class::InvalidInput,
+                format!(
+                    "invalid mount config for type \"bind\": bind source path does not exist: {}",
+                    source.display()
+                ),
+            ),
+            e => Error::io("bind", source, e),
+        })?,
+    };
+    change(tree.as_fd(), options.all, options.set, options.clear, 0)
+        .and_then(|()| change(tree.as_fd(), options.propagate_all, 0, 0, options.propagation))
         .map_err(|e| Error::io("set the options of the mount", target, e))?;
     let directory = fstat(&tree).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
     Ok(Prepared { target, kind: Kind::Bind { directory }, tree })
+}
+
+/// What is at `subpath` in the directory `source`, which a container may be writing to at this moment: a link that leads
+/// out of it is refused by the kernel while it walks (openat2(2)), so there is no moment in which to swap one in.
+fn beneath(source: &Path, subpath: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let dir = openat(CWD, source, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let mut tries = 0;
+    loop {
+        match openat2(&dir, subpath, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) if tries < 128 => tries += 1,
+            other => return other,
+        }
+    }
+}
+
+fn subpath_failed(source: &Path, subpath: &str, e: Errno) -> Error {
+    match e {
+        Errno::XDEV => Error::new(Class::Forbidden, format!("subpath {subpath} leads out of the volume")),
+        Errno::NOENT | Errno::NOTDIR => Error::new(
+            Class::InvalidInput,
+            format!("cannot access path {}: no such file or directory", source.join(subpath).display()),
+        )
+        .with_hint("a subpath must be in the volume before it is mounted"),
+        e => Error::io("open beneath the volume", subpath, e),
+    }
 }
 
 /// A new file system, detached.

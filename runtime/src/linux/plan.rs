@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::config::NetworkMode;
+use crate::config::{MountKind, NetworkMode};
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::linux::spec::{self, SpecContext};
 use crate::linux::userns;
-use crate::plan::PlannedFile;
+use crate::plan::{self, PlannedFile};
 use crate::task::LinuxTask;
 
 /// The plan of a Linux container. `files` gets those of `/etc` that it mounts.
@@ -40,6 +40,15 @@ pub(crate) fn linux_task(engine: &Engine, container: &Container, files: &mut Vec
         context.resolv_conf = file("resolv.conf", fs::read("/etc/resolv.conf").unwrap_or_default());
     } else {
         context.hosts = file("hosts", LOCAL_HOSTS.as_bytes().to_vec());
+    }
+    for mount in &config.mounts {
+        match &mount.kind {
+            MountKind::Volume(volume) => {
+                context.volumes.insert(volume.name.clone(), engine.volumes().open(&volume.name)?);
+            }
+            MountKind::Bind(bind) => plan::ensure_source(bind)?,
+            MountKind::Tmpfs(_) => {}
+        }
     }
     spec::linux_task(config, &container.image, &context)
 }

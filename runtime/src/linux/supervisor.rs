@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
-use wharf_images::lease::Lease;
 use wharf_images::{Class, NoReport};
 
 use crate::backend::modules;
 use crate::container::Container;
-use crate::engine::{Attach, Engine};
+use crate::engine::{Attach, Engine, Protection};
 use crate::error::{Error, Result};
 use crate::linux::client::{Client, Role};
 use crate::linux::monitor::{backend, in_run_dir};
@@ -40,8 +39,8 @@ const MAIN: u64 = 0;
 /// What a monitor begins with.
 pub(crate) struct Launch {
     pub container: Container,
-    /// Bytes and record are still to be made, under this lease.
-    pub unrecorded: Option<Lease>,
+    /// Bytes and record are still to be made, under this protection.
+    pub unrecorded: Option<Protection>,
     pub lock: File,
     pub attach: Option<Attach>,
     pub warnings: Vec<String>,
@@ -54,7 +53,6 @@ pub(crate) fn supervise(engine: Engine, launch: Launch) -> i32 {
     let _ = rustix::process::setsid();
     let Launch { container, unrecorded, lock, attach, warnings, client } = launch;
     let id = container.id.clone();
-    let auto_remove = container.config.auto_remove;
     let refuse = |error: &Error| {
         let _ = (&client).write_all(&protocol::reply_bytes(&Reply::Error(Failure::from(error))));
         125
@@ -62,9 +60,9 @@ pub(crate) fn supervise(engine: Engine, launch: Launch) -> i32 {
     let mut monitor = match Monitor::begin(engine, container, unrecorded, attach) {
         Ok(monitor) => monitor,
         Err(failed) => {
-            let (engine, error, now_recorded) = *failed;
+            let Unbegun { engine, container, recorded, error } = *failed;
             // Failing again while cleaning up changes nothing for the client; the next command repairs.
-            let _ = undo(&engine, &id, now_recorded, auto_remove, &error);
+            let _ = undo(&engine, &container, recorded, &error);
             return refuse(&error);
         }
     };
@@ -81,20 +79,30 @@ pub(crate) fn supervise(engine: Engine, launch: Launch) -> i32 {
 }
 
 /// The container could not be started: what was made is taken away, what was recorded says why.
-fn undo(engine: &Engine, id: &str, recorded: bool, auto_remove: bool, error: &Error) -> Result<()> {
+fn undo(engine: &Engine, container: &Container, recorded: bool, error: &Error) -> Result<()> {
+    engine.release_volumes(container)?;
     if !recorded {
-        return engine.remove_bytes(id);
+        return engine.discard(container);
     }
-    if auto_remove {
-        engine.containers()?.remove(id)?;
-        return engine.remove_bytes(id);
+    if container.config.auto_remove {
+        engine.containers()?.remove(&container.id)?;
+        return engine.discard(container);
     }
-    engine.containers()?.advance(id, Event::Failed, |status| {
+    engine.containers()?.advance(&container.id, Event::Failed, |status| {
         status.exit_code = error.exit_code();
         status.error = Some(error.to_string());
         status.finished = Some(Timestamp::now());
     })?;
     Ok(())
+}
+
+/// A monitor that could not begin.
+struct Unbegun {
+    engine: Engine,
+    container: Container,
+    /// There is a record of the container.
+    recorded: bool,
+    error: Error,
 }
 
 struct Monitor {
@@ -118,20 +126,21 @@ struct Monitor {
 }
 
 impl Monitor {
-    /// Makes the task, records the container, lets the task run. On failure gives the engine back, and whether there is a record.
+    /// Makes the task, records the container, lets the task run. On failure gives back what is to be undone.
     fn begin(
         engine: Engine,
         mut container: Container,
-        mut unrecorded: Option<Lease>,
+        mut unrecorded: Option<Protection>,
         attach: Option<Attach>,
-    ) -> Result<Self, Box<(Engine, Error, bool)>> {
+    ) -> Result<Self, Box<Unbegun>> {
         let mut made = None;
         let begun = Self::try_begin(&engine, &mut container, &mut unrecorded, attach, &mut made);
+        let recorded = unrecorded.is_none();
         match begun {
             Ok((listener, signals, log)) => {
                 let Some(streams) = made else {
                     let error = Error::new(Class::Internal, "no task was made");
-                    return Err(Box::new((engine, error, unrecorded.is_none())));
+                    return Err(Box::new(Unbegun { engine, container, recorded, error }));
                 };
                 let timeout = container.config.timeout_ms.map(Duration::from_millis);
                 Ok(Monitor {
@@ -155,7 +164,7 @@ impl Monitor {
                     let _ = streams.task.signal(libc::SIGKILL);
                     let _ = streams.task.delete();
                 }
-                Err(Box::new((engine, error, unrecorded.is_none())))
+                Err(Box::new(Unbegun { engine, container, recorded, error }))
             }
         }
     }
@@ -163,7 +172,7 @@ impl Monitor {
     fn try_begin(
         engine: &Engine,
         container: &mut Container,
-        unrecorded: &mut Option<Lease>,
+        unrecorded: &mut Option<Protection>,
         attach: Option<Attach>,
         made: &mut Option<Streams>,
     ) -> Result<(UnixListener, SignalFd, LogWriter)> {
@@ -175,10 +184,12 @@ impl Monitor {
             ExitRecord::remove(&paths.exit_record(&id))?;
             container.state = engine.containers()?.advance(&id, Event::Start, |status| status.error = None)?;
         }
-        // What the plan needs of the bytes is there already, but for a module in the root filesystem that was not compiled yet.
-        let early = unrecorded.is_some() && modules::is_compiled(engine, container)?;
-        if unrecorded.is_some() && !early {
-            engine.make_bytes(container)?;
+        // What the plan needs of the bytes is there already, but for volumes, which may still have to be made and filled, and
+        // for a module in the root filesystem that was not compiled yet.
+        let volumes = container.config.mounts.iter().any(|mount| mount.volume().is_some());
+        let early = unrecorded.is_some() && !volumes && modules::is_compiled(engine, container)?;
+        if let Some(protection) = unrecorded.as_mut().filter(|_| !early) {
+            engine.make_bytes(container, protection)?;
         }
         let (spec, files) = plan::task_spec(engine, container)?;
         let (tty, stdin) = (container.config.tty, container.config.interactive);
@@ -572,9 +583,12 @@ impl Monitor {
                 eprintln!("wharf: {e}");
             }
         }
+        if let Err(e) = self.engine.release_volumes(&self.container) {
+            eprintln!("wharf: {e}");
+        }
         let id = &self.container.id;
         let tidied = match recorded {
-            Ok(()) if self.container.config.auto_remove => self.engine.remove_bytes(id),
+            Ok(()) if self.container.config.auto_remove => self.engine.discard(&self.container),
             _ => std::fs::remove_file(self.engine.paths().socket(id)).map_err(|e| Error::os("remove the socket", e)),
         };
         drop(lock);

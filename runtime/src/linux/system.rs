@@ -27,6 +27,15 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::mkdir(path, Mode::RWXU)?)
 }
 
+/// Makes a directory that everybody may enter and we may write to, whatever our umask says.
+///
+/// # Errors
+/// The disk's.
+pub fn create_open_dir(path: &Path) -> io::Result<()> {
+    rustix::fs::mkdir(path, Mode::RWXU)?;
+    Ok(rustix::fs::chmod(path, Mode::from_raw_mode(0o755))?)
+}
+
 /// Returns once the file has changed, or after so long at the latest.
 pub fn wait_for_change(path: &Path, longest: Duration) {
     let watch = || -> rustix::io::Result<()> {

@@ -14,7 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
     std::fs::create_dir(&root).unwrap();
     for whiteouts in [Whiteouts::Overlay, Whiteouts::Apply] {
         let dir = Dir::open_ambient_dir(&root, ambient_authority()).unwrap();
-        let options = Options { algorithm: Algorithm::Sha256, whiteouts, max_bytes: 1 << 20, max_entries: 1000, privileged: false };
+        let options = Options { algorithm: Algorithm::Sha256, whiteouts: Some(whiteouts), max_bytes: 1 << 20, max_entries: 1000, privileged: false };
         let unpacked = unpack(&mut &*bytes, "", &dir, &options);
         assert!(unpacked.is_err() || unpacked.is_ok_and(|done| done.bytes <= 1 << 20));
         assert_eq!(std::fs::read(ground.path().join("sentinel")).unwrap(), b"precious");

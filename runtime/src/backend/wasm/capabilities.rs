@@ -203,7 +203,15 @@ fn filesystem(config: &ContainerConfig) -> (Vec<String>, Vec<String>) {
     let how = |read_only: bool| if read_only { "read-only" } else { "read and write" };
     let mut granted = vec![format!("/: {}, the container's own", how(config.read_only))];
     granted.extend(config.mounts.iter().map(|mount| match &mount.kind {
-        MountKind::Bind(source) => format!("{}: {}, {source} of the host", mount.target, how(mount.read_only)),
+        MountKind::Bind(bind) => {
+            format!("{}: {}, {} of the host", mount.target, how(mount.read_only), bind.source)
+        }
+        MountKind::Volume(volume) if volume.name.is_empty() => {
+            format!("{}: {}, a new volume", mount.target, how(mount.read_only))
+        }
+        MountKind::Volume(volume) => {
+            format!("{}: {}, the volume {}", mount.target, how(mount.read_only), volume.name)
+        }
         MountKind::Tmpfs(_) => format!("{}: {}, gone at its end", mount.target, how(mount.read_only)),
     }));
     (granted, texts(&["all other files of the host (-v gives a directory)"]))
@@ -291,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_flags_decide_what_is_granted() {
-        let mount = Mount { kind: MountKind::Bind("/srv".to_owned()), target: "/data".to_owned(), read_only: true };
+        let mount = Mount { kind: MountKind::bind("/srv"), target: "/data".to_owned(), read_only: true };
         let config = ContainerConfig {
             env: vec!["TOKEN=secret".to_owned()],
             mounts: vec![mount],
@@ -312,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_has_no_use_is_named() {
-        let mount = Mount { kind: MountKind::Bind("/srv".to_owned()), target: "/data".to_owned(), read_only: true };
+        let mount = Mount { kind: MountKind::bind("/srv"), target: "/data".to_owned(), read_only: true };
         let config = ContainerConfig { mounts: vec![mount], ..ContainerConfig::default() };
         let view = view(&guest("exit-p1"), &config);
         assert_eq!((view.kind, view.entry.as_deref()), ("module", Some("_start")));

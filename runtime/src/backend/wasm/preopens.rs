@@ -74,7 +74,10 @@ pub(super) fn open(rootfs: &Rootfs, task: &WasmTask) -> Result<Vec<Preopen>> {
     let mut root = None;
     let mut mounts = Vec::new();
     for mount in &task.mounts {
-        let tree = Tree::open(&mount.source, normal(&mount.target)?, mount.read_only)?;
+        let mut tree = Tree::open(&mount.source, normal(&mount.target)?, mount.read_only)?;
+        if let Some(subpath) = &mount.subpath {
+            tree.dir = tree.dir.open_dir(subpath).map_err(|e| Error::io("open beneath the volume", subpath, e))?;
+        }
         if tree.target.is_empty() { root = Some(tree) } else { mounts.push(tree) }
     }
     let root = match root {
@@ -216,6 +219,7 @@ mod tests {
     fn task(cwd: &str, mounts: &[(&Path, &str, bool)]) -> WasmTask {
         let mount = |(source, target, read_only): &(&Path, &str, bool)| WasmMount {
             source: source.to_path_buf(),
+            subpath: None,
             target: (*target).to_owned(),
             read_only: *read_only,
         };

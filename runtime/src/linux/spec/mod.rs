@@ -8,11 +8,11 @@
 //! group names ([`GROUPS`]), which only the container's own `/etc/group` can tell.
 
 pub mod devices;
-mod mounts;
+pub mod mounts;
 mod process;
 pub mod security;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use oci_spec::runtime::{Linux, LinuxCapabilities, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Root, Spec};
@@ -24,6 +24,7 @@ use crate::config::{ContainerConfig, NetworkMode};
 use crate::error::{Class, Error, Result};
 use crate::linux::{capabilities, seccomp};
 use crate::task::LinuxTask;
+use crate::volume::VolumeSource;
 
 /// Annotation: the names in `--group-add`, separated by commas, to be looked up in the container's `/etc/group`.
 /// Numbers are in the process's `additionalGids` already.
@@ -46,6 +47,8 @@ pub struct SpecContext {
     pub uid_mappings: Vec<LinuxIdMapping>,
     /// When not root: how group ids map.
     pub gid_mappings: Vec<LinuxIdMapping>,
+    /// Where the volumes are that it mounts, by name.
+    pub volumes: BTreeMap<String, VolumeSource>,
     /// The devices that `--device` names, or all for `--privileged`: [`devices::look_up`].
     pub devices: Vec<HostDevice>,
     /// Directories under `/sys/devices/system/cpu` that tell a processor's temperature history

@@ -5,11 +5,13 @@ use std::path::Path;
 use oci_spec::runtime::Mount;
 
 use super::{SpecContext, invalid};
-use crate::config::{ContainerConfig, MountKind, NetworkMode};
+use crate::config::{ContainerConfig, MountKind, NetworkMode, Recursion, clean_path};
 use crate::error::Result;
 
 /// Docker's size of `/dev/shm`, in bytes.
 const SHM: u64 = 64 << 20;
+/// The option that names the directory of a bind's source that is mounted in its place, found beneath the source only.
+pub const SUBPATH: &str = "wharf.subpath=";
 /// The group that owns terminals on every distribution.
 const TTY: u32 = 5;
 
@@ -28,7 +30,7 @@ pub fn mounts(config: &ContainerConfig, context: &SpecContext) -> Result<Vec<Mou
     }
     let first_own = mounts.len();
     for own in &config.mounts {
-        let target = clean(&own.target)
+        let target = clean_path(&own.target)
             .ok_or_else(|| invalid(format!("invalid mount path: '{}' mount path must be absolute", own.target)))?;
         if target == "/" {
             return Err(invalid("invalid specification: destination can't be '/'"));
@@ -38,9 +40,22 @@ pub fn mounts(config: &ContainerConfig, context: &SpecContext) -> Result<Vec<Mou
             return Err(invalid(format!("Duplicate mount point: {target}")));
         }
         mounts.push(match &own.kind {
-            MountKind::Bind(source) => {
-                let mode = if own.read_only { "ro" } else { "rw" };
-                mount(&target, "bind", source, &["rbind", mode, "rprivate"])
+            MountKind::Bind(bind) => {
+                let tree = if bind.recursion == Recursion::Disabled { "bind" } else { "rbind" };
+                let mode = match (own.read_only, bind.recursion) {
+                    (false, _) => "rw",
+                    (true, Recursion::Enabled) => "rro",
+                    (true, Recursion::Disabled | Recursion::Writable) => "ro",
+                };
+                mount(&target, "bind", &bind.source, &[tree, mode, bind.propagation.name()])
+            }
+            MountKind::Volume(volume) => {
+                let source = context.volumes.get(&volume.name);
+                let source = source.ok_or_else(|| invalid(format!("volume {} was not prepared", volume.name)))?;
+                let mode = if own.read_only || source.read_only { "rro" } else { "rw" };
+                let subpath = volume.subpath.as_ref().map(|path| format!("{SUBPATH}{path}"));
+                let options = ["rbind", mode, "rprivate"].into_iter().chain(subpath.as_deref());
+                mount(&target, "bind", &source.path.to_string_lossy(), &options.collect::<Vec<_>>())
             }
             MountKind::Tmpfs(options) => tmpfs(&target, options, own.read_only),
         });
@@ -67,6 +82,7 @@ fn defaults(config: &ContainerConfig, context: &SpecContext) -> Vec<Mount> {
     }
     let sys = if context.rootless() && config.network == NetworkMode::Host {
         // sysfs can be mounted only by who owns the network namespace.
+        let mode = if mode == "ro" { "rro" } else { mode };
         mount("/sys", "bind", "/sys", &["rbind", "rslave", "nosuid", "noexec", "nodev", mode])
     } else {
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", mode])
@@ -106,17 +122,4 @@ fn mount(target: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
         .set_source(Some(source.into()))
         .set_options(Some(options.iter().map(|&option| option.to_owned()).collect()));
     mount
-}
-
-/// An absolute path without `.`, `..` and repeated slashes; `None` for a relative one.
-fn clean(path: &str) -> Option<String> {
-    let mut parts = Vec::new();
-    for part in path.strip_prefix('/')?.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    Some(format!("/{}", parts.join("/")))
 }

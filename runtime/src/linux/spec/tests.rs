@@ -179,7 +179,7 @@ fn rootless() {
 #[test]
 fn mounts_of_the_person() {
     let own = |target: &str, kind, read_only| Mount { kind, target: target.into(), read_only };
-    let bind = |source: &str| MountKind::Bind(source.into());
+    let bind = |source: &str| MountKind::bind(source);
     let config = ContainerConfig {
         mounts: vec![
             own("/a/b/c", bind("/h1"), true),
@@ -202,7 +202,7 @@ fn mounts_of_the_person() {
     let (below, c) = found("/a/b/c");
     assert!(above < below);
     assert_eq!(a["options"], json!(["rbind", "rw", "rprivate"]));
-    assert_eq!(c["options"], json!(["rbind", "ro", "rprivate"]));
+    assert_eq!(c["options"], json!(["rbind", "rro", "rprivate"]));
     assert_eq!(found("/dev/shm").1["options"], json!(["nosuid", "nodev", "size=1m", "exec", "rprivate"]));
     assert_eq!(found("/etc/hosts").1["source"], "/h3");
     assert!(found("/dev").0 < found("/dev/shm").0);

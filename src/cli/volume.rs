@@ -1,0 +1,347 @@
+//! `volume`: the volumes of an instance, with docker's words
+//! (<https://docs.docker.com/reference/cli/docker/volume/>), and their content as archives.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde_json::{Value, json};
+use wharf_runtime::engine::Engine;
+use wharf_runtime::error::Class;
+use wharf_runtime::volume::{Volume, VolumeSpec};
+
+use super::context::Context;
+use super::failure::{Failure, Result};
+use super::lifecycle::for_each;
+use super::listing::{Column, Listing};
+use super::parse::Parsed;
+use super::verb::{FILTER, FORCE_PROMPT, FORMAT, FORMAT_OBJECT, Flag, Listed, Operands, Section, Verb};
+use super::{inspect, ps, text, units, values};
+
+/// The commands of this file.
+pub static VERBS: &[Verb] = &[
+    Verb {
+        names: &["volume create"],
+        about: "Create a volume",
+        usage: "[OPTIONS] [VOLUME]",
+        listed: Listed::Other,
+        operands: Operands::AtMost(1),
+        trailing: false,
+        sections: &[Section {
+            title: "Options",
+            flags: &[
+                Flag::value("driver", "string", "Specify volume driver name").short('d').or("local"),
+                Flag::list("label", "Set metadata for a volume"),
+                Flag::value("name", "string", "Specify volume name"),
+                Flag::list("opt", "Set driver specific options (type, o, device)").short('o').of("map"),
+            ],
+        }],
+        run: create,
+    },
+    Verb {
+        names: &["volume ls", "volume list"],
+        about: "List volumes",
+        usage: "[OPTIONS]",
+        listed: Listed::Other,
+        operands: Operands::None,
+        trailing: false,
+        sections: &[Section {
+            title: "Options",
+            flags: &[FILTER, FORMAT, Flag::switch("quiet", "Only display volume names").short('q')],
+        }],
+        run: list,
+    },
+    Verb {
+        names: &["volume inspect"],
+        about: "Display detailed information on one or more volumes",
+        usage: "[OPTIONS] VOLUME [VOLUME...]",
+        listed: Listed::Other,
+        operands: Operands::AtLeast(1),
+        trailing: false,
+        sections: &[Section { title: "Options", flags: &[FORMAT_OBJECT] }],
+        run: |parsed, context| {
+            let engine = context.engine()?;
+            inspect::show(parsed, |name| Ok(Some(json(&engine, &engine.volumes().get(name)?))))
+        },
+    },
+    Verb {
+        names: &["volume rm", "volume remove"],
+        about: "Remove one or more volumes",
+        usage: "[OPTIONS] VOLUME [VOLUME...]",
+        listed: Listed::Other,
+        operands: Operands::AtLeast(1),
+        trailing: false,
+        sections: &[Section {
+            title: "Options",
+            flags: &[Flag::switch("force", "Force the removal of one or more volumes").short('f')],
+        }],
+        run: |parsed, context| {
+            let engine = context.engine()?;
+            for_each(parsed.operands(), |name| {
+                engine.volumes().remove(name, parsed.switch("force"))?;
+                Ok(writeln!(io::stdout(), "{name}")?)
+            })
+        },
+    },
+    Verb {
+        names: &["volume prune"],
+        about: "Remove unused local volumes",
+        usage: "[OPTIONS]",
+        listed: Listed::Other,
+        operands: Operands::None,
+        trailing: false,
+        sections: &[Section {
+            title: "Options",
+            flags: &[
+                Flag::switch("all", "Remove all unused volumes, not just anonymous ones").short('a'),
+                Flag::list("filter", "Provide filter values (e.g. \"label=<label>\")").of("filter"),
+                FORCE_PROMPT,
+            ],
+        }],
+        run: prune,
+    },
+    Verb {
+        names: &["volume export"],
+        about: "Export the content of a volume as a tar archive (streamed to STDOUT by default)",
+        usage: "[OPTIONS] VOLUME",
+        listed: Listed::Other,
+        operands: Operands::Exactly(1),
+        trailing: false,
+        sections: &[Section {
+            title: "Options",
+            flags: &[Flag::value("output", "string", "Write to a file, instead of STDOUT").short('o')],
+        }],
+        run: export,
+    },
+    Verb {
+        names: &["volume import"],
+        about: "Fill an empty volume (made if it is not there) from a tar archive or STDIN",
+        usage: "VOLUME [FILE|-]",
+        listed: Listed::Other,
+        operands: Operands::AtLeast(1),
+        trailing: false,
+        sections: &[],
+        run: import,
+    },
+];
+
+fn create(parsed: &Parsed, context: &Context) -> Result<()> {
+    let name = match (parsed.value("name").unwrap_or_default(), parsed.operands().first()) {
+        ("", operand) => operand.map_or("", String::as_str),
+        (name, None) => name,
+        (name, Some(operand)) if name == operand => name,
+        _ => {
+            return Err(Failure::new(
+                "conflicting options: cannot specify a volume-name through both --name and as a positional arg",
+            ));
+        }
+    };
+    let spec = VolumeSpec {
+        name: name.to_owned(),
+        driver: parsed.value("driver").unwrap_or_default().to_owned(),
+        options: values::map(parsed.read_all("opt", values::option)?),
+        labels: values::map(parsed.read_all("label", values::label)?),
+    };
+    let volume = context.engine()?.volumes().create(&spec)?;
+    Ok(writeln!(io::stdout(), "{}", volume.name)?)
+}
+
+/// A volume as tables show it.
+struct Row {
+    volume: Volume,
+    mountpoint: String,
+    /// Containers that refer to it, if somebody asked.
+    links: Option<usize>,
+    /// Bytes, if somebody asked.
+    size: Option<u64>,
+}
+
+static LISTING: Listing<Row> = Listing {
+    columns: &[
+        Column { field: "Name", header: "VOLUME NAME", text: |row| row.volume.name.clone() },
+        Column { field: "Driver", header: "DRIVER", text: |row| row.volume.driver.clone() },
+        Column { field: "Scope", header: "SCOPE", text: |_| "local".to_owned() },
+        Column { field: "Mountpoint", header: "MOUNTPOINT", text: |row| row.mountpoint.clone() },
+        Column { field: "Labels", header: "LABELS", text: |row| ps::comma(&row.volume.labels) },
+        Column { field: "Links", header: "LINKS", text: |row| known(row.links.as_ref()) },
+        Column { field: "Size", header: "SIZE", text: |row| known(row.size.map(units::size).as_ref()) },
+        // What docker shows of volumes of a swarm.
+        Column { field: "Availability", header: "AVAILABILITY", text: |_| "N/A".to_owned() },
+        Column { field: "Group", header: "GROUP", text: |_| "N/A".to_owned() },
+        Column { field: "Status", header: "STATUS", text: |_| "N/A".to_owned() },
+    ],
+    labels: |row| Some(&row.volume.labels),
+};
+
+fn known(value: Option<&impl ToString>) -> String {
+    value.map_or_else(|| "N/A".to_owned(), ToString::to_string)
+}
+
+fn list(parsed: &Parsed, context: &Context) -> Result<()> {
+    let filters = Filters::new(parsed, &["dangling", "driver", "label", "name"])?;
+    let engine = context.engine()?;
+    let asked = |field: &str| parsed.value("format").is_some_and(|format| format.contains(field));
+    let mut rows = Vec::new();
+    for (volume, users) in with_users(&engine)? {
+        if filters.fit(&volume, users) {
+            rows.push(Row {
+                mountpoint: engine.volumes().mountpoint(&volume.name).display().to_string(),
+                links: asked(".Links").then_some(users),
+                size: if asked(".Size") { Some(engine.volumes().size(&volume.name)?) } else { None },
+                volume,
+            });
+        }
+    }
+    LISTING.print(parsed, &rows, &["Driver", "Name"])
+}
+
+/// The volumes, and how many containers refer to each.
+///
+/// # Errors
+/// The engine's.
+pub fn with_users(engine: &Engine) -> Result<Vec<(Volume, usize)>> {
+    let users = engine.volumes().users()?;
+    let volumes = engine.volumes().list()?.into_iter();
+    Ok(volumes
+        .map(|volume| {
+            let count = users.get(&volume.name).map_or(0, Vec::len);
+            (volume, count)
+        })
+        .collect())
+}
+
+/// The filters of one command line, their names checked.
+struct Filters(Vec<(String, String)>);
+
+impl Filters {
+    fn new(parsed: &Parsed, names: &[&str]) -> Result<Self> {
+        let filters = parsed.read_all("filter", values::filter)?;
+        for (name, value) in &filters {
+            if !names.contains(&name.as_str()) {
+                return Err(Failure::new(format!("invalid filter '{name}'")));
+            }
+            if matches!(name.as_str(), "dangling" | "all") && boolean(value).is_none() {
+                return Err(Failure::new(format!("invalid filter '{name}={value}'")));
+            }
+        }
+        Ok(Filters(filters))
+    }
+
+    /// Values of one name are alternatives, but all labels must fit; different names must all fit.
+    fn fit(&self, volume: &Volume, users: usize) -> bool {
+        let any = |name: &str, test: &dyn Fn(&str) -> bool| {
+            let mut values = self.values(name).peekable();
+            values.peek().is_none() || values.any(test)
+        };
+        let has = |label: &str| match label.split_once('=') {
+            Some((name, value)) => volume.labels.get(name).is_some_and(|v| v == value),
+            None => volume.labels.contains_key(label),
+        };
+        any("name", &|part| volume.name.contains(part))
+            && any("driver", &|driver| volume.driver == driver)
+            && any("dangling", &|value| boolean(value) == Some(users == 0))
+            && self.values("label").all(has)
+            && !self.values("label!").any(has)
+    }
+
+    fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+}
+
+fn boolean(value: &str) -> Option<bool> {
+    match value {
+        "1" | "t" | "true" | "True" | "TRUE" => Some(true),
+        "0" | "f" | "false" | "False" | "FALSE" => Some(false),
+        _ => None,
+    }
+}
+
+/// The object of the volume with this name, if there is one.
+///
+/// # Errors
+/// The engine's.
+pub fn object(context: &Context, name: &str) -> Result<Option<Value>> {
+    let engine = context.engine()?;
+    match engine.volumes().get(name) {
+        Ok(volume) => Ok(Some(json(&engine, &volume))),
+        Err(e) if e.class() == Class::NotFound => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn json(engine: &Engine, volume: &Volume) -> Value {
+    let null_or = |map: &BTreeMap<String, String>| if map.is_empty() { Value::Null } else { json!(map) };
+    json!({
+        "CreatedAt": volume.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        "Driver": volume.driver,
+        "Labels": null_or(&volume.labels),
+        "Mountpoint": engine.volumes().mountpoint(&volume.name).display().to_string(),
+        "Name": volume.name,
+        "Options": null_or(&volume.options),
+        "Scope": "local",
+    })
+}
+
+fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
+    let filters = Filters::new(parsed, &["all", "label", "label!"])?;
+    let all = parsed.switch("all") || filters.values("all").any(|value| boolean(value) == Some(true));
+    let which = if all { "all local volumes" } else { "anonymous local volumes" };
+    let warning = format!(
+        "WARNING! This will remove {which} not used by at least one container.\nAre you sure you want to continue?"
+    );
+    if !parsed.switch("force") && !text::confirm(&warning)? {
+        return Ok(());
+    }
+    let engine = context.engine()?;
+    let (mut removed, mut freed) = (Vec::new(), 0);
+    for (volume, users) in with_users(&engine)? {
+        if users > 0 || !(all || volume.is_anonymous()) || !filters.fit(&volume, users) {
+            continue;
+        }
+        let size = engine.volumes().size(&volume.name)?;
+        match engine.volumes().remove(&volume.name, true) {
+            // A container has come to use it meanwhile.
+            Err(e) if e.class() == Class::Conflict => continue,
+            other => other?,
+        }
+        removed.push(volume.name);
+        freed += size;
+    }
+    let mut out = io::stdout();
+    if !removed.is_empty() {
+        writeln!(out, "Deleted Volumes:\n{}\n", removed.join("\n"))?;
+    }
+    Ok(writeln!(out, "Total reclaimed space: {}", units::size(freed))?)
+}
+
+fn export(parsed: &Parsed, context: &Context) -> Result<()> {
+    let name = &parsed.operands()[0];
+    let engine = context.engine()?;
+    match parsed.value("output").filter(|path| *path != "-") {
+        Some(path) => {
+            // Not before it is known that there is something to write.
+            engine.volumes().get(name)?;
+            let mut file = std::fs::File::create(path).map_err(|e| Failure::io("open", path, &e))?;
+            Ok(engine.volumes().export(name, &mut file)?)
+        }
+        None if io::stdout().is_terminal() => {
+            Err(Failure::new("cowardly refusing to save to a terminal").hint("Use the -o flag or redirect"))
+        }
+        None => Ok(engine.volumes().export(name, &mut io::BufWriter::new(io::stdout().lock()))?),
+    }
+}
+
+fn import(parsed: &Parsed, context: &Context) -> Result<()> {
+    let engine = context.engine()?;
+    let volumes = engine.volumes();
+    let volume = match parsed.operands() {
+        [name] => volumes.import(name, &mut io::stdin().lock())?,
+        [name, path] if path == "-" => volumes.import(name, &mut io::stdin().lock())?,
+        [name, path] => {
+            let mut file = std::fs::File::open(path).map_err(|e| Failure::io("open", path, &e))?;
+            volumes.import(name, &mut file)?
+        }
+        _ => return Err(Failure::new("a volume and at most one archive can be named")),
+    };
+    Ok(writeln!(io::stdout(), "{}", volume.name)?)
+}
