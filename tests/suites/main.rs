@@ -9,6 +9,7 @@ mod credentials;
 mod docker;
 mod interrupted;
 mod look;
+mod privileges;
 mod registry;
 mod rootless;
 mod run;

@@ -1,5 +1,6 @@
 //! Containers of people who are not root, with subordinate ids (user_namespaces(7), subuid(5)) and without.
 
+use crate::support::wharf::run;
 use crate::support::{Wharf, images, skip};
 
 /// Nobody's: no account, so no subordinate ids either.
@@ -54,4 +55,36 @@ fn a_person_has_many_ids() {
     assert_eq!(wharf.ok(&["run", "--rm", "-u", "anna", "busybox", "id", "-u"]), "1000");
     let script = "touch /tmp/file && chown 1000:2000 /tmp/file && stat -c %u:%g /tmp/file";
     assert_eq!(wharf.ok(&["run", "--rm", "busybox", "sh", "-c", script]), "1000:2000");
+}
+
+#[test]
+fn a_person_without_a_root_directory_has_the_xdg_ones() {
+    use std::os::unix::fs::PermissionsExt;
+    let wharf = Wharf::of(STRANGER);
+    let home = wharf.dir().join("home");
+    let runtime = home.join("runtime");
+    for (runtime_dir, run_dir) in [(Some(&runtime), runtime.join("wharf")), (None, home.join(".local/share/wharf/run"))]
+    {
+        let command = |args: &[&str]| {
+            let mut command = wharf.command(args);
+            command.env_remove("WHARF_ROOT").current_dir(&home);
+            if let Some(dir) = runtime_dir {
+                command.env("XDG_RUNTIME_DIR", dir);
+            }
+            let ran = run(command, &[]);
+            assert_eq!(ran.code, 0, "{ran}");
+            ran.stdout
+        };
+        command(&["create", "--name", "one", "wharf/hello"]);
+        assert!(command(&["start", "-a", "one"]).contains("Hello"));
+        let state = home.join(".local/share/wharf");
+        assert!(state.join("wharf.db").exists() || state.read_dir().is_ok_and(|mut d| d.next().is_some()));
+        assert!(run_dir.join("containers").is_dir(), "{}", run_dir.display());
+        for dir in [&state, &run_dir] {
+            let mode = std::fs::metadata(dir).expect("a directory").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{} is the person's alone", dir.display());
+        }
+        command(&["rm", "one"]);
+    }
+    assert!(!wharf.root().join("containers").exists());
 }

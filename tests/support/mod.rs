@@ -8,23 +8,15 @@ pub mod images;
 pub mod leaks;
 pub mod proxy;
 pub mod registry;
+pub mod skip;
 pub mod terminal;
 pub mod wharf;
 
-use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+pub use skip::skip;
 pub use wharf::Wharf;
-
-/// Says by name what is not tested here, and why. `.ci/run` collects these lines through `WHARF_TEST_SKIPS`.
-pub fn skip(name: &str, why: &str) {
-    eprintln!("SKIP {name}: {why}");
-    if let Some(list) = std::env::var_os("WHARF_TEST_SKIPS") {
-        let mut list = std::fs::OpenOptions::new().append(true).create(true).open(list).expect("the list of skips");
-        writeln!(list, "{name}: {why}").expect("the list of skips");
-    }
-}
 
 /// Runs a tool that is not Wharf, and gives its standard output.
 ///

@@ -6,13 +6,13 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxCapabilities, PosixRlimit, PosixRlimitType, Process};
-use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags, accessat, fstat, stat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, fstat, stat};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{Gid, Uid};
@@ -317,7 +317,7 @@ fn find_program(name: &str, environment: &[String], own: OwnProgram) -> Result<P
             return Err(Errno::ISDIR);
         }
         // Our own program, by way of /proc/self/exe, is not the container's to run.
-        if (stat.st_dev, stat.st_ino) == (own.0, own.1) {
+        if (stat.st_dev, stat.st_ino) == (own.0, own.1) || interpreted_by(path, own) {
             return Err(Errno::ACCESS);
         }
         accessat(CWD, path, Access::EXEC_OK, AtFlags::empty())
@@ -345,6 +345,30 @@ fn find_program(name: &str, environment: &[String], own: OwnProgram) -> Result<P
     } else {
         quoted(127, "executable file not found in $PATH".to_owned())
     })
+}
+
+/// True for a script of which our own program is the interpreter: `#!/proc/self/exe`. The kernel would start it in the
+/// container, where a root of the container could get hold of its file (CVE-2019-5736). What is swapped after this look
+/// still cannot be written to: the container's monitor executes that file.
+fn interpreted_by(path: &Path, own: OwnProgram) -> bool {
+    let mut path = path.to_owned();
+    // As deep as the kernel follows interpreters of interpreters: execve(2).
+    for _ in 0..5 {
+        let mut start = [0; 256];
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let read = rustix::fs::open(&path, flags, Mode::empty()).and_then(|file| rustix::io::read(file, &mut start));
+        // What this user may not read, he may not write to either.
+        let Ok(length) = read else { return false };
+        let Some(line) = start[..length].strip_prefix(b"#!") else { return false };
+        let line = line.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii_start();
+        let name = line.split(|b| matches!(b, b' ' | b'\t' | 0)).next().unwrap_or_default();
+        path = PathBuf::from(OsStr::from_bytes(name));
+        let Ok(stat) = stat(&path) else { return false };
+        if (stat.st_dev, stat.st_ino) == (own.0, own.1) {
+            return true;
+        }
+    }
+    false
 }
 
 /// A call of execve with everything allocated.

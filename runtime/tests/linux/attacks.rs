@@ -14,6 +14,7 @@ pub const TESTS: &[Test] = &[
     ("masked_path_replaced", masked_path_replaced),
     ("links_to_the_host", links_to_the_host),
     ("own_program", own_program),
+    ("own_program_as_interpreter", own_program_as_interpreter),
     ("denied", denied),
 ];
 
@@ -133,15 +134,56 @@ fn own_program() {
     for _ in 0..100 {
         container.sh("true");
     }
-    // As an interpreter our program can be started inside (the kernel opens it), and still not be written to.
-    std::fs::write(tree.upper("script"), "#!/proc/self/exe --list\n").unwrap();
-    std::fs::set_permissions(tree.upper("script"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     container.task.signal(libc::SIGKILL).unwrap();
     let output = container.finish();
     assert_eq!(output.out, "", "{output:?}");
     assert_eq!(std::fs::metadata(&own).unwrap().len(), before);
     let busy = std::fs::OpenOptions::new().append(true).open(&own).unwrap_err();
     assert_eq!(busy.raw_os_error(), Some(libc::ETXTBSY));
+}
+
+/// CVE-2019-5736 by way of an interpreter: a script that the image brings, or a container writes, would have the kernel
+/// start our program inside.
+fn own_program_as_interpreter() {
+    let own = std::fs::read_link("/proc/self/exe").unwrap();
+    let before = std::fs::metadata(&own).unwrap().len();
+    let script = |path: &std::path::Path, text: &str| {
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    let tree = Tree::new();
+    script(&tree.lower("bin/direct"), "#!/proc/self/exe --list\n");
+    script(&tree.lower("bin/spaced"), "#! \t/proc/self/../self/exe");
+    script(&tree.lower("bin/twice"), "#!/bin/direct\n");
+    script(&tree.lower("bin/linked"), "#!/bin/link\n");
+    symlink("/proc/self/exe", tree.lower("bin/link")).unwrap();
+    for program in ["direct", "/bin/spaced", "twice", "linked"] {
+        let error = Plan::new(tree.rootfs(), &[program]).run().unwrap_err();
+        assert_eq!(error.exit_code(), 126, "{program}: {error}");
+    }
+    script(&tree.lower("bin/honest"), "#!/bin/sh\necho honest\n");
+    assert_eq!(Plan::new(tree.rootfs(), &["honest"]).run().unwrap().out, "honest\n");
+
+    // A container that swaps the script between the look and the execve may get our program started. Whatever it opens
+    // of it, it cannot write to it.
+    script(&tree.lower("bin/swapped"), "#!/bin/sh\n");
+    let own_name = own.file_name().unwrap().to_str().unwrap();
+    let attack = format!(
+        "while true; do echo '#!/proc/self/exe --list' > /bin/swapped; echo '#!/bin/sh' > /bin/swapped; done & \
+         while true; do for p in /proc/[0-9]*; do case $(readlink $p/exe) in */{own_name}) \
+         if exec 9<$p/exe; then echo caught; (echo x >> /proc/self/fd/9) 2>/dev/null && echo written; exec 9<&-; fi;; \
+         esac; done; done 2>/dev/null"
+    );
+    let mut container = Plan::script(&tree, &attack).start().unwrap();
+    for _ in 0..200 {
+        // Whether it is refused or runs depends on who was faster.
+        let exec = ExecSpec { args: vec!["/bin/swapped".to_owned()], ..ExecSpec::default() };
+        let _ = container.exec(&exec);
+    }
+    container.task.signal(libc::SIGKILL).unwrap();
+    let output = container.finish();
+    assert!(!output.out.contains("written"), "{output:?}");
+    assert_eq!(std::fs::metadata(&own).unwrap().len(), before);
 }
 
 /// What docker's capabilities and devices deny.
