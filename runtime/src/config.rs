@@ -89,10 +89,24 @@ pub struct ContainerConfig {
     pub oom_score_adj: Option<i32>,
     /// Milliseconds after which a wasm guest is ended.
     pub timeout_ms: Option<u64>,
+    /// Limits on each request, for a component that serves HTTP.
+    pub requests: RequestLimits,
     /// Where the log goes.
     pub log: LogConfig,
     /// The devices of the host that it sees, as docker spells them.
     pub devices: Vec<String>,
+}
+
+/// Limits on each request that a component serves. `None` is what this Wharf finds fitting.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RequestLimits {
+    /// Milliseconds without a sign of life (bytes of its body, bytes of its answer) after which it is ended; 0 is never.
+    pub timeout_ms: Option<u64>,
+    /// Bytes of memory of its guest.
+    pub memory: Option<u64>,
+    /// How many are with guests at one time; others wait.
+    pub concurrency: Option<usize>,
 }
 
 /// How a container is connected.

@@ -6,15 +6,15 @@ use wharf_images::snapshot::Rootfs;
 use wharf_images::{Class, Image, WasmEntry};
 
 use crate::backend::modules;
-use crate::config::{BindMount, ContainerConfig, MountKind, NetworkMode};
+use crate::config::{BindMount, ContainerConfig, MountKind, NetworkMode, RequestLimits};
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::linux;
 use crate::network::ports::{self, ExposedPort, PortBinding};
-use crate::network::{self, WasmMode, WasmNetwork};
+use crate::network::{self, Protocol, WasmMode, WasmNetwork};
 use crate::paths;
-use crate::task::{Limits, TaskSpec, WasmMount, WasmTask, Workload};
+use crate::task::{HttpTask, Limits, TaskSpec, WasmMount, WasmTask, Workload};
 
 /// What runs: docker's rules for entrypoint and command.
 ///
@@ -68,6 +68,10 @@ pub fn check(container: &Container) -> Result<Vec<String>> {
     match container.backend() {
         BackendKind::Linux if config.timeout_ms.is_some() => {
             Err(Error::new(Class::InvalidInput, "--timeout works for WebAssembly images only"))
+        }
+        BackendKind::Linux if config.requests != RequestLimits::default() => {
+            let flags = "--max-requests, --request-memory and --request-timeout";
+            Err(Error::new(Class::InvalidInput, format!("{flags} work for WebAssembly images only")))
         }
         BackendKind::Linux => check_linux(config),
         BackendKind::Wasm => check_wasm(config),
@@ -171,8 +175,9 @@ fn wasm_task(engine: &Engine, container: &Container) -> Result<WasmTask> {
     if !env.iter().any(|(name, _)| name == "HOSTNAME") {
         env.push(("HOSTNAME".to_owned(), hostname(container).to_owned()));
     }
+    let program = modules::compiled(engine, container)?;
     Ok(WasmTask {
-        module: modules::compiled(engine, container)?,
+        module: program.path,
         args: container.args.clone(),
         env,
         cwd: if working_dir.is_empty() { "/".to_owned() } else { working_dir.to_owned() },
@@ -184,7 +189,36 @@ fn wasm_task(engine: &Engine, container: &Container) -> Result<WasmTask> {
             _ => None,
         },
         network: wasm_network(container)?,
+        http: if program.serves { Some(http_task(container)?) } else { None },
     })
+}
+
+/// The limits of a request, unless the container has others.
+const REQUEST_TIMEOUT_MS: u64 = 60_000;
+const REQUEST_MEMORY: u64 = 256 << 20;
+const REQUESTS: usize = 100;
+
+fn http_task(container: &Container) -> Result<HttpTask> {
+    let config = &container.config;
+    let limits = &config.requests;
+    Ok(HttpTask {
+        port: http_port(config, &container.image)?,
+        timeout_ms: Some(limits.timeout_ms.unwrap_or(REQUEST_TIMEOUT_MS)).filter(|ms| *ms > 0),
+        memory: limits.memory.unwrap_or(REQUEST_MEMORY),
+        concurrency: limits.concurrency.unwrap_or(REQUESTS),
+        access_log: config.log.driver != "none",
+    })
+}
+
+/// The port that a component which serves HTTP answers on, as it says nothing of ports itself: the first TCP port that is
+/// exposed, else the first that is published, else 80.
+///
+/// # Errors
+/// As [`published`].
+pub fn http_port(config: &ContainerConfig, image: &Image) -> Result<u16> {
+    let exposed = exposed(config, image)?.into_iter().find(|e| e.protocol == Protocol::Tcp).map(|e| e.port);
+    let published = || config.ports.iter().find(|p| p.protocol == Protocol::Tcp).map(|p| p.container_port);
+    Ok(exposed.or_else(published).unwrap_or(80))
 }
 
 fn wasm_network(container: &Container) -> Result<WasmNetwork> {

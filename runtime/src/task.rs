@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wharf_images::snapshot::Rootfs;
@@ -72,6 +73,30 @@ pub struct WasmTask {
     /// Its network. The process that runs the guest gets the sockets themselves from a
     /// [`VirtualNetwork`](crate::network::VirtualNetwork).
     pub network: WasmNetwork,
+    /// It answers HTTP requests, instead of running once.
+    pub http: Option<HttpTask>,
+}
+
+/// How a component that serves HTTP (`wasi:http/incoming-handler`) does so. The limits are each request's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpTask {
+    /// The container's port that it answers on.
+    pub port: u16,
+    /// Milliseconds without a sign of life after which a request is ended; `None` is never.
+    pub timeout_ms: Option<u64>,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// How many requests are with guests at one time; others wait.
+    pub concurrency: usize,
+    /// Write a line for each on standard output.
+    pub access_log: bool,
+}
+
+impl HttpTask {
+    /// The time limit.
+    pub fn timeout(&self) -> Duration {
+        self.timeout_ms.map_or(Duration::MAX, Duration::from_millis)
+    }
 }
 
 /// A directory of the host that a wasm guest sees.

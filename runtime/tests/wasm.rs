@@ -134,6 +134,7 @@ impl Place {
             timeout_ms: None,
             function: function.map(str::to_owned),
             network: WasmNetwork::default(),
+            http: None,
         };
         Place { root, cache, rootfs, task, memory: None }
     }

@@ -1,13 +1,13 @@
 //! From the flags of `run` and `create` to the engine's request for a container.
 
 use wharf_runtime::ContainerConfig;
-use wharf_runtime::config::{LogConfig, Mount, MountKind};
+use wharf_runtime::config::{LogConfig, Mount, MountKind, RequestLimits};
 use wharf_runtime::engine::PullPolicy;
 use wharf_runtime::task::Limits;
 
 use super::failure::{Failure, Result};
 use super::parse::Parsed;
-use super::{mounts, values};
+use super::{mounts, units, values};
 
 /// What `run` and `create` ask for.
 ///
@@ -52,6 +52,7 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         stop_signal: text("stop-signal"),
         stop_timeout: parsed.read("stop-timeout", values::integer)?,
         oom_score_adj: parsed.read("oom-score-adj", values::integer)?,
+        requests: requests(parsed)?,
         log: log(parsed)?,
         devices: texts("device"),
         ..ContainerConfig::default()
@@ -137,6 +138,19 @@ fn limits(parsed: &Parsed) -> Result<Limits> {
         cpuset_mems: parsed.value("cpuset-mems").map(str::to_owned),
         pids: parsed.read("pids-limit", values::integer)?.and_then(positive),
         blkio_weight: parsed.read("blkio-weight", values::integer)?.filter(|n| *n > 0),
+    })
+}
+
+fn requests(parsed: &Parsed) -> Result<RequestLimits> {
+    let timeout = parsed.read("request-timeout", units::parse_duration)?;
+    let concurrency: Option<usize> = parsed.read("max-requests", values::integer)?;
+    if concurrency == Some(0) {
+        return Err(Failure::new("--max-requests: a component that answers no request cannot serve"));
+    }
+    Ok(RequestLimits {
+        timeout_ms: timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
+        memory: parsed.read("request-memory", values::bytes)?.flatten(),
+        concurrency,
     })
 }
 

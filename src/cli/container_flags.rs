@@ -80,6 +80,7 @@ const LIMITS: &[Flag] = &[
     Flag::value("io-maxbandwidth", "bytes", "Maximum IO bandwidth limit (Windows only)").or("0").not_yet(),
     Flag::value("io-maxiops", "uint", "Maximum IOps limit (Windows only)").or("0").not_yet(),
     Flag::value("kernel-memory", "bytes", "Kernel memory limit").or("0").not_yet(),
+    Flag::value("max-requests", "int", "Requests that an HTTP component answers at one time (others wait)").or("100"),
     Flag::value("memory", "bytes", "Memory limit").short('m'),
     Flag::value("memory-reservation", "bytes", "Memory soft limit"),
     Flag::value("memory-swap", "bytes", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap"),
@@ -87,6 +88,8 @@ const LIMITS: &[Flag] = &[
     Flag::switch("oom-kill-disable", "Disable OOM Killer").not_yet(),
     Flag::value("oom-score-adj", "int", "Tune host's OOM preferences (-1000 to 1000)"),
     Flag::value("pids-limit", "int", "Tune container pids limit (set -1 for unlimited)"),
+    Flag::value("request-memory", "bytes", "Memory limit of each request to an HTTP component").or("256m"),
+    Flag::value("request-timeout", "duration", "End a request to an HTTP component that stalls for so long").or("1m"),
     Flag::list("storage-opt", "Storage driver options for the container").not_yet(),
     Flag::list("ulimit", "Ulimit options").of("ulimit"),
 ];

@@ -7,3 +7,11 @@ pub(crate) mod modules;
 pub(crate) mod modules;
 #[cfg(feature = "wasm")]
 pub mod wasm;
+
+/// A compiled program of a wasm container.
+pub(crate) struct Program {
+    /// Where it is.
+    pub path: std::path::PathBuf,
+    /// It answers HTTP requests, instead of running once.
+    pub serves: bool,
+}

@@ -9,7 +9,9 @@ use wharf_images::digest::{Algorithm, Hasher};
 use wharf_images::snapshot::Rootfs;
 use wharf_images::{Class, Digest, Image, ImageStore, Reference, WasmEntry};
 
-use super::wasm::cache::ModuleCache;
+use super::Program;
+use super::wasm::cache::{CachedModule, ModuleCache};
+use super::wasm::engine::Profile;
 use super::wasm::hello;
 use crate::container::Container;
 use crate::engine::Engine;
@@ -19,14 +21,15 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// As [`ensure`].
-pub(crate) fn compiled(engine: &Engine, container: &Container) -> Result<PathBuf> {
+pub(crate) fn compiled(engine: &Engine, container: &Container) -> Result<Program> {
     let cache = ModuleCache::open(&engine.paths().root)?;
     let (source, blob) = source(engine, container)?;
     let function = function(&container.image);
-    match cache.get_function(&source, function) {
-        Some(path) => Ok(path),
-        None => compile(&cache, &source, blob, engine, container),
-    }
+    let module = match cache.get_function(&source, function) {
+        Some(module) => module,
+        None => compile(&cache, &source, blob, engine, container)?,
+    };
+    Ok(Program { serves: module.profile == Profile::Server, path: module.path })
 }
 
 /// True when nothing of the container's root filesystem is needed to plan it: its module is compiled, or it has none.
@@ -141,10 +144,10 @@ fn compile(
     blob: Option<PathBuf>,
     engine: &Engine,
     container: &Container,
-) -> Result<PathBuf> {
+) -> Result<CachedModule> {
     let function = function(&container.image);
     if let Some(blob) = blob {
-        return Ok(cache.ensure(source, &blob, function)?.path);
+        return cache.ensure(source, &blob, function);
     }
     let Some(WasmEntry::File { path, .. }) = &container.image.wasm else {
         return Err(Error::new(Class::Internal, "the image has no wasm program"));
@@ -153,7 +156,7 @@ fn compile(
     let mut file = open_file(&engine.images()?.snapshots.mounts(&container.id)?, path)?;
     let mut wasm = Vec::new();
     std::io::Read::read_to_end(&mut file, &mut wasm).map_err(|e| Error::io("read", path, e))?;
-    Ok(cache.ensure_bytes(&wasm, function)?.path)
+    cache.ensure_bytes(&wasm, function)
 }
 
 /// Opens a file of a container's root filesystem before anything is mounted: the topmost layer that has it wins.

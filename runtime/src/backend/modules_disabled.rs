@@ -1,9 +1,8 @@
 //! What `modules` offers when the wasm backend is not built in.
 
-use std::path::PathBuf;
-
 use wharf_images::{Class, Image, ImageStore, Reference};
 
+use super::Program;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -12,7 +11,7 @@ fn absent() -> Error {
     Error::new(Class::Unsupported, "this wharf was built without the wasm backend")
 }
 
-pub(crate) fn compiled(_: &Engine, _: &Container) -> Result<PathBuf> {
+pub(crate) fn compiled(_: &Engine, _: &Container) -> Result<Program> {
     Err(absent())
 }
 

@@ -156,8 +156,9 @@ const ALWAYS: &[&str] = &[
     "accept", "accept4", "getpeername", "getsockname", "getsockopt", "recvfrom", "recvmsg", "setsockopt", "shutdown",
 ];
 
-/// ioctls: is it a terminal and how large, how much is there to read, non-blocking, share a file's blocks.
-const IOCTLS: [u64; 6] = [0x5401, 0x802c_542a, 0x5413, 0x541b, 0x5421, 0x4004_9409];
+/// ioctls: is it a terminal and how large, how much is there to read, non-blocking, share a file's blocks, which of its
+/// own pages were written (`PAGEMAP_SCAN`, asked of a descriptor opened before).
+const IOCTLS: [u64; 7] = [0x5401, 0x802c_542a, 0x5413, 0x541b, 0x5421, 0x4004_9409, 0xc060_6610];
 /// prctls: name a thread, name a mapping.
 const PRCTLS: [u64; 2] = [15, 0x5356_4d41];
 /// `CLONE_THREAD`, and everything that makes a namespace.

@@ -10,6 +10,8 @@ pub mod compiler;
 mod container;
 mod devices;
 mod exec;
+#[cfg(feature = "wasm")]
+mod http_task;
 mod init;
 pub mod jail;
 mod kernel;

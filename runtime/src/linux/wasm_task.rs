@@ -21,12 +21,12 @@ use rustix::process::Signal;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::backend::wasm::run::{Guest, Program};
+use crate::backend::wasm::run::{Program, Ready};
 use crate::error::{Class, Error, Result};
 use crate::linux::cgroup::Cgroup;
 use crate::linux::jail::{self, Jail};
 use crate::linux::process::{self, Child, SpawnOptions};
-use crate::linux::{container, rootfs};
+use crate::linux::{container, http_task, rootfs};
 use crate::monitor::protocol::{self, Failure, Reply};
 use wharf_images::snapshot::Rootfs;
 
@@ -187,7 +187,14 @@ fn host(spec: &TaskSpec, task: &WasmTask, mut line: UnixStream) -> i32 {
         return ABANDONED;
     }
     drop(line);
-    guest.run()
+    match guest {
+        Ready::Command(guest) => guest.run(),
+        Ready::Server(serving) => http_task::serve(serving, &[]).unwrap_or_else(|e| {
+            // The container's own standard error: its log.
+            eprintln!("wharf: {e}");
+            e.exit_code()
+        }),
+    }
 }
 
 /// Waits for the monitor's word; false when the monitor is gone.
@@ -210,7 +217,7 @@ fn one_tree(rootfs: &Rootfs) -> Result<Rootfs> {
 }
 
 /// Puts up the second wall: from here on the process has its guest's directories, what is open, and little else.
-fn wall(guest: &Guest) -> Result<()> {
+fn wall(guest: &Ready) -> Result<()> {
     let mut jail = Jail { capabilities: jail::FILES, ..Jail::default() };
     for (tree, read_only) in guest.trees() {
         let trees = if read_only { &mut jail.read_only } else { &mut jail.read_write };

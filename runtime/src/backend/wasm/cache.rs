@@ -1,8 +1,8 @@
 //! Compiled modules, kept in `ROOT/modules`, which only we may enter (0700).
 //!
 //! A file's name is its key: the digest of the source, what was compiled of it, and everything that decides what
-//! comes out ([`PROFILE`], [`VERSION`], wasmtime's version, this machine's kind). So a look-up is one stat and needs no
-//! engine. It cannot know the processor's features: wasmtime checks those when it loads the file, and a file that it
+//! comes out ([`Profile::key`], [`VERSION`], wasmtime's version, this machine's kind). So a look-up of a command is one stat
+//! (of a server two) and needs no engine. It cannot know the processor's features: wasmtime checks those when it loads the file, and a file that it
 //! refuses (the root directory came from another machine) is removed and compiled anew.
 //!
 //! Files are written under another name, synced and renamed: what has its name is whole.
@@ -15,7 +15,7 @@ use wharf_images::Digest;
 
 use super::adapt::VERSION;
 use super::compile::{self, Compiler, Limits};
-use super::engine::PROFILE;
+use super::engine::Profile;
 use crate::error::{Class, Error, Result};
 
 /// The wasmtime in our dependencies. A test compares it with `Cargo.lock`.
@@ -34,6 +34,8 @@ pub struct ModuleCache {
 pub struct CachedModule {
     /// Where it is.
     pub path: PathBuf,
+    /// How its guests live.
+    pub profile: Profile,
     /// It was here already.
     pub cached: bool,
 }
@@ -57,15 +59,18 @@ impl ModuleCache {
         Ok(ModuleCache { dir, compiler, limits })
     }
 
-    /// The compiled module of this source, if it is here. One stat.
-    pub fn get(&self, source: &Digest) -> Option<PathBuf> {
+    /// The compiled module of this source, if it is here.
+    pub fn get(&self, source: &Digest) -> Option<CachedModule> {
         self.get_function(source, None)
     }
 
     /// As [`ModuleCache::get`], for a module whose entry is one of its functions.
-    pub fn get_function(&self, source: &Digest, function: Option<&str>) -> Option<PathBuf> {
-        let path = self.path(source, function);
-        fs::symlink_metadata(&path).is_ok_and(|m| m.is_file()).then_some(path)
+    pub fn get_function(&self, source: &Digest, function: Option<&str>) -> Option<CachedModule> {
+        Profile::ALL.into_iter().find_map(|profile| {
+            let path = self.dir.join(name(source, function, profile));
+            let here = fs::symlink_metadata(&path).is_ok_and(|m| m.is_file());
+            here.then_some(CachedModule { path, profile, cached: true })
+        })
     }
 
     /// Compiles the file `blob`, whose digest the caller has checked, unless that was done before. If other processes
@@ -74,17 +79,15 @@ impl ModuleCache {
     /// # Errors
     /// What [`compile::compile`] says of the module; `LimitExceeded` when it takes too much to compile.
     pub fn ensure(&self, source: &Digest, blob: &Path, function: Option<&str>) -> Result<CachedModule> {
-        let path = self.path(source, function);
-        if self.get_function(source, function).is_some() {
-            return Ok(CachedModule { path, cached: true });
+        if let Some(module) = self.get_function(source, function) {
+            return Ok(module);
         }
         let file = File::open(blob).map_err(|e| Error::io("open", blob, e))?;
         let _alone = self.lock(source)?;
-        if self.get_function(source, function).is_some() {
-            return Ok(CachedModule { path, cached: true });
+        match self.get_function(source, function) {
+            Some(module) => Ok(module),
+            None => self.fill(source, file, function),
         }
-        self.fill(&path, file, function)?;
-        Ok(CachedModule { path, cached: false })
     }
 
     /// As [`ModuleCache::ensure`], for bytes in memory.
@@ -93,8 +96,8 @@ impl ModuleCache {
     /// As [`ModuleCache::ensure`].
     pub fn ensure_bytes(&self, wasm: &[u8], function: Option<&str>) -> Result<CachedModule> {
         let digest = Digest::of(wasm);
-        if let Some(path) = self.get_function(&digest, function) {
-            return Ok(CachedModule { path, cached: true });
+        if let Some(module) = self.get_function(&digest, function) {
+            return Ok(module);
         }
         let blob = self.temporary("source");
         let written = File::create_new(&blob).and_then(|mut file| file.write_all(wasm));
@@ -129,12 +132,14 @@ impl ModuleCache {
         Ok(freed)
     }
 
-    fn fill(&self, path: &Path, source: File, function: Option<&str>) -> Result<()> {
+    fn fill(&self, source: &Digest, wasm: File, function: Option<&str>) -> Result<CachedModule> {
         let temporary = self.temporary("new");
         let out = File::create_new(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
-        let filled = self.compile_into(source, &out, &temporary, function).and_then(|()| {
+        let filled = self.compile_into(wasm, &out, &temporary, function).and_then(|profile| {
+            let path = self.dir.join(name(source, function, profile));
             out.sync_all().map_err(|e| Error::io("sync", &temporary, e))?;
-            fs::rename(&temporary, path).map_err(|e| Error::io("rename", &temporary, e))
+            fs::rename(&temporary, &path).map_err(|e| Error::io("rename", &temporary, e))?;
+            Ok(CachedModule { path, profile, cached: false })
         });
         if filled.is_err() {
             // The first failure is what the caller must hear of.
@@ -143,7 +148,7 @@ impl ModuleCache {
         filled
     }
 
-    fn compile_into(&self, mut source: File, out: &File, path: &Path, function: Option<&str>) -> Result<()> {
+    fn compile_into(&self, mut source: File, out: &File, path: &Path, function: Option<&str>) -> Result<Profile> {
         match &self.compiler {
             Compiler::Child => {
                 let program = std::env::current_exe().map_err(|e| Error::os("find our own program", e))?;
@@ -154,7 +159,8 @@ impl ModuleCache {
                 let mut wasm = Vec::new();
                 std::io::Read::read_to_end(&mut source, &mut wasm).map_err(|e| Error::os("read the module", e))?;
                 let compiled = compile::compile(&wasm, function)?;
-                (&*out).write_all(&compiled).map_err(|e| Error::io("write", path, e))
+                (&*out).write_all(&compiled.artifact).map_err(|e| Error::io("write", path, e))?;
+                Ok(compiled.profile)
             }
         }
     }
@@ -179,10 +185,6 @@ impl ModuleCache {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         self.dir.join(format!("{what}-{}-{count}.tmp", std::process::id()))
     }
-
-    fn path(&self, source: &Digest, function: Option<&str>) -> PathBuf {
-        self.dir.join(name(source, function))
-    }
 }
 
 /// The error for a compiled module that wasmtime refuses to load, which is removed so that the next `ensure` makes it anew.
@@ -196,9 +198,10 @@ pub(super) fn refused(path: &Path, why: &wasmtime::Error) -> Error {
     }
 }
 
-fn name(source: &Digest, function: Option<&str>) -> String {
+fn name(source: &Digest, function: Option<&str>, profile: Profile) -> String {
     let function = function.unwrap_or_default();
-    let kind = format!("{PROFILE} {VERSION} {WASMTIME} {} {} {function}", std::env::consts::ARCH, std::env::consts::OS);
+    let profile = profile.key();
+    let kind = format!("{profile} {VERSION} {WASMTIME} {} {} {function}", std::env::consts::ARCH, std::env::consts::OS);
     let algorithm = source.algorithm().name();
     format!("{algorithm}-{}-{}.cwasm", source.hex(), Digest::of(kind.as_bytes()).short())
 }
@@ -229,8 +232,9 @@ mod tests {
     #[test]
     fn names_lead_back_to_their_source() {
         let digest = Digest::of(b"x");
-        assert_eq!(source_of(&name(&digest, None)).as_ref(), Some(&digest));
-        assert_ne!(name(&digest, None), name(&digest, Some("main")));
+        assert_eq!(source_of(&name(&digest, None, Profile::Command)).as_ref(), Some(&digest));
+        assert_ne!(name(&digest, None, Profile::Command), name(&digest, Some("main"), Profile::Command));
+        assert_ne!(name(&digest, None, Profile::Command), name(&digest, None, Profile::Server));
         assert_eq!(source_of("lock-a"), None);
     }
 
@@ -243,7 +247,7 @@ mod tests {
         assert_eq!(cache.get(&digest), None);
         let first = cache.ensure_bytes(&wasm, None).unwrap();
         assert!(!first.cached);
-        assert_eq!(cache.get(&digest).as_ref(), Some(&first.path));
+        assert_eq!(cache.get(&digest).map(|m| m.path), Some(first.path));
         assert!(cache.ensure(&digest, Path::new(EXIT), None).unwrap().cached);
         assert_eq!(cache.sweep(&|d| *d == digest).unwrap(), 0);
         assert!(cache.sweep(&|_| false).unwrap() > 0);

@@ -16,7 +16,8 @@ use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 use wharf_images::wasm::Description;
 
-use super::{adapt, engine, inspect, run};
+use super::engine::{self, Profile};
+use super::{adapt, inspect, run};
 use crate::error::{Class, Error, Result};
 use crate::monitor::protocol::Failure;
 
@@ -61,13 +62,22 @@ struct Request {
     limits: Limits,
 }
 
+/// A component, compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// How its guests live, which its code was compiled for.
+    pub profile: Profile,
+    /// What wasmtime loads.
+    pub artifact: Vec<u8>,
+}
+
 /// Checks, adapts and compiles a module or component in this process.
 ///
 /// # Errors
 /// `Unsupported` when Wharf cannot run it (see [`inspect::check`]), `Corrupt` when it is not valid.
-pub fn compile(wasm: &[u8], function: Option<&str>) -> Result<Vec<u8>> {
+pub fn compile(wasm: &[u8], function: Option<&str>) -> Result<Compiled> {
     let description = Description::read(wasm)?;
-    inspect::check(&description, function)?;
+    let profile = inspect::check(&description, function)?;
     let adapted;
     let (component, function) = match description {
         Description::Module { .. } => {
@@ -76,17 +86,16 @@ pub fn compile(wasm: &[u8], function: Option<&str>) -> Result<Vec<u8>> {
         }
         Description::Component { .. } => (wasm, function),
     };
-    let engine = engine::compiler().map_err(|e| internal("wasmtime", &e))?;
+    let engine = engine::compiler(profile).map_err(|e| internal("wasmtime", &e))?;
     let compiled = Component::new(&engine, component)
         .map_err(|e| Error::new(Class::Corrupt, format!("the module does not compile: {e:#}")))?;
-    let linker = run::linker(&engine).map_err(|e| internal("wasmtime", &e))?;
-    linker
-        .instantiate_pre(&compiled)
+    run::link(&compiled)
         .map_err(|e| Error::new(Class::Unsupported, format!("the component does not fit WASI 0.2: {e:#}")))?;
     if let Some(name) = function {
         no_arguments(&compiled, name)?;
     }
-    compiled.serialize().map_err(|e| internal("serialize the compiled component", &e))
+    let artifact = compiled.serialize().map_err(|e| internal("serialize the compiled component", &e))?;
+    Ok(Compiled { profile, artifact })
 }
 
 fn no_arguments(component: &Component, name: &str) -> Result<()> {
@@ -108,7 +117,7 @@ fn internal(what: &str, e: &wasmtime::Error) -> Error {
 /// The child's side of [`spawn`]: the `wharf compile` subcommand, given its one argument. Returns the exit code.
 pub fn child_main(request: &str) -> i32 {
     match serve(request) {
-        Ok(()) => 0,
+        Ok(profile) => exit_code(profile),
         Err(e) => {
             let failure = Failure::from(&e);
             // Nobody is left to be told when this fails; the exit code says enough.
@@ -118,7 +127,15 @@ pub fn child_main(request: &str) -> i32 {
     }
 }
 
-fn serve(request: &str) -> Result<()> {
+/// How the child says which profile it compiled for.
+fn exit_code(profile: Profile) -> i32 {
+    match profile {
+        Profile::Command => 0,
+        Profile::Server => 2,
+    }
+}
+
+fn serve(request: &str) -> Result<Profile> {
     let request: Request = serde_json::from_str(request)
         .map_err(|e| Error::new(Class::InvalidInput, format!("`compile` is not for people: {e}")))?;
     let limits = request.limits;
@@ -128,23 +145,30 @@ fn serve(request: &str) -> Result<()> {
     if wasm.len() as u64 > limits.source {
         return Err(too_large("the module", limits.source));
     }
-    let artifact = compile(&wasm, request.function.as_deref())?;
+    let Compiled { profile, artifact } = compile(&wasm, request.function.as_deref())?;
     if artifact.len() as u64 > limits.artifact {
         return Err(too_large("the compiled module", limits.artifact));
     }
     let mut out = io::stdout().lock();
-    out.write_all(&artifact).and_then(|()| out.flush()).map_err(|e| Error::os("write the compiled module", e))
+    out.write_all(&artifact).and_then(|()| out.flush()).map_err(|e| Error::os("write the compiled module", e))?;
+    Ok(profile)
 }
 
 fn too_large(what: &str, limit: u64) -> Error {
     Error::new(Class::LimitExceeded, format!("{what} is larger than {} MiB", limit >> 20))
 }
 
-/// Has `program` compile `source` into `out` under limits, and waits for it.
+/// Has `program` compile `source` into `out` under limits, and waits for it. Gives the profile that it found.
 ///
 /// # Errors
 /// What [`compile`] says, and `LimitExceeded` when a limit ended the child.
-pub(super) fn spawn(program: &Path, source: File, out: File, function: Option<&str>, limits: &Limits) -> Result<()> {
+pub(super) fn spawn(
+    program: &Path,
+    source: File,
+    out: File,
+    function: Option<&str>,
+    limits: &Limits,
+) -> Result<Profile> {
     let request = Request { function: function.map(str::to_owned), limits: *limits };
     let request =
         serde_json::to_string(&request).map_err(|e| Error::new(Class::Internal, format!("compile request: {e}")))?;
@@ -160,8 +184,8 @@ pub(super) fn spawn(program: &Path, source: File, out: File, function: Option<&s
     let Some(status) = wait(&mut child, Duration::from_secs(limits.wall_seconds))? else {
         return Err(over(&format!("{} seconds", limits.wall_seconds)));
     };
-    if status.success() {
-        return Ok(());
+    if let Some(profile) = Profile::ALL.into_iter().find(|p| status.code() == Some(exit_code(*p))) {
+        return Ok(profile);
     }
     let mut told = Vec::new();
     if let Some(stderr) = child.stderr.take() {

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER as ADAPTER;
 use wharf_images::wasm::{CoreImport, Description};
 
+use super::engine::Profile;
 use crate::error::{Class, Error, Result};
 
 /// The import module of WASI preview 1.
@@ -32,6 +33,8 @@ const INTERFACES: &[&str] = &[
     "wasi:clocks/wall-clock",
     "wasi:filesystem/preopens",
     "wasi:filesystem/types",
+    "wasi:http/outgoing-handler",
+    "wasi:http/types",
     "wasi:io/error",
     "wasi:io/poll",
     "wasi:io/streams",
@@ -59,12 +62,12 @@ pub struct Missing {
     pub hint: &'static str,
 }
 
-/// Checks that every import can be satisfied and that there is something to run: `function`, if one was asked for,
-/// otherwise the command's entry.
+/// Checks that every import can be satisfied and that there is something to call: `function`, if one was asked for,
+/// otherwise what answers HTTP requests or the command's entry. Says how its guests live.
 ///
 /// # Errors
 /// `Unsupported`, naming imports that cannot be satisfied or the missing entry; with a hint that says what would help.
-pub fn check(description: &Description, function: Option<&str>) -> Result<()> {
+pub fn check(description: &Description, function: Option<&str>) -> Result<Profile> {
     let missing = missing(description);
     if let Some(first) = missing.first() {
         let what = match description {
@@ -76,7 +79,7 @@ pub fn check(description: &Description, function: Option<&str>) -> Result<()> {
         return Err(Error::new(Class::Unsupported, message).with_hint(first.hint));
     }
     match description {
-        Description::Module { functions, .. } => core_entry(functions, function),
+        Description::Module { functions, .. } => core_entry(functions, function).map(|()| Profile::Command),
         Description::Component { exports, .. } => component_entry(exports, function),
     }
 }
@@ -171,9 +174,7 @@ fn core_entry(functions: &[String], function: Option<&str>) -> Result<()> {
 }
 
 fn component_hint(name: &str) -> &'static str {
-    if name.starts_with("wasi:http/") {
-        "HTTP from inside a guest comes later; until then use wasi:sockets"
-    } else if name.starts_with("wasi:") && name.contains("@0.3") {
+    if name.starts_with("wasi:") && name.contains("@0.3") {
         "it was built for WASI 0.3; Wharf has 0.2: build it for wasm32-wasip2"
     } else if name.starts_with("wasi:keyvalue/")
         || name.starts_with("wasi:blobstore/")
@@ -182,25 +183,29 @@ fn component_hint(name: &str) -> &'static str {
         "it is an interface of runtimes such as wasmCloud and Spin, not of WASI 0.2: run it there, or compose a \
          component in that gives it, with `wac plug`"
     } else {
-        "Wharf gives components the interfaces of WASI 0.2 (cli, clocks, filesystem, io, random, sockets); \
+        "Wharf gives components the interfaces of WASI 0.2 (cli, clocks, filesystem, http, io, random, sockets); \
          other imports must be composed in, for example with `wac plug`"
     }
 }
 
-fn component_entry(exports: &[String], function: Option<&str>) -> Result<()> {
+fn component_entry(exports: &[String], function: Option<&str>) -> Result<Profile> {
     let has = |prefix: &str| exports.iter().any(|e| e.starts_with(prefix));
     if let Some(name) = function {
         if exports.iter().any(|e| e == name) {
-            return Ok(());
+            return Ok(Profile::Command);
         }
         let message = format!("the component exports no function {name:?}");
         return Err(Error::new(Class::Unsupported, message).with_hint(format!("it exports {}", list(exports.iter()))));
     }
+    if has("wasi:http/incoming-handler@0.2.") {
+        return Ok(Profile::Server);
+    }
     if has("wasi:cli/run@0.2.") {
-        return Ok(());
+        return Ok(Profile::Command);
     }
     let (message, hint) = if has("wasi:http/incoming-handler@") || has("wasi:http/handler@") {
-        ("the component answers HTTP requests (wasi:http/incoming-handler)", "serving HTTP comes later".to_owned())
+        let hint = "Wharf serves wasi:http/incoming-handler of 0.2: build it for wasm32-wasip2".to_owned();
+        ("the component answers HTTP requests of another WASI than 0.2", hint)
     } else if has("wasi:cli/run@") {
         ("the component is a command of another WASI than 0.2", "build it for wasm32-wasip2".to_owned())
     } else {
@@ -297,12 +302,13 @@ mod tests {
     #[test]
     fn components_are_classified_by_their_exports() {
         check(&component(&["wasi:cli/stdout@0.2.3"], &["wasi:cli/run@0.2.0"]), None).unwrap();
-        let (_, hint) = refused(&component(&[], &["wasi:http/incoming-handler@0.2.0"]), None);
-        assert!(hint.contains("serving HTTP comes later"), "{hint}");
+        let both = ["wasi:cli/run@0.2.0", "wasi:http/incoming-handler@0.2.0"];
+        assert_eq!(check(&component(&["wasi:http/types@0.2.0"], &both), None).unwrap(), Profile::Server);
+        assert!(refused(&component(&[], &["wasi:http/handler@0.3.0"]), None).1.contains("incoming-handler of 0.2"));
         assert!(refused(&component(&[], &["wasi:cli/run@0.3.0"]), None).1.contains("wasip2"));
         assert!(refused(&component(&[], &["a:b/c"]), None).1.contains("a:b/c"));
-        let (message, hint) = refused(&component(&["wasi:http/types@0.2.0"], &["wasi:cli/run@0.2.0"]), None);
-        assert!(message.contains("wasi:http/types@0.2.0") && hint.contains("HTTP"), "{message}: {hint}");
+        let (message, hint) = refused(&component(&["wasi:keyvalue/store@0.2.0"], &["wasi:cli/run@0.2.0"]), None);
+        assert!(message.contains("wasi:keyvalue/store@0.2.0") && hint.contains("wac plug"), "{message}: {hint}");
         check(&component(&[], &["greet"]), Some("greet")).unwrap();
     }
 

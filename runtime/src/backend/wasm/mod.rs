@@ -16,6 +16,7 @@ pub mod capabilities;
 pub mod compile;
 pub mod engine;
 pub mod hello;
+mod http;
 pub mod inspect;
 mod memory;
 pub mod pack;

@@ -233,6 +233,7 @@ mod tests {
             timeout_ms: None,
             function: None,
             network: WasmNetwork::default(),
+            http: None,
         }
     }
 

@@ -10,15 +10,19 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 
 use wasmtime::component::{Component, InstancePre, Linker, ResourceTable, Val};
 use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::p2::bindings::filesystem::preopens as preopens_interface;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wharf_images::snapshot::Rootfs;
 
+use super::http::{self, Hooks};
 use super::memory::MemoryLimit;
 use super::preopens::{self, Preopen, Preopens};
 use super::{cache, engine};
@@ -36,6 +40,14 @@ pub struct Program {
     wasi: WasiCtx,
 }
 
+/// What a program is when it has all it needs.
+pub enum Ready {
+    /// One guest.
+    Command(Guest),
+    /// A guest for each request.
+    Server(Serving),
+}
+
 /// A guest just before its first instruction.
 pub struct Guest {
     runtime: tokio::runtime::Runtime,
@@ -48,13 +60,54 @@ pub struct Guest {
 pub(super) struct State {
     wasi: WasiCtx,
     table: ResourceTable,
-    preopens: Vec<Preopen>,
+    preopens: Arc<Vec<Preopen>>,
     memory: MemoryLimit,
+    http: WasiHttpCtx,
+    hooks: Hooks,
+}
+
+impl State {
+    fn new(wasi: WasiCtx, preopens: Arc<Vec<Preopen>>, memory: Option<u64>) -> Self {
+        let memory = MemoryLimit::new(memory);
+        State { wasi, table: ResourceTable::new(), preopens, memory, http: WasiHttpCtx::new(), hooks: Hooks }
+    }
+}
+
+/// The arguments, the environment and the streams of a task's guest.
+fn context(task: &WasmTask) -> WasiCtx {
+    let mut wasi = WasiCtx::builder();
+    wasi.args(&task.args).envs(&task.env).allow_blocking_current_thread(true);
+    wasi.allow_tcp(false).allow_udp(false);
+    wasi.stdout(std::io::stdout()).stderr(std::io::stderr());
+    if task.http.is_none() {
+        // Nothing is read from stdin, and no thread made for it, before the guest asks.
+        wasi.stdin(std::io::stdin());
+    }
+    if task.cwd != "/" {
+        wasi.initial_cwd(&task.cwd);
+        // The Go runtime takes its working directory from here.
+        if task.env.iter().all(|(name, _)| name != "PWD") {
+            wasi.env("PWD", &task.cwd);
+        }
+    }
+    wasi.build()
 }
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+    }
+}
+
+impl http::Guest for State {
+    fn memory(&mut self) -> &mut MemoryLimit {
+        &mut self.memory
     }
 }
 
@@ -69,13 +122,30 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     Ok(linker)
 }
 
+/// Links a component. Few programs import `wasi:http`, and it is as large as half of the rest: it is linked for those
+/// that turn out to miss something.
+///
+/// # Errors
+/// What is missing then.
+pub(super) fn link(component: &Component) -> wasmtime::Result<InstancePre<State>> {
+    let mut linker = linker(component.engine())?;
+    if let Ok(linked) = linker.instantiate_pre(component) {
+        return Ok(linked);
+    }
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    linker.instantiate_pre(component)
+}
+
 /// Runs one guest in this process, with this process's stdin, stdout and stderr, and gives its exit code.
 /// `memory` is its limit in bytes.
 ///
 /// # Errors
-/// As [`Program::load`] and [`Program::prepare`].
+/// As [`Program::load`] and [`Program::prepare`]; `Unsupported` for a server, which has no end.
 pub fn run(task: &WasmTask, rootfs: &Rootfs, memory: Option<u64>) -> Result<i32> {
-    Ok(Program::load(task)?.prepare(task, rootfs, memory)?.run())
+    match Program::load(task)?.prepare(task, rootfs, memory)? {
+        Ready::Command(guest) => Ok(guest.run()),
+        Ready::Server(_) => Err(Error::new(Class::Unsupported, "the component serves HTTP and does not run")),
+    }
 }
 
 impl Program {
@@ -85,55 +155,52 @@ impl Program {
     /// `NotFound` when the component is not in the cache; `Forbidden` when others could have written it;
     /// `Unavailable` when it was compiled for another machine (it is then removed).
     pub fn load(task: &WasmTask) -> Result<Self> {
-        let engine = engine::runner().map_err(|e| internal(&e))?;
-        let component = load(&engine, &task.module)?;
-        let component = linker(&engine).and_then(|l| l.instantiate_pre(&component)).map_err(|e| internal(&e))?;
-
-        let mut wasi = WasiCtx::builder();
-        wasi.args(&task.args).envs(&task.env).allow_blocking_current_thread(true);
-        wasi.allow_tcp(false).allow_udp(false);
-        // Nothing is read from stdin, and no thread made for it, before the guest asks.
-        wasi.stdin(std::io::stdin()).stdout(std::io::stdout()).stderr(std::io::stderr());
-        if task.cwd != "/" {
-            wasi.initial_cwd(&task.cwd);
-            // The Go runtime takes its working directory from here.
-            if task.env.iter().all(|(name, _)| name != "PWD") {
-                wasi.env("PWD", &task.cwd);
-            }
-        }
+        let engine = match &task.http {
+            None => engine::runner(),
+            Some(limits) => engine::server(limits),
+        };
+        let component = load(&engine.map_err(|e| internal(&e))?, &task.module)?;
+        let component = link(&component).map_err(|e| internal(&e))?;
         // A thread of its own for the guest's clock would cost more than the guest; wasmtime-wasi would make one.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
             .map_err(|e| Error::os("make an event loop", e))?;
-        Ok(Program { runtime, component, wasi: wasi.build() })
+        Ok(Program { runtime, component, wasi: context(task) })
     }
 
-    /// Opens what the guest is to see.
+    /// Opens what the guest is to see. `memory` bounds the container, and with that each request.
     ///
     /// # Errors
     /// `Unsupported` and others for what cannot be opened.
-    pub fn prepare(self, task: &WasmTask, rootfs: &Rootfs, memory: Option<u64>) -> Result<Guest> {
+    pub fn prepare(self, task: &WasmTask, rootfs: &Rootfs, memory: Option<u64>) -> Result<Ready> {
         let Program { runtime, component, wasi } = self;
-        let state = State {
-            wasi,
-            table: ResourceTable::new(),
-            preopens: preopens::open(rootfs, task)?,
-            memory: MemoryLimit::new(memory),
-        };
-        let mut store = Store::new(component.engine(), state);
+        let preopens = Arc::new(preopens::open(rootfs, task)?);
+        if let Some(limits) = &task.http {
+            let memory = memory.map_or(limits.memory, |memory| memory.min(limits.memory));
+            let (task, shared) = (task.clone(), preopens.clone());
+            let state = move || State::new(context(&task), shared.clone(), Some(memory));
+            let server = http::Server::new(component, limits.clone(), state)?;
+            return Ok(Ready::Server(Serving { server, preopens }));
+        }
+        let mut store = Store::new(component.engine(), State::new(wasi, preopens, memory));
         store.limiter(|state| &mut state.memory);
-        Ok(Guest { runtime, store, component, function: task.function.clone() })
+        Ok(Ready::Command(Guest { runtime, store, component, function: task.function.clone() }))
+    }
+}
+
+impl Ready {
+    /// The directories it will work in, and whether they are read-only: what a wall around this process must let through.
+    pub fn trees(&self) -> impl Iterator<Item = (&File, bool)> {
+        let preopens = match self {
+            Ready::Command(guest) => &guest.store.data().preopens,
+            Ready::Server(serving) => &serving.preopens,
+        };
+        preopens.iter().map(|(dir, _)| (&*dir.dir, dir.perms == FsPerms::ReadOnly))
     }
 }
 
 impl Guest {
-    /// The directories it will work in, and whether they are read-only: what a wall around this process must let through.
-    pub fn trees(&self) -> impl Iterator<Item = (&File, bool)> {
-        let preopens = self.store.data().preopens.iter();
-        preopens.map(|(dir, _)| (&*dir.dir, dir.perms == FsPerms::ReadOnly))
-    }
-
     /// Runs it to its end. What went wrong is told on stderr, as a native program's runtime would.
     pub fn run(self) -> i32 {
         let Guest { runtime, mut store, component, function } = self;
@@ -145,7 +212,7 @@ impl Guest {
             Err(e) => match e.downcast_ref::<I32Exit>() {
                 Some(I32Exit(code)) => code & 0xff,
                 None => {
-                    let _ = std::io::stderr().write_all(report(&e, &store.data().memory).as_bytes());
+                    let _ = write!(std::io::stderr(), "wharf: {}", report(&e, &store.data().memory));
                     TRAPPED
                 }
             },
@@ -153,6 +220,22 @@ impl Guest {
         // The process ends now: the kernel takes its memory back at once, where we would do it piece by piece.
         std::mem::forget((runtime, store));
         code
+    }
+}
+
+/// A component that serves HTTP, before its first request.
+pub struct Serving {
+    server: http::Server<State>,
+    preopens: Arc<Vec<Preopen>>,
+}
+
+impl Serving {
+    /// Serves until `wait` returns, and gives what it gives when the last request has been answered.
+    ///
+    /// # Errors
+    /// The system's, when there are no threads to be had.
+    pub fn run<R>(self, listeners: &[TcpListener], wait: impl FnOnce() -> R) -> Result<R> {
+        self.server.run(listeners, wait)
     }
 }
 
@@ -192,13 +275,13 @@ fn internal(e: &wasmtime::Error) -> Error {
     Error::new(Class::Internal, format!("wasmtime: {e:#}"))
 }
 
-/// Why a guest ended badly, with its call stack.
-fn report(e: &wasmtime::Error, memory: &MemoryLimit) -> String {
+/// Why a guest ended badly, with its call stack, after `wharf: `.
+pub(super) fn report(e: &wasmtime::Error, memory: &MemoryLimit) -> String {
     let why = match e.downcast_ref::<Trap>() {
         Some(trap) => trap.to_string(),
         None => e.root_cause().to_string(),
     };
-    let mut text = format!("wharf: {why}\n");
+    let mut text = format!("{why}\n");
     if let Some(limit) = memory.reached() {
         text.push_str(&format!("wharf: {limit}\n"));
     }
