@@ -214,7 +214,7 @@ pub trait Task {
     /// Its process id in our namespace.
     fn pid(&self) -> u32;
 
-    /// Becomes readable when it has ended (a pidfd).
+    /// Becomes readable when [`Task::reap`] may have something new: a pidfd, or what tells of the end earlier.
     fn exit_handle(&self) -> &File;
 
     /// The master of its pseudo-terminal, once.
@@ -226,6 +226,9 @@ pub trait Task {
     /// # Errors
     /// The kernel's.
     fn place(&mut self) -> Result<()>;
+
+    /// True when [`Task::start`] would not have to wait for it.
+    fn is_ready(&self) -> bool;
 
     /// Lets it run.
     ///

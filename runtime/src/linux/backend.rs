@@ -158,6 +158,10 @@ impl Process {
         Ok(())
     }
 
+    fn is_ready(&self) -> bool {
+        self.channel.as_ref().is_none_or(Channel::has_message)
+    }
+
     /// Waits until it is ready or has failed.
     fn settle(&mut self) {
         // If it has failed meanwhile it does not listen any more, and what it said comes now.
@@ -249,6 +253,10 @@ impl Task for ContainerTask {
 
     fn place(&mut self) -> Result<()> {
         self.process.place()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.process.is_ready()
     }
 
     fn start(&mut self) -> Result<()> {
@@ -372,6 +380,10 @@ impl Task for ExecTask {
 
     fn place(&mut self) -> Result<()> {
         self.process.place()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.process.is_ready()
     }
 
     fn start(&mut self) -> Result<()> {

@@ -13,6 +13,7 @@ use rustix::net::{
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
+use super::process;
 use crate::error::{Class, Error, Result};
 
 /// The largest message; a longer error text is cut.
@@ -106,6 +107,11 @@ impl Channel {
         decode(&bytes[..got.bytes], fd)
             .map(Some)
             .ok_or_else(|| Error::new(Class::Corrupt, "a task's process sent an unknown message"))
+    }
+
+    /// True when [`Channel::receive`] would not wait.
+    pub fn has_message(&self) -> bool {
+        process::is_readable(&self.0)
     }
 
     /// The child's side: waits until the monitor has put it where it belongs.

@@ -18,6 +18,7 @@ use crate::engine::{Attach, Engine, Protection};
 use crate::error::{Error, Result};
 use crate::linux::client::{Client, Role};
 use crate::linux::monitor::{backend, in_run_dir};
+use crate::linux::process;
 use crate::linux::signals::SignalFd;
 use crate::linux::streams::{self, Streams};
 use crate::monitor::ExitRecord;
@@ -207,16 +208,14 @@ impl Monitor {
             engine.containers()?.insert(container)?;
             *unrecorded = None;
         }
-        let listener = in_run_dir(engine, &id, |path| {
-            let _ = std::fs::remove_file(path);
-            UnixListener::bind(path)
-        })
-        .map_err(|e| Error::io("bind", paths.socket(&id), e))?;
-        listener.set_nonblocking(true).map_err(|e| Error::os("prepare the socket", e))?;
-        let log_path = paths.log(&id);
-        let log = LogWriter::open((container.config.log.driver != "none").then_some(log_path.as_path()))?;
+        // Before it runs if it is still busy, else while it runs.
+        let ears = match streams.task.is_ready() {
+            true => None,
+            false => Some(ears(engine, container)?),
+        };
         streams.take_console()?;
         streams.task.start()?;
+        let (listener, log) = ears.map_or_else(|| self::ears(engine, container), Ok)?;
         let pid = streams.task.pid();
         container.state = engine.containers()?.advance(&id, Event::Started, |status| {
             status.pid = Some(pid);
@@ -517,9 +516,7 @@ impl Monitor {
     }
 
     fn readable(&self, number: u64, stream: Stream) -> bool {
-        let Some(fd) = self.tasks.get(&number).and_then(|s| s.output(stream)) else { return false };
-        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|n| n > 0)
+        self.tasks.get(&number).and_then(|s| s.output(stream)).is_some_and(|fd| process::is_readable(&fd))
     }
 
     fn tell_exit(&mut self, number: u64, code: i32) {
@@ -604,6 +601,20 @@ impl Monitor {
         record.write(&self.engine.paths().exit_record(id))?;
         self.engine.record_exit(id, &record).map(drop)
     }
+}
+
+/// Where the monitor hears its clients, and where it writes down what it hears of the task.
+fn ears(engine: &Engine, container: &Container) -> Result<(UnixListener, LogWriter)> {
+    let (paths, id) = (engine.paths(), &container.id);
+    let listener = in_run_dir(engine, id, |path| {
+        let _ = std::fs::remove_file(path);
+        UnixListener::bind(path)
+    })
+    .map_err(|e| Error::io("bind", paths.socket(id), e))?;
+    listener.set_nonblocking(true).map_err(|e| Error::os("prepare the socket", e))?;
+    let log = paths.log(id);
+    let log = LogWriter::open((container.config.log.driver != "none").then_some(log.as_path()))?;
+    Ok((listener, log))
 }
 
 /// What a descriptor in the poll belongs to.

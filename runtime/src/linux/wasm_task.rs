@@ -13,10 +13,11 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use rustix::io::DupFlags;
+use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -56,8 +57,18 @@ impl Backend for WasmBackend {
         };
         let cgroup = Cgroup::create(&spec.cgroup, &spec.limits)?;
         match spawn(spec, task, stdio, &cgroup) {
-            Ok((child, console, line)) => {
-                Ok(Box::new(HostedGuest { child, console, line: Some(line), placed: false, cgroup, exit: None }))
+            Ok((child, console, line, last_word)) => {
+                let guest = HostedGuest {
+                    child,
+                    console,
+                    line: Some(line),
+                    placed: false,
+                    last_word: Some(last_word),
+                    reaped: false,
+                    cgroup,
+                    exit: None,
+                };
+                Ok(Box::new(guest))
             }
             Err(e) => {
                 // The first error is the one that tells why.
@@ -74,9 +85,16 @@ impl Backend for WasmBackend {
     }
 }
 
-/// Forks the task's process; gives the master of its terminal, if it has one, and our end of the line to it.
-fn spawn(spec: &TaskSpec, task: &WasmTask, stdio: Stdio, cgroup: &Cgroup) -> Result<(Child, Option<File>, UnixStream)> {
+/// Forks the task's process; gives the master of its terminal, if it has one, our end of the line to it, and where it
+/// says its exit code.
+fn spawn(
+    spec: &TaskSpec,
+    task: &WasmTask,
+    stdio: Stdio,
+    cgroup: &Cgroup,
+) -> Result<(Child, Option<File>, UnixStream, File)> {
     let (ours, theirs) = UnixStream::pair().map_err(|e| Error::os("make a socket pair", e))?;
+    let (last_word, saying) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::os("make a pipe", e))?;
     let (streams, console) = Streams::open(stdio)?;
     let options = SpawnOptions { cgroup: cgroup.v2_dir(), ..SpawnOptions::default() };
     let monitor = rustix::process::getpid();
@@ -84,8 +102,13 @@ fn spawn(spec: &TaskSpec, task: &WasmTask, stdio: Stdio, cgroup: &Cgroup) -> Res
         if rustix::process::getppid() != Some(monitor) {
             return ABANDONED;
         }
-        match settle(&streams, theirs) {
-            Ok(line) => host(spec, task, line),
+        match settle(&streams, theirs, saying) {
+            Ok((line, last_word)) => {
+                let code = host(spec, task, line);
+                // What the kernel takes a while to take apart nobody needs to wait for. If the monitor is gone, nobody does.
+                let _ = rustix::io::write(&last_word, &[code as u8]);
+                code
+            }
             Err(_) => ABANDONED,
         }
     })
@@ -94,7 +117,7 @@ fn spawn(spec: &TaskSpec, task: &WasmTask, stdio: Stdio, cgroup: &Cgroup) -> Res
         let _ = child.signal(libc::SIGKILL).and_then(|()| child.wait());
         return Err(e);
     }
-    Ok((child, console, ours))
+    Ok((child, console, ours, File::from(last_word)))
 }
 
 /// The task's ends of its standard streams.
@@ -133,8 +156,8 @@ impl Streams {
     }
 }
 
-/// In the child: makes it a process of its own, with its standard streams and the line to the monitor, and nothing else.
-fn settle(streams: &Streams, line: UnixStream) -> std::io::Result<UnixStream> {
+/// In the child: makes it a process of its own, with its standard streams, the two ways to the monitor, and nothing else.
+fn settle(streams: &Streams, line: UnixStream, last_word: OwnedFd) -> std::io::Result<(UnixStream, OwnedFd)> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     process::default_signals();
     rustix::process::setsid()?;
@@ -144,24 +167,26 @@ fn settle(streams: &Streams, line: UnixStream) -> std::io::Result<UnixStream> {
     if streams.terminal {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
     }
-    only(line)
+    only(line, last_word)
 }
 
-/// Closes all descriptors but the standard streams and the line, which becomes descriptor 3.
-fn only(line: UnixStream) -> std::io::Result<UnixStream> {
-    const LINE: i32 = 3;
-    if line.as_raw_fd() != LINE {
-        // SAFETY: whatever 3 was in the monitor, its owner there is not used or dropped in this process, which ends by
-        // _exit. It is a target for dup3 only, and ours from then on.
-        let mut third = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(LINE) });
-        rustix::io::dup3(&line, &mut third, DupFlags::CLOEXEC)?;
-        process::close_from(LINE as u32 + 1)?;
-        // Closed with the others.
-        std::mem::forget(line);
-        return Ok(UnixStream::from(ManuallyDrop::into_inner(third)));
-    }
-    process::close_from(LINE as u32 + 1)?;
-    Ok(line)
+/// Closes all descriptors but the standard streams, the line and the pipe, which become descriptors 3 and 4.
+fn only(line: UnixStream, last_word: OwnedFd) -> std::io::Result<(UnixStream, OwnedFd)> {
+    // First out of the way of those numbers. Like the originals, the copies are closed with all others.
+    let copy = |fd: OwnedFd| Ok::<_, Errno>(ManuallyDrop::new(fcntl_dupfd_cloexec(ManuallyDrop::new(fd).as_fd(), 5)?));
+    let (line, last_word) = (copy(line.into())?, copy(last_word)?);
+    let kept = (UnixStream::from(onto(3, &line)?), onto(4, &last_word)?);
+    process::close_from(5)?;
+    Ok(kept)
+}
+
+/// Gives `fd` this number.
+fn onto(number: i32, fd: &OwnedFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: whatever had the number in the monitor, its owner there is not used or dropped in this process, which ends
+    // by _exit. It is a target for dup3 only, and ours from then on.
+    let mut target = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
+    dup3(fd, &mut target, DupFlags::CLOEXEC)?;
+    Ok(ManuallyDrop::into_inner(target))
 }
 
 /// In the child: loads the guest, waits for the word, runs it. Returns the exit code.
@@ -234,6 +259,9 @@ struct HostedGuest {
     /// To the process, until its guest runs.
     line: Option<UnixStream>,
     placed: bool,
+    /// Where its exit code comes before its end does; until then.
+    last_word: Option<File>,
+    reaped: bool,
     cgroup: Cgroup,
     exit: Option<Exit>,
 }
@@ -244,7 +272,7 @@ impl Task for HostedGuest {
     }
 
     fn exit_handle(&self) -> &File {
-        self.child.pidfd()
+        self.last_word.as_ref().unwrap_or(self.child.pidfd())
     }
 
     fn console(&mut self) -> Option<File> {
@@ -260,6 +288,10 @@ impl Task for HostedGuest {
         Ok(())
     }
 
+    fn is_ready(&self) -> bool {
+        self.line.as_ref().is_none_or(process::is_readable)
+    }
+
     fn start(&mut self) -> Result<()> {
         self.place()?;
         let Some(mut line) = self.line.take() else {
@@ -273,15 +305,27 @@ impl Task for HostedGuest {
     }
 
     fn signal(&self, signal: i32) -> Result<()> {
+        let ended = || Error::new(Class::NotFound, "the guest has ended");
+        if self.exit.is_some() {
+            return Err(ended());
+        }
         self.child.signal(signal).map_err(|e| match e.raw_os_error() {
-            Some(libc::ESRCH) => Error::new(Class::NotFound, "the guest has ended"),
+            Some(libc::ESRCH) => ended(),
             _ => Error::os("signal the guest", e),
         })
     }
 
     fn reap(&mut self) -> Result<Option<Exit>> {
-        if self.exit.is_none() {
+        if let Some(last_word) = self.last_word.take_if(|pipe| process::is_readable(pipe)) {
+            let mut code = [0];
+            if rustix::io::read(&last_word, &mut code) == Ok(1) {
+                self.exit = Some(Exit { code: i32::from(code[0]), oom_killed: false });
+            }
+        }
+        // It was killed, or could not even begin.
+        if self.exit.is_none() && self.last_word.is_none() {
             let ended = self.child.try_wait().map_err(|e| Error::os("wait for the guest", e))?;
+            self.reaped = ended.is_some();
             self.exit = ended.map(|ended| Exit { code: ended.code(), oom_killed: self.cgroup.oom_killed() });
         }
         Ok(self.exit)
@@ -308,6 +352,11 @@ impl Task for HostedGuest {
 
     fn delete(&mut self) -> Result<()> {
         self.line = None;
+        if !std::mem::replace(&mut self.reaped, true) {
+            // It ends by itself after its last word, if the word was its own and not a guest's that broke both walls.
+            let _ = self.child.signal(libc::SIGKILL);
+            self.child.wait().map_err(|e| Error::os("wait for the guest", e))?;
+        }
         self.cgroup.remove()
     }
 }
