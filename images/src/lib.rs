@@ -19,6 +19,7 @@ pub mod content;
 pub mod db;
 pub mod digest;
 pub mod error;
+pub mod events;
 mod files;
 pub mod gc;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::image::{Image, WASM_CONFIG, WASM_LAYER, WasmEntry};
 use crate::lease::Lease;
 use crate::reference::Reference;
 use crate::reporter::NoReport;
-use crate::store::ImageStore;
+use crate::store::{Arrival, ImageStore};
 use crate::wasm::Description;
 
 /// Makes an image of a module or component, with this name or none. `created` is what its config says; the same bytes and time give
@@ -48,10 +48,7 @@ pub fn pack(store: &ImageStore, wasm: &[u8], name: Option<&Reference>, created: 
         "layers": [{ "mediaType": WASM_LAYER, "digest": layer, "size": wasm.len() }],
     });
     let manifest = store.content.put(manifest.to_string().as_bytes())?;
-    match name {
-        Some(name) => store.set(name, &manifest)?,
-        None => store.add_nameless(&manifest)?,
-    }
+    store.bring(name, &manifest, Arrival::Imported)?;
     Ok(manifest)
 }
 

@@ -27,6 +27,7 @@ use crate::content::ContentStore;
 use crate::db::{Db, Schema};
 use crate::digest::Digest;
 use crate::error::{Class, Error, Result};
+use crate::events::{self, Kind, NewEvent};
 use crate::image::document::{Document, MAX_DOCUMENT, media_type};
 use crate::image::{Image, Platform};
 use crate::reference::Reference;
@@ -35,7 +36,8 @@ use crate::snapshot::{self, Snapshots};
 /// The tables of this crate.
 pub const SCHEMA: Schema = Schema {
     component: "images",
-    steps: &["
+    steps: &[
+        "
         CREATE TABLE image_targets (
             target TEXT PRIMARY KEY,
             media_type TEXT NOT NULL,
@@ -59,7 +61,9 @@ pub const SCHEMA: Schema = Schema {
             PRIMARY KEY (target, platform)
         ) STRICT;
         CREATE INDEX images_id ON images (id);
-    "],
+    ",
+        events::TABLE,
+    ],
 };
 
 /// Names, content and unpacked layers of one root directory.
@@ -153,23 +157,34 @@ impl ImageStore {
     /// # Errors
     /// `NotFound` when a blob is missing.
     pub fn set(&self, reference: &Reference, target: &Digest) -> Result<()> {
+        self.bring(Some(reference), target, Arrival::Made)
+    }
+
+    /// Records `target`, with a name if there is one, and tells how it came. See [`ImageStore::set`].
+    ///
+    /// # Errors
+    /// `NotFound` when a blob is missing.
+    pub fn bring(&self, reference: Option<&Reference>, target: &Digest, how: Arrival) -> Result<()> {
         let recorded = self.prepare_record(target)?;
-        let name = reference.to_string();
         self.db.write(|tx| {
             recorded.insert(tx)?;
-            point(tx, &name, target)
+            if let Some(reference) = reference {
+                point(tx, &reference.to_string(), target)?;
+            }
+            for event in recorded.events(reference, how) {
+                events::emit(tx, &event)?;
+            }
+            Ok::<_, Error>(())
         })?;
         self.write_index()
     }
 
-    /// Records `target` without a name, as `load` and `import` do when none was given.
+    /// Tells that an image was pushed or saved, which changes nothing here.
     ///
     /// # Errors
-    /// `NotFound` when a blob is missing.
-    pub fn add_nameless(&self, target: &Digest) -> Result<()> {
-        let recorded = self.prepare_record(target)?;
-        self.db.write(|tx| recorded.insert(tx))?;
-        self.write_index()
+    /// The database's.
+    pub fn tell(&self, event: &NewEvent) -> Result<()> {
+        self.db.write(|tx| events::emit(tx, event))
     }
 
     /// Gives the image `source` (as [`ImageStore::resolve`] takes it) another name.
@@ -188,7 +203,14 @@ impl ImageStore {
                 [found.target.as_str()],
                 |r| r.get(0),
             )?;
-            if alive { point(tx, &name, &found.target) } else { Err(no_such_image(source)) }
+            if !alive {
+                return Err(no_such_image(source));
+            }
+            point(tx, &name, &found.target)?;
+            match image_of_target(tx, &found.target, "")? {
+                Some(image) => events::emit(tx, &event(&image, "tag", &reference.familiar())),
+                None => Ok(()),
+            }
         })?;
         self.write_index()
     }
@@ -335,6 +357,30 @@ impl ImageStore {
     }
 }
 
+/// How an image came here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// From a registry.
+    Pulled,
+    /// Out of an archive.
+    Loaded,
+    /// Out of a root filesystem or a module.
+    Imported,
+    /// It was made here.
+    Made,
+}
+
+/// What an event says of an image: its labels, and the name it is about.
+pub fn event(image: &Image, action: &str, name: &str) -> NewEvent {
+    NewEvent::new(Kind::Image, action, image.id.as_str()).and(image.config.labels.clone()).with("name", name)
+}
+
+/// The same of what concerns a registry: its actor is the name.
+pub fn by_name(image: &Image, action: &str, name: &Reference) -> NewEvent {
+    let event = event(image, action, &name.familiar_repository());
+    NewEvent { actor: name.familiar(), ..event }
+}
+
 struct NewTarget {
     target: Digest,
     media_type: String,
@@ -344,6 +390,20 @@ struct NewTarget {
 }
 
 impl NewTarget {
+    /// Docker's events: a pull is told by the name, all else by the id.
+    fn events(&self, reference: Option<&Reference>, how: Arrival) -> Vec<NewEvent> {
+        let Some((_, image)) = self.images.last() else { return Vec::new() };
+        let tag = || reference.map(|reference| event(image, "tag", &reference.familiar()));
+        let by_id = |action| Some(event(image, action, image.id.as_str()));
+        let events = match how {
+            Arrival::Pulled => [None, reference.map(|name| by_name(image, "pull", name))],
+            Arrival::Loaded => [None, by_id("load")],
+            Arrival::Imported => [tag(), by_id("import")],
+            Arrival::Made => [tag(), None],
+        };
+        events.into_iter().flatten().collect()
+    }
+
     fn insert(&self, tx: &Transaction<'_>) -> Result<()> {
         tx.execute(
             "INSERT INTO image_targets (target, media_type, size, added) VALUES (?1, ?2, ?3, ?4)

@@ -1,8 +1,11 @@
 //! A container as the store knows it: what was asked ([`ContainerConfig`]), what was made of it (immutable too), and
 //! its state (which changes).
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use wharf_images::events::{Kind, NewEvent};
 use wharf_images::{Digest, Image};
 
 use crate::config::ContainerConfig;
@@ -75,6 +78,21 @@ impl Container {
     /// Twelve digits of the id.
     pub fn short_id(&self) -> &str {
         &self.id[..12]
+    }
+
+    /// Its labels: the image's and its own.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.image.config.labels.clone();
+        labels.extend(self.config.labels.clone());
+        labels
+    }
+
+    /// An event of this container, with docker's attributes.
+    pub fn event(&self, action: impl Into<String>) -> NewEvent {
+        NewEvent::new(Kind::Container, action, &self.id)
+            .and(self.labels())
+            .with("image", &self.config.image)
+            .with("name", &self.name)
     }
 
     /// The image's id.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use wharf_images::db::Db;
+use wharf_images::events::NewEvent;
 use wharf_images::lease::Lease;
 use wharf_images::registry::Registry;
 use wharf_images::{Class, Image, ImageStore, Reference, Reporter};
@@ -469,7 +470,7 @@ impl Engine {
         let container = self.running(name).map_err(|e| e.within(&format!("cannot kill container: {name}")))?;
         if signal == signal::KILL {
             // Who kills wants it dead: the answer comes when it is.
-            return self.stop_by(&container, signal, None);
+            return self.ended_by(&container, &Request::Kill);
         }
         self.ask(&container, &Request::Signal(signal)).map(drop)
     }
@@ -490,12 +491,12 @@ impl Engine {
             .or(container.image.config.stop_signal.as_deref())
             .map_or(Ok(signal::TERM), signal::parse)?;
         let timeout = timeout.unwrap_or(config.stop_timeout.map_or(10, |t| t as i32));
-        self.stop_by(&container, signal, u32::try_from(timeout).ok())
+        self.ended_by(&container, &Request::Stop { signal, timeout: u32::try_from(timeout).ok() })
     }
 
-    /// Sends `signal` and waits for its end; SIGKILL follows after `timeout` seconds.
-    fn stop_by(&self, container: &Container, signal: i32, timeout: Option<u32>) -> Result<()> {
-        match self.ask(container, &Request::Stop { signal, timeout }) {
+    /// Asks for its end, which has come when the answer comes.
+    fn ended_by(&self, container: &Container, request: &Request) -> Result<()> {
+        match self.ask(container, request) {
             // Its monitor ended before it answered: it has stopped, or died and is repaired by the next look.
             Err(e) if e.class() == Class::Unavailable => match self.container(&container.id) {
                 Err(e) if e.class() != Class::NotFound => Err(e),
@@ -503,6 +504,25 @@ impl Engine {
             },
             other => other.map(drop),
         }
+    }
+
+    /// Stops it as [`Engine::stop`] does, if it runs, and starts it.
+    ///
+    /// # Errors
+    /// As both.
+    pub fn restart(&self, name: &str, signal: Option<&str>, timeout: Option<i32>) -> Result<()> {
+        let container = self.container(name)?;
+        self.stop(&container.id, signal, timeout)?;
+        self.start(&container.id, None)?;
+        self.tell(&container.event("restart"))
+    }
+
+    /// Tells an event that is part of no change of the records: of a container, image, volume or network.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn tell(&self, event: &NewEvent) -> Result<()> {
+        Ok(self.images()?.tell(event)?)
     }
 
     /// Waits for its end and returns its exit code.
@@ -558,7 +578,7 @@ impl Engine {
                 let text = format!("cannot remove container \"/{name}\": container is {why}");
                 return Err(Error::new(Class::Conflict, text));
             }
-            self.stop(&container.id, Some("KILL"), None)?;
+            self.kill(&container.id, "KILL")?;
         }
         // The monitor of one that has just ended still tidies up; it holds the lock while it does.
         let lock = self.lock(&container.id, LOCK_PATIENCE)?;
@@ -568,7 +588,7 @@ impl Engine {
                 format!("container {} cannot be removed: its monitor does not end", container.name),
             ));
         }
-        self.containers()?.remove(&container.id)?;
+        self.containers()?.remove(&container, &[])?;
         if options.volumes {
             self.volumes().remove_anonymous(&container.config.mounts)?;
         }
@@ -589,7 +609,7 @@ impl Engine {
             let text = "Renaming a container with the same name as its current name";
             return Err(Error::new(Class::InvalidInput, text));
         }
-        self.containers()?.rename(&container.id, new).map_err(|e| match e.class() {
+        self.containers()?.rename(&container, new).map_err(|e| match e.class() {
             Class::Conflict => e.within("Error when allocating new name"),
             _ => e,
         })
@@ -707,11 +727,13 @@ impl Engine {
         let record = ExitRecord::read(&self.paths.exit_record(&container.id))?
             .unwrap_or_else(|| ExitRecord { exit: Exit { code: 137, oom_killed: false }, finished: Timestamp::now() });
         if container.config.auto_remove {
-            self.containers()?.remove(&container.id)?;
+            container.state.exit_code = record.exit.code;
+            container.state.finished = Some(record.finished);
+            self.containers()?.remove(&container, &[store::died(&container, &container.state)])?;
             self.discard(&container)?;
             return Ok(None);
         }
-        container.state = self.record_exit(&container.id, &record)?;
+        container.state = self.record_exit(&container, &record, (&[], &[]))?;
         Ok(Some(container))
     }
 
@@ -722,8 +744,13 @@ impl Engine {
     }
 
     /// Writes the end of a container into its record.
-    pub(crate) fn record_exit(&self, id: &str, record: &ExitRecord) -> Result<Status> {
-        self.containers()?.advance(id, Event::Exit, |status| {
+    pub(crate) fn record_exit(
+        &self,
+        container: &Container,
+        record: &ExitRecord,
+        also: (&[NewEvent], &[NewEvent]),
+    ) -> Result<Status> {
+        self.containers()?.advance(container, Event::Exit, also, |status| {
             status.pid = None;
             status.exit_code = record.exit.code;
             status.oom_killed = record.exit.oom_killed;

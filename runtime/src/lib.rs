@@ -15,6 +15,7 @@ pub mod config;
 pub mod container;
 pub mod engine;
 pub mod error;
+pub mod events;
 pub mod look;
 pub mod monitor;
 mod names;

@@ -128,6 +128,19 @@ impl State {
     }
 }
 
+impl Event {
+    /// Docker's word for it in `events`, if docker tells it.
+    pub fn told(self) -> Option<&'static str> {
+        match self {
+            Event::Started => Some("start"),
+            Event::Pause => Some("pause"),
+            Event::Unpause => Some("unpause"),
+            Event::Exit | Event::Restart => Some("die"),
+            Event::Start | Event::Failed | Event::Remove | Event::RemoveFailed => None,
+        }
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

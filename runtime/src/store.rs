@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use wharf_images::db::{Db, Schema};
+use wharf_images::events::{self, NewEvent};
 use wharf_images::{Class, Digest, Image};
 
 use crate::config::ContainerConfig;
@@ -103,6 +104,7 @@ impl Store {
                         container.state.state.name(),
                     ])?;
                 if inserted == 1 {
+                    events::emit(tx, &container.event("create"))?;
                     return volumes::refer(tx, container);
                 }
                 if given.is_some() {
@@ -187,11 +189,19 @@ impl Store {
         })
     }
 
-    /// Takes the container through `event`, with `change` for the rest of its status. Returns the new status.
+    /// Takes the container through `event`, with `change` for the rest of its status, and tells of it; `before` and
+    /// `after` are told with it. Returns the new status.
     ///
     /// # Errors
     /// `Conflict` when the event cannot happen in its state; `NotFound` when it is gone.
-    pub fn advance(&self, id: &str, event: Event, change: impl FnOnce(&mut Status)) -> Result<Status> {
+    pub fn advance(
+        &self,
+        container: &Container,
+        event: Event,
+        (before, after): (&[NewEvent], &[NewEvent]),
+        change: impl FnOnce(&mut Status),
+    ) -> Result<Status> {
+        let id = container.id.as_str();
         self.db.write(|tx| {
             let mut select = tx.prepare_cached(
                 "SELECT id, name, manifest, config, args, created, state, pid, exit_code, started, finished, error, oom_killed \
@@ -217,15 +227,29 @@ impl Store {
                 status.error,
                 status.oom_killed,
             ])?;
+            let own = event.told().map(|action| match action {
+                "die" => died(container, &status),
+                action => container.event(action),
+            });
+            tell(tx, id, before.iter().chain(&own).chain(after))?;
             Ok(status)
         })
+    }
+
+    /// Tells events of the container that change nothing in its record.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn tell(&self, id: &str, events: &[NewEvent]) -> Result<()> {
+        self.db.write(|tx| tell(tx, id, events))
     }
 
     /// Gives it another name.
     ///
     /// # Errors
     /// `Conflict` when it is taken.
-    pub fn rename(&self, id: &str, new: &str) -> Result<()> {
+    pub fn rename(&self, container: &Container, new: &str) -> Result<()> {
+        let id = container.id.as_str();
         names::check(new)?;
         self.db.write(|tx| {
             let holder: Option<String> =
@@ -233,17 +257,20 @@ impl Store {
             if let Some(holder) = holder {
                 return Err(name_taken(new, &holder));
             }
+            let old: String = tx.query_row("SELECT name FROM containers WHERE id = ?1", [id], |r| r.get(0))?;
             tx.execute("UPDATE containers SET name = ?2 WHERE id = ?1", [id, new])?;
-            Ok(())
+            tell(tx, id, &[container.event("rename").with("oldName", format!("/{old}"))])
         })
     }
 
-    /// Forgets it. True if it was there.
+    /// Forgets it, telling `before` and that it is gone. True if it was there.
     ///
     /// # Errors
     /// The database's.
-    pub fn remove(&self, id: &str) -> Result<bool> {
+    pub fn remove(&self, container: &Container, before: &[NewEvent]) -> Result<bool> {
+        let id = container.id.as_str();
         self.db.write(|tx| {
+            tell(tx, id, before.iter().chain([&container.event("destroy")]))?;
             let gone = tx.prepare_cached("DELETE FROM containers WHERE id = ?1")?.execute([id])?;
             Ok(gone == 1)
         })
@@ -286,6 +313,26 @@ impl Store {
             Ok(ids.collect::<rusqlite::Result<_>>()?)
         })
     }
+}
+
+/// Tells events of a container, under the name that it has now; of one that is gone there is nothing to tell.
+fn tell<'a>(tx: &Transaction<'_>, id: &str, events: impl IntoIterator<Item = &'a NewEvent>) -> Result<()> {
+    let mut name = tx.prepare_cached("SELECT name FROM containers WHERE id = ?1")?;
+    let Some(name) = name.query_row([id], |r| r.get::<_, String>(0)).optional()? else { return Ok(()) };
+    for event in events {
+        if event.attributes.get("name") == Some(&name) {
+            events::emit(tx, event)?;
+        } else {
+            events::emit(tx, &event.clone().with("name", &name))?;
+        }
+    }
+    Ok(())
+}
+
+/// The event of its end.
+pub(crate) fn died(container: &Container, status: &Status) -> NewEvent {
+    let lived = status.started.zip(status.finished).map_or(0, |(from, to)| to.duration_since(from).as_secs());
+    container.event("die").with("execDuration", lived.max(0).to_string()).with("exitCode", status.exit_code.to_string())
 }
 
 fn one(c: &Connection, condition: &str, value: &str) -> Result<Option<Container>> {
@@ -374,9 +421,11 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
-        let db = Db::open(dir.path(), &[SCHEMA, volumes::SCHEMA]).unwrap();
+        let db = Db::open(dir.path(), &[wharf_images::store::SCHEMA, SCHEMA, volumes::SCHEMA]).unwrap();
         (dir, Store::new(Arc::new(db)))
     }
+
+    const NONE: (&[NewEvent], &[NewEvent]) = (&[], &[]);
 
     fn new(name: Option<&str>) -> Container {
         let digest = Digest::of(b"image");
@@ -456,8 +505,8 @@ mod tests {
         assert!(taken.to_string().contains("\"/web\" is already in use"));
         let mut other = new(None);
         store.insert(&mut other).unwrap();
-        assert_eq!(store.rename(&other.id, "web").unwrap_err().class(), Class::Conflict);
-        store.rename(&other.id, "db").unwrap();
+        assert_eq!(store.rename(&other, "web").unwrap_err().class(), Class::Conflict);
+        store.rename(&other, "db").unwrap();
         assert_eq!(store.find("db").unwrap().id, other.id);
     }
 
@@ -466,15 +515,15 @@ mod tests {
         let (_dir, store) = store();
         let mut c = new(None);
         store.insert(&mut c).unwrap();
-        assert!(store.advance(&c.id, Event::Started, |_| ()).is_err());
-        store.advance(&c.id, Event::Start, |_| ()).unwrap();
-        store.advance(&c.id, Event::Started, |s| s.pid = Some(7)).unwrap();
+        assert!(store.advance(&c, Event::Started, NONE, |_| ()).is_err());
+        store.advance(&c, Event::Start, NONE, |_| ()).unwrap();
+        store.advance(&c, Event::Started, NONE, |s| s.pid = Some(7)).unwrap();
         assert_eq!(store.list(true).unwrap().len(), 1);
-        store.advance(&c.id, Event::Exit, |s| s.exit_code = 3).unwrap();
+        store.advance(&c, Event::Exit, NONE, |s| s.exit_code = 3).unwrap();
         assert_eq!(store.list(true).unwrap().len(), 0);
         let found = store.get(&c.id).unwrap().unwrap();
         assert_eq!((found.state.state, found.state.exit_code, found.state.pid), (State::Exited, 3, Some(7)));
-        assert!(store.remove(&c.id).unwrap());
-        assert!(!store.remove(&c.id).unwrap());
+        assert!(store.remove(&c, &[]).unwrap());
+        assert!(!store.remove(&c, &[]).unwrap());
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use wharf_runtime::container::Container;
 use wharf_runtime::engine::{Engine, ListOptions, RemoveOptions};
 use wharf_runtime::error::Class;
+use wharf_runtime::events::{Kind, NewEvent};
 
 use super::context::Context;
 use super::failure::{Failure, Result};
@@ -98,6 +99,8 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
     }
     let engine = context.engine()?;
     let (removed, freed) = containers(&engine, &filters)?;
+    let told = NewEvent::new(Kind::Container, "prune", "").with("reclaimed", freed.to_string());
+    engine.tell(&told)?;
     let mut out = std::io::stdout();
     if !removed.is_empty() {
         writeln!(out, "Deleted Containers:\n{}\n", removed.join("\n"))?;

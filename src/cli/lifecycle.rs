@@ -156,11 +156,7 @@ fn stop(parsed: &Parsed, context: &Context) -> Result<()> {
 
 fn restart(parsed: &Parsed, context: &Context) -> Result<()> {
     let timeout = parsed.read("timeout", values::integer)?;
-    on_named(parsed, context, |engine, name| {
-        engine.stop(name, parsed.value("signal"), timeout)?;
-        engine.start(name, None)?;
-        Ok(())
-    })
+    on_named(parsed, context, |engine, name| Ok(engine.restart(name, parsed.value("signal"), timeout)?))
 }
 
 fn kill(parsed: &Parsed, context: &Context) -> Result<()> {

@@ -13,6 +13,7 @@ mod container_json;
 mod container_prune;
 mod context;
 mod disk;
+mod events;
 mod failure;
 mod filter;
 mod help;
@@ -71,6 +72,7 @@ static TABLE: &[&[Verb]] = &[
     archive::VERBS,
     system::VERBS,
     volume::VERBS,
+    events::VERBS,
     disk::VERBS,
     container_prune::VERBS,
     wasm::VERBS,

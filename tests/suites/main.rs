@@ -7,6 +7,7 @@ mod support;
 
 mod credentials;
 mod docker;
+mod events;
 mod interrupted;
 mod look;
 mod privileges;

@@ -14,7 +14,7 @@ use crate::layer::decode::Decoder;
 use crate::lease::Lease;
 use crate::reference::Reference;
 use crate::reporter::Reporter;
-use crate::store::ImageStore;
+use crate::store::{Arrival, ImageStore};
 
 /// What the image is to be.
 #[derive(Debug, Clone, Default)]
@@ -94,10 +94,7 @@ pub fn import(store: &ImageStore, reader: &mut dyn Read, options: &Import, repor
     let target = store.content.put(manifest.to_string().as_bytes())?;
     let image = Image::read(&store.content, &target, None)?;
     store.ensure_unpacked(&image, reporter)?;
-    match &options.reference {
-        Some(reference) => store.set(reference, &target)?,
-        None => store.add_nameless(&target)?,
-    }
+    store.bring(options.reference.as_ref(), &target, Arrival::Imported)?;
     Ok(image.id)
 }
 

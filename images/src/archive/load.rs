@@ -14,7 +14,7 @@ use crate::image::document::{ConfigFile, Descriptor, Document, MAX_DOCUMENT, med
 use crate::lease::Lease;
 use crate::reference::Reference;
 use crate::reporter::Reporter;
-use crate::store::ImageStore;
+use crate::store::{Arrival, ImageStore};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
@@ -73,11 +73,11 @@ pub fn load(store: &ImageStore, reader: &mut dyn Read, reporter: &dyn Reporter) 
     }
     for (target, names, id) in images {
         if names.is_empty() {
-            store.add_nameless(target)?;
+            store.bring(None, target, Arrival::Loaded)?;
             loaded.push(Loaded { reference: None, id: id.clone() });
         }
         for name in names {
-            store.set(name, target)?;
+            store.bring(Some(name), target, Arrival::Loaded)?;
             loaded.push(Loaded { reference: Some(name.clone()), id: id.clone() });
         }
     }

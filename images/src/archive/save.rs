@@ -12,7 +12,7 @@ use crate::image::document::{Document, MAX_DOCUMENT, media_type};
 use crate::image::{Image, Layer, Platform};
 use crate::lease::Lease;
 use crate::reference::Reference;
-use crate::store::ImageStore;
+use crate::store::{self, ImageStore};
 
 /// What is saved of one image.
 struct Saved {
@@ -66,7 +66,11 @@ pub fn save(store: &ImageStore, names: &[String], platform: Option<&Platform>, w
     if !repositories.is_empty() {
         archive.bytes("repositories", &json("repositories", &json!(repositories))?)?;
     }
-    archive.builder.finish().map_err(write_error)
+    archive.builder.finish().map_err(write_error)?;
+    for saved in images.values() {
+        store.tell(&store::event(&saved.image, "save", saved.image.id.as_str()))?;
+    }
+    Ok(())
 }
 
 fn read(store: &ImageStore, image: Image) -> Result<Saved> {

@@ -27,7 +27,7 @@ use crate::layer::Whiteouts;
 use crate::lease::Lease;
 use crate::reference::Reference;
 use crate::reporter::{Progress, Reporter};
-use crate::store::ImageStore;
+use crate::store::{Arrival, ImageStore};
 
 /// Indexes within indexes end somewhere.
 const MAX_DEPTH: usize = 4;
@@ -61,7 +61,7 @@ pub(super) fn pull(
     let up_to_date = before.as_ref() == Some(&found.target) && work.is_done();
     if !up_to_date {
         work.run(&runtime, sources, config.concurrency, reporter)?;
-        store.set(name, &found.target)?;
+        store.bring(Some(name), &found.target, Arrival::Pulled)?;
     }
     // Nothing of it may outlive this call: the caller may fork.
     drop(runtime);

@@ -19,7 +19,7 @@ use crate::image::document::{Descriptor, Document, MAX_DOCUMENT, Manifest, media
 use crate::lease::Lease;
 use crate::reference::Reference;
 use crate::reporter::{Progress, Reporter};
-use crate::store::ImageStore;
+use crate::store::{self, ImageStore};
 
 /// How many repositories are offered to the registry as the source of a blob.
 const MAX_MOUNTS: usize = 3;
@@ -56,6 +56,7 @@ pub(super) fn push(
         plan.send_documents(&target, name).await
     })?;
     drop(runtime);
+    store.tell(&store::by_name(&store.resolve(&name.to_string(), None)?, "push", name))?;
     if let Some(whole) = &plan.reduced {
         let part = &done.0;
         reporter.report(Progress::Line(&format!(

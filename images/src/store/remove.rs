@@ -3,10 +3,13 @@
 //! The record goes first (a target is doomed in the transaction that takes its last name), the bytes after, under the
 //! sweep's lock. If somebody holds a lease, the bytes wait for a later sweep.
 
+use rusqlite::Transaction;
+
 use super::filter::Filters;
 use super::{Found, ImageStore};
 use crate::digest::Digest;
 use crate::error::{Class, Error, Result};
+use crate::events::{self, Kind, NewEvent};
 use crate::gc;
 use crate::reference::Reference;
 
@@ -104,6 +107,9 @@ impl ImageStore {
             let mut removed = Vec::new();
             for name in &doomed_names {
                 if tx.execute("DELETE FROM image_names WHERE name = ?1", [name])? > 0 {
+                    if let Some(image) = super::image_of_target(tx, &found.target, "")? {
+                        events::emit(tx, &super::event(&image, "untag", image.id.as_str()))?;
+                    }
                     removed.push(Removed::Untagged(familiar(name)));
                 }
             }
@@ -118,6 +124,7 @@ impl ImageStore {
                         [id.as_str()],
                     )?;
                     if gone > 0 {
+                        deleted(tx, id)?;
                         removed.push(Removed::Deleted(id.clone()));
                     }
                 }
@@ -173,9 +180,16 @@ impl ImageStore {
                  AND NOT EXISTS (SELECT 1 FROM image_names WHERE target = ?1)",
                 [target.as_str()],
             )?;
+            if let (1.., Some(image)) = (gone, super::image_of_target(tx, target, "")?) {
+                deleted(tx, &image.id)?;
+            }
             Ok(gone > 0)
         })
     }
+}
+
+fn deleted(tx: &Transaction<'_>, id: &Digest) -> Result<()> {
+    events::emit(tx, &NewEvent::new(Kind::Image, "delete", id.as_str()).with("name", id.as_str()))
 }
 
 fn in_use(message: String) -> Error {

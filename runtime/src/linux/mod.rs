@@ -41,4 +41,4 @@ pub mod wasm_task;
 
 pub use backend::LinuxBackend;
 pub(crate) use system::random;
-pub use system::{create_open_dir, create_private_dir, give_back_memory, is_root, wait_for_change};
+pub use system::{Watch, create_open_dir, create_private_dir, give_back_memory, is_root, wait_for_change};

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use wharf_images::events::NewEvent;
 use wharf_images::{Class, NoReport};
 
 use crate::backend::modules;
-use crate::container::Container;
+use crate::container::{Container, Status};
 use crate::engine::{Attach, Engine, Protection};
 use crate::error::{Error, Result};
 use crate::linux::client::{Client, Role};
@@ -26,6 +27,7 @@ use crate::monitor::log::{LogWriter, Stream};
 use crate::monitor::protocol::{self, Failure, Frame, Reply, Request};
 use crate::plan::{self, PlannedFile};
 use crate::state::Event;
+use crate::store;
 use crate::task::Exit;
 
 /// A monitor that has nothing to do for so long gives back the memory that start-up took.
@@ -86,10 +88,10 @@ fn undo(engine: &Engine, container: &Container, recorded: bool, error: &Error) -
         return engine.discard(container);
     }
     if container.config.auto_remove {
-        engine.containers()?.remove(&container.id)?;
+        engine.containers()?.remove(container, &[])?;
         return engine.discard(container);
     }
-    engine.containers()?.advance(&container.id, Event::Failed, |status| {
+    engine.containers()?.advance(container, Event::Failed, (&[], &[]), |status| {
         status.exit_code = error.exit_code();
         status.error = Some(error.to_string());
         status.finished = Some(Timestamp::now());
@@ -123,6 +125,10 @@ struct Monitor {
     /// When to give back memory.
     quiet_at: Option<Instant>,
     paused: bool,
+    /// Somebody has asked for a stop: the end is told as one.
+    stopping: bool,
+    /// Events that wait to be told with the next change, or when nobody waits for an answer.
+    untold: Vec<NewEvent>,
     buffer: Vec<u8>,
 }
 
@@ -157,6 +163,8 @@ impl Monitor {
                     timeout_at: timeout.map(|t| Instant::now() + t),
                     quiet_at: Some(Instant::now() + QUIET),
                     paused: false,
+                    stopping: false,
+                    untold: Vec::new(),
                     buffer: vec![0; 32 * 1024],
                 })
             }
@@ -183,7 +191,8 @@ impl Monitor {
             // After a restart of the machine, layers that had not reached the disk for certain are unpacked anew.
             engine.images()?.ensure_unpacked(&container.image, &NoReport)?;
             ExitRecord::remove(&paths.exit_record(&id))?;
-            container.state = engine.containers()?.advance(&id, Event::Start, |status| status.error = None)?;
+            let advance = |status: &mut Status| status.error = None;
+            container.state = engine.containers()?.advance(container, Event::Start, (&[], &[]), advance)?;
         }
         // What the plan needs of the bytes is there already, but for volumes, which may still have to be made and filled, and
         // for a module in the root filesystem that was not compiled yet.
@@ -217,7 +226,9 @@ impl Monitor {
         streams.task.start()?;
         let (listener, log) = ears.map_or_else(|| self::ears(engine, container), Ok)?;
         let pid = streams.task.pid();
-        container.state = engine.containers()?.advance(&id, Event::Started, |status| {
+        let attached = attach.map(|_| container.event("attach"));
+        let also = (attached.as_slice(), &[][..]);
+        container.state = engine.containers()?.advance(container, Event::Started, also, |status| {
             status.pid = Some(pid);
             status.started = Some(Timestamp::now());
             status.finished = None;
@@ -276,7 +287,25 @@ impl Monitor {
             }
         });
         self.clients.retain(|c| !c.gone);
-        self.on_time()
+        self.on_time()?;
+        self.tell()
+    }
+
+    /// Tells what has happened, now that whoever asked has been answered.
+    fn tell(&mut self) -> Result<()> {
+        if self.untold.is_empty() {
+            return Ok(());
+        }
+        let events = std::mem::take(&mut self.untold);
+        self.quiet_at = Some(Instant::now() + QUIET);
+        self.engine.containers()?.tell(&self.container.id, &events)
+    }
+
+    /// Sends a signal that somebody asked for, and tells so.
+    fn signal(&mut self, signal: i32) -> Result<()> {
+        self.main().task.signal(signal)?;
+        self.untold.push(self.container.event("kill").with("signal", signal.to_string()));
+        Ok(())
     }
 
     fn wait(&self) -> Result<(Vec<Source>, Vec<bool>)> {
@@ -336,7 +365,7 @@ impl Monitor {
     fn signalled(&mut self) {
         while let Some(signal) = self.signals.next() {
             if signal == libc::SIGTERM {
-                let _ = self.main().task.signal(libc::SIGTERM);
+                let _ = self.signal(libc::SIGTERM);
                 self.kill_at.get_or_insert(Instant::now() + Duration::from_secs(10));
             }
         }
@@ -403,6 +432,7 @@ impl Monitor {
     fn request(&mut self, index: usize, request: Request) -> Result<Option<Reply>> {
         match request {
             Request::Attach(attach) => {
+                self.untold.push(self.container.event("attach"));
                 let reply = self.attached(index, MAIN, attach);
                 if let Some((rows, cols)) = attach.size {
                     self.main().resize(rows, cols);
@@ -419,17 +449,27 @@ impl Monitor {
                 let mut streams = Streams::new(task, ends);
                 streams.take_console()?;
                 self.tasks.insert(number, streams);
+                let command = spec.args.join(" ");
+                for action in ["exec_create", "exec_start"] {
+                    let event = self.container.event(format!("{action}: {command}"));
+                    self.untold.push(event.with("execID", exec_id(&self.container, number)));
+                }
                 Ok(Some(self.attached(index, number, attach.unwrap_or_default())))
             }
             Request::Signal(signal) => {
-                self.main().task.signal(signal)?;
-                if signal == libc::SIGKILL {
-                    self.thaw()?;
-                }
+                self.signal(signal)?;
+                self.tell()?;
                 Ok(Some(Reply::Done))
             }
+            Request::Kill => {
+                self.signal(libc::SIGKILL)?;
+                self.thaw()?;
+                self.clients[index].role = Role::Stopping;
+                Ok(None)
+            }
             Request::Stop { signal, timeout } => {
-                self.main().task.signal(signal)?;
+                self.signal(signal)?;
+                self.stopping = true;
                 self.thaw()?;
                 self.kill_at = timeout.map(|s| Instant::now() + Duration::from_secs(u64::from(s)));
                 self.clients[index].role = Role::Stopping;
@@ -443,7 +483,9 @@ impl Monitor {
                 self.main().task.set_paused(paused)?;
                 self.paused = paused;
                 let event = if paused { Event::Pause } else { Event::Unpause };
-                self.container.state = self.engine.containers()?.advance(&self.container.id, event, |_| ())?;
+                let before = std::mem::take(&mut self.untold);
+                let also = (&before[..], &[][..]);
+                self.container.state = self.engine.containers()?.advance(&self.container, event, also, |_| ())?;
                 self.quiet_at = Some(Instant::now() + QUIET);
                 Ok(Some(Reply::Done))
             }
@@ -494,6 +536,8 @@ impl Monitor {
         self.drain(number);
         if number != MAIN {
             self.tell_exit(number, exit.code);
+            let event = self.container.event("exec_die").with("exitCode", exit.code.to_string());
+            self.untold.push(event.with("execID", exec_id(&self.container, number)));
             if let Some(mut streams) = self.tasks.remove(&number) {
                 streams.task.delete()?;
             }
@@ -533,7 +577,7 @@ impl Monitor {
         let now = Instant::now();
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = None;
-            let _ = self.main().task.signal(libc::SIGKILL);
+            let _ = self.signal(libc::SIGKILL);
         }
         if self.timeout_at.is_some_and(|at| at <= now) {
             self.timeout_at = None;
@@ -592,14 +636,22 @@ impl Monitor {
         i32::from(tidied.is_err())
     }
 
-    fn record(&self, exit: Exit) -> Result<()> {
-        let id = &self.container.id;
-        if self.container.config.auto_remove {
-            return self.engine.containers()?.remove(id).map(drop);
-        }
+    fn record(&mut self, exit: Exit) -> Result<()> {
         let record = ExitRecord { exit, finished: Timestamp::now() };
-        record.write(&self.engine.paths().exit_record(id))?;
-        self.engine.record_exit(id, &record).map(drop)
+        let mut before = std::mem::take(&mut self.untold);
+        if exit.oom_killed {
+            before.push(self.container.event("oom"));
+        }
+        let after = self.stopping.then(|| self.container.event("stop"));
+        if self.container.config.auto_remove {
+            let status = &mut self.container.state;
+            (status.exit_code, status.finished) = (exit.code, Some(record.finished));
+            before.push(store::died(&self.container, &self.container.state));
+            before.extend(after);
+            return self.engine.containers()?.remove(&self.container, &before).map(drop);
+        }
+        record.write(&self.engine.paths().exit_record(&self.container.id))?;
+        self.engine.record_exit(&self.container, &record, (&before, after.as_slice())).map(drop)
     }
 }
 
@@ -615,6 +667,11 @@ fn ears(engine: &Engine, container: &Container) -> Result<(UnixListener, LogWrit
     let log = paths.log(id);
     let log = LogWriter::open((container.config.log.driver != "none").then_some(log.as_path()))?;
     Ok((listener, log))
+}
+
+/// The id of an exec in events: 64 digits of its container and its number, as nobody else's.
+fn exec_id(container: &Container, number: u64) -> String {
+    wharf_images::Digest::of(format!("{} {number}", container.id).as_bytes()).hex().to_owned()
 }
 
 /// What a descriptor in the poll belongs to.

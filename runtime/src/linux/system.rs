@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "malloc_trim is the C library's and has no safe wrapper")]
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -46,6 +47,29 @@ pub fn wait_for_change(path: &Path, longest: Duration) {
     };
     if watch().is_err() {
         std::thread::sleep(longest.min(Duration::from_millis(50)));
+    }
+}
+
+/// Watches a file for changes, from the moment it is made.
+#[derive(Debug)]
+pub struct Watch(Option<OwnedFd>);
+
+impl Watch {
+    /// Begins to watch. Of a file that cannot be watched nothing is heard.
+    pub fn new(path: &Path) -> Self {
+        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+        let fd = inotify::init(flags).ok();
+        Watch(fd.filter(|fd| inotify::add_watch(fd, path, inotify::WatchFlags::MODIFY).is_ok()))
+    }
+
+    /// Returns once the file has changed since the last call, or after so long at the latest.
+    pub fn wait(&self, longest: Duration) {
+        let Some(fd) = &self.0 else { return std::thread::sleep(longest.min(Duration::from_millis(50))) };
+        let timeout = Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: i64::from(longest.subsec_nanos()) };
+        // What goes wrong here only wakes us early.
+        let _ = poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout));
+        let mut changes = [0u8; 4096];
+        while rustix::io::read(fd, &mut changes).is_ok_and(|n| n > 0) {}
     }
 }
 

@@ -42,6 +42,8 @@ pub enum Request {
         /// Seconds.
         timeout: Option<u32>,
     },
+    /// SIGKILL. Answered when the container has ended.
+    Kill,
     /// Answered when the container has ended, with [`Reply::Exited`].
     Wait,
     /// Freeze or thaw.

@@ -1,0 +1,128 @@
+//! `events`: docker's names and order, history and live without a gap, many followers.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Wharf, wharf};
+
+/// What each event says, without times: `create web`, `die web 3`.
+fn history(wharf: &Wharf, filters: &[&str]) -> Vec<String> {
+    let format = "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}";
+    let mut line = vec!["events", "--since", "1h", "--until", "0s", "--format", format];
+    filters.iter().for_each(|filter| line.extend(["--filter", filter]));
+    wharf.ok(&line).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_life_is_told_in_dockers_words() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["run", "-d", "--network", "none", "--name", "one", "--label", "l=v", "busybox", "sleep", "1000"]);
+    wharf.ok(&["pause", "one"]);
+    wharf.ok(&["unpause", "one"]);
+    wharf.ok(&["exec", "one", "true"]);
+    wharf.ok(&["rename", "one", "two"]);
+    wharf.ok(&["restart", "-t", "0", "two"]);
+    wharf.ok(&["kill", "two"]);
+    wharf.ok(&["rm", "two"]);
+    wharf.exits(3, &["run", "--rm", "--network", "none", "--name", "job", "busybox", "sh", "-c", "exit 3"]);
+    let expected = "create one|start one|pause one|unpause one|exec_create: true one|exec_start: true one|exec_die one|\
+                    rename two|kill two|kill two|die two|stop two|start two|restart two|kill two|die two|destroy two|\
+                    create job|attach job|start job|die job|destroy job";
+    let told = history(&wharf, &["type=container"]);
+    let told: Vec<_> = told.iter().map(|line| line.trim_start_matches("container ")).collect();
+    assert_eq!(told, expected.split('|').map(str::trim).collect::<Vec<_>>());
+
+    let died =
+        wharf.ok(&["events", "--since", "1h", "--until", "0s", "--filter", "event=die", "--filter", "container=job"]);
+    assert!(died.ends_with("(execDuration=0, exitCode=3, image=busybox, name=job)"), "{died}");
+    assert_eq!(history(&wharf, &["label=l=v", "event=destroy"]), ["container destroy two"]);
+    assert_eq!(history(&wharf, &["type=image", "event=tag"]), [] as [&str; 0]);
+    wharf.ok(&["tag", "busybox", "other"]);
+    wharf.ok(&["rmi", "other"]);
+    let images = history(&wharf, &["type=image", "event=tag", "event=untag"]);
+    assert_eq!(images[0], "image tag other:latest");
+    assert!(images[1].starts_with("image untag sha256:"), "{images:?}");
+    assert_eq!(wharf.exits(1, &["events", "--filter", "nosuch=1"]).stderr, "Error: invalid filter 'nosuch'\n");
+}
+
+const CONTAINERS: usize = 500;
+const CLIENTS: usize = 8;
+const FOLLOWERS: usize = 4;
+
+/// 500 containers run to completion by 8 clients, with 4 listening: each hears each event once, in each life's order,
+/// and what they heard is what history says.
+#[test]
+fn four_followers_hear_everything() {
+    let wharf = Wharf::with_busybox();
+    let mut followers: Vec<(Child, std::thread::JoinHandle<String>)> = (0..FOLLOWERS)
+        .map(|_| {
+            let mut command = wharf.command(&["events", "--filter", "type=container", "--format", "json"]);
+            let mut child = command.stdout(Stdio::piped()).spawn().expect("a follower");
+            let mut stdout = child.stdout.take().expect("its output");
+            let reader = std::thread::spawn(move || {
+                let mut text = String::new();
+                stdout.read_to_string(&mut text).expect("text");
+                text
+            });
+            (child, reader)
+        })
+        .collect();
+    // They listen from their first look on; a container that shows in nobody's ears yet says that they do not.
+    std::thread::sleep(Duration::from_secs(2));
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let wharf = &wharf;
+            scope.spawn(move || {
+                for n in (client..CONTAINERS).step_by(CLIENTS) {
+                    let name = format!("c{n:03}");
+                    wharf.ok(&["run", "--rm", "--network", "none", "--name", &name, "busybox", "true"]);
+                }
+            });
+        }
+    });
+    let history =
+        wharf.ok(&["events", "--since", "1h", "--until", "0s", "--filter", "type=container", "--format", "json"]);
+    let history = lives(&history);
+    assert_eq!(history.len(), CONTAINERS);
+    for (name, life) in &history {
+        assert_eq!(life, &["create", "attach", "start", "die", "destroy"], "{name}");
+    }
+    // Followers are at most half a second behind.
+    std::thread::sleep(Duration::from_secs(3));
+    for (child, reader) in followers.drain(..) {
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a pid");
+        kill_process(pid, Signal::TERM).expect("a living follower");
+        let mut child = child;
+        wharf::wait(&mut child, "events");
+        assert_eq!(lives(&reader.join().expect("its reader")), history);
+    }
+}
+
+/// The actions of each container, in the order told.
+fn lives(text: &str) -> BTreeMap<String, Vec<String>> {
+    let mut lives: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in text.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let name = event["Actor"]["Attributes"]["name"].as_str().expect("a name").to_owned();
+        lives.entry(name).or_default().push(event["Action"].as_str().expect("an action").to_owned());
+    }
+    lives
+}
+
+/// What happens while somebody listens is heard at once, and `--until` ends it.
+#[test]
+fn a_follower_hears_at_once() {
+    let wharf = Wharf::with_busybox();
+    let mut follower = wharf.spawn(&["events", "--since", "1h", "--until", "2100-01-01", "--filter", "event=destroy"]);
+    let created = wharf.ok(&["create", "--network", "none", "busybox", "true"]);
+    wharf.ok(&["rm", &created]);
+    let mut heard = [0u8; 1];
+    follower.stdout.take().expect("its output").read_exact(&mut heard).expect("an event");
+    follower.kill().expect("end it");
+    follower.wait().expect("its end");
+    assert_eq!(wharf.ok(&["events", "--until", "1s", "--filter", "event=nothing"]), "");
+}
