@@ -59,6 +59,8 @@ pub struct ContainerConfig {
     pub deny_net: Vec<Target>,
     /// The root filesystem is read-only.
     pub read_only: bool,
+    /// The most bytes that the container's own layer may hold (docker's `--storage-opt size=`).
+    pub storage_size: Option<u64>,
     /// Directories and volumes. In a container's record also those of its image and of `volumes_from`.
     pub mounts: Vec<Mount>,
     /// The containers whose volumes it has too, as `NAME` or `NAME:ro`.

@@ -73,6 +73,9 @@ pub fn check(container: &Container) -> Result<Vec<String>> {
             let flags = "--max-requests, --request-memory and --request-timeout";
             Err(Error::new(Class::InvalidInput, format!("{flags} work for WebAssembly images only")))
         }
+        BackendKind::Linux if config.storage_size.is_some() => {
+            Err(Error::new(Class::InvalidInput, "--storage-opt size works for WebAssembly images only"))
+        }
         BackendKind::Linux => check_linux(config),
         BackendKind::Wasm => check_wasm(config),
     }
@@ -183,6 +186,7 @@ fn wasm_task(engine: &Engine, container: &Container) -> Result<WasmTask> {
         cwd: if working_dir.is_empty() { "/".to_owned() } else { working_dir.to_owned() },
         mounts: wasm_mounts(engine, container)?,
         read_only: config.read_only,
+        storage: config.storage_size,
         timeout_ms: config.timeout_ms,
         function: match &image.wasm {
             Some(WasmEntry::File { function, .. }) => function.clone(),
@@ -281,6 +285,7 @@ pub(crate) fn ensure_source(bind: &BindMount) -> Result<()> {
 fn wasm_mounts(engine: &Engine, container: &Container) -> Result<Vec<WasmMount>> {
     let mut mounts = Vec::with_capacity(container.config.mounts.len());
     for (number, mount) in container.config.mounts.iter().enumerate() {
+        let mut size = None;
         let source = match &mount.kind {
             MountKind::Bind(bind) => {
                 ensure_source(bind)?;
@@ -290,25 +295,38 @@ fn wasm_mounts(engine: &Engine, container: &Container) -> Result<Vec<WasmMount>>
                 let source = engine.volumes().open(&volume.name)?;
                 let (target, subpath) = (mount.target.clone(), volume.subpath.clone());
                 let read_only = mount.read_only || source.read_only;
-                mounts.push(WasmMount { source: source.path, subpath, target, read_only });
+                mounts.push(WasmMount { source: source.path, subpath, target, read_only, size: None });
                 continue;
             }
-            MountKind::Tmpfs(_) => {
+            MountKind::Tmpfs(options) => {
+                size = tmpfs_size(options)?;
                 let dir = engine.paths().container(&container.id).join(format!("tmpfs-{number}"));
                 paths::make_dir(&dir)?;
                 dir
             }
         };
-        if source.is_file() {
-            return Err(Error::new(
-                Class::Unsupported,
-                format!("{} is a file: only directories can be mounted into a WebAssembly image", source.display()),
-            )
-            .with_hint("mount the directory it is in"));
-        }
-        mounts.push(WasmMount { source, subpath: None, target: mount.target.clone(), read_only: mount.read_only });
+        let (target, read_only) = (mount.target.clone(), mount.read_only);
+        mounts.push(WasmMount { source, subpath: None, target, read_only, size });
     }
     Ok(mounts)
+}
+
+/// The `size` among a tmpfs's options, in bytes: the last, with tmpfs(5)'s suffixes `k`, `m` and `g`.
+fn tmpfs_size(options: &str) -> Result<Option<u64>> {
+    let Some(size) = options.split(',').rev().find_map(|option| option.strip_prefix("size=")) else { return Ok(None) };
+    let digits = size.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match size[digits.len()..].to_ascii_lowercase().as_str() {
+        "" => Some(0),
+        "k" => Some(10),
+        "m" => Some(20),
+        "g" => Some(30),
+        _ => None,
+    };
+    let bytes = shift.and_then(|shift| digits.parse::<u64>().ok()?.checked_mul(1 << shift));
+    bytes.map(Some).ok_or_else(|| {
+        Error::new(Class::InvalidInput, format!("invalid size of a tmpfs: {size:?}"))
+            .with_hint("give a number of bytes, or one with the suffix k, m or g")
+    })
 }
 
 /// The container's host name: given, or the short id.

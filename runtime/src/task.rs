@@ -62,10 +62,13 @@ pub struct WasmTask {
     pub env: Vec<(String, String)>,
     /// Working directory.
     pub cwd: String,
-    /// Directories the guest sees, besides the root filesystem at `/`.
+    /// Directories and files the guest sees, besides the root filesystem at `/`.
     pub mounts: Vec<WasmMount>,
     /// The root filesystem is read-only.
     pub read_only: bool,
+    /// The most bytes that the container's own layer may hold.
+    #[serde(default)]
+    pub storage: Option<u64>,
     /// End the guest after this many milliseconds.
     pub timeout_ms: Option<u64>,
     /// An exported function to call instead of the command's entry.
@@ -99,7 +102,7 @@ impl HttpTask {
     }
 }
 
-/// A directory of the host that a wasm guest sees.
+/// A directory or file of the host that a wasm guest sees.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WasmMount {
     /// On the host.
@@ -111,6 +114,9 @@ pub struct WasmMount {
     pub target: String,
     /// No writing.
     pub read_only: bool,
+    /// The most bytes it may hold, if it is a directory.
+    #[serde(default)]
+    pub size: Option<u64>,
 }
 
 /// Limits, in the kernel's units. `None` is no limit.

@@ -19,7 +19,6 @@ use wharf_runtime::backend::wasm::{ModuleCache, run};
 use wharf_runtime::error::Class;
 use wharf_runtime::linux::process::{self, SpawnOptions};
 use wharf_runtime::linux::wasm_task::WasmBackend;
-use wharf_runtime::network::WasmNetwork;
 use wharf_runtime::task::{Backend, ExecSpec, Exit, Stdio as TaskStdio, Task, TaskSpec, WasmMount, WasmTask, Workload};
 
 type Test = (&'static str, fn());
@@ -54,6 +53,8 @@ const TESTS: &[Test] = &[
     ("a_task_inherits_nothing", a_task_inherits_nothing),
     ("a_task_stands_behind_its_walls", a_task_stands_behind_its_walls),
     ("a_task_works_behind_its_walls", a_task_works_behind_its_walls),
+    ("a_task_changes_layers_behind_its_walls", a_task_changes_layers_behind_its_walls),
+    ("a_file_can_be_mounted", a_file_can_be_mounted),
     ("a_paused_task_stands_still", a_paused_task_stands_still),
     ("a_task_without_memory_is_killed", a_task_without_memory_is_killed),
     ("exec_is_refused", exec_is_refused),
@@ -127,14 +128,9 @@ impl Place {
         let task = WasmTask {
             module,
             args: vec!["guest".to_owned()],
-            env: vec![],
             cwd: "/".to_owned(),
-            mounts: vec![],
-            read_only: false,
-            timeout_ms: None,
             function: function.map(str::to_owned),
-            network: WasmNetwork::default(),
-            http: None,
+            ..WasmTask::default()
         };
         Place { root, cache, rootfs, task, memory: None }
     }
@@ -174,6 +170,7 @@ impl Place {
             subpath: None,
             target: target.to_owned(),
             read_only,
+            size: None,
         });
         source
     }
@@ -350,7 +347,8 @@ fn no_path_leads_out() {
         for path in ["/absolute", "/relative", "/up/secret", "/../secret", "../secret", "/up/", "/etc/../../secret"] {
             place.fails(1, &["cat", path]);
         }
-        place.fails(1, &["ls", "/up"]);
+        // As for a process with this root: what is above it is the root.
+        assert_eq!(place.out(&["ls", "/up"]), "absolute\nrelative\nup\n");
         place.fails(1, &["write", "/../planted", "x"]);
         assert!(!place.root.path().join("planted").exists());
     }
@@ -620,6 +618,7 @@ fn a_task_that_cannot_load_says_why() {
         subpath: None,
         target: "/x".into(),
         read_only: false,
+        size: None,
     });
     let mut running = place.create(&["args"]);
     let error = running.task.start().unwrap_err();
@@ -715,6 +714,56 @@ fn a_task_works_behind_its_walls() {
         assert!(trapped == 134 && stderr.contains("inner"), "{stderr}");
         let (exhausted, _, stderr) = code(&["recurse"]);
         assert!(exhausted == 134 && stderr.contains("wasm trap"), "{stderr}");
+    }
+}
+
+/// An image's layers lie below the container's own: what changes is copied, and what goes is covered.
+fn a_task_changes_layers_behind_its_walls() {
+    for place in both() {
+        let at = |name: &str| place.root.path().join(name);
+        fs::create_dir_all(at("lower/etc/old")).unwrap();
+        for (name, text) in [("lower/etc/name", "name"), ("lower/etc/gone", "gone"), ("lower/etc/moved", "moved")] {
+            fs::write(at(name), text).unwrap();
+        }
+        for name in ["bottom/etc", "upper", "work"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        fs::write(at("bottom/etc/deep"), "deep").unwrap();
+        let rootfs = Rootfs::Overlay { lower: vec![at("lower"), at("bottom")], upper: at("upper"), work: at("work") };
+        let code = |args: &[&str]| {
+            let mut running = create(TaskSpec { rootfs: rootfs.clone(), ..place.spec(args) });
+            running.task.start().unwrap_or_else(|e| panic!("{e}"));
+            let exit = running.wait();
+            (exit.code, running.stdout())
+        };
+        assert_eq!(code(&["append", "/etc/name", "!"]).0, 0);
+        assert_eq!(code(&["rm", "/etc/gone"]).0, 0);
+        assert_eq!(code(&["mv", "/etc/moved", "/etc/deep"]).0, 0);
+        assert_eq!(code(&["write", "/etc/new", "new"]).0, 0);
+        assert_eq!(code(&["mkdir", "/etc/gone"]).0, 0, "in place of a whiteout");
+        assert_eq!(code(&["cat", "/etc/name", "/etc/deep", "/etc/new"]).1, "name!movednew");
+        assert_eq!(code(&["ls", "/etc"]).1, "deep\ngone\nname\nnew\nold\n");
+        assert_eq!(fs::read_to_string(at("lower/etc/name")).unwrap(), "name");
+        assert_eq!(fs::read_dir(at("lower/etc")).unwrap().count(), 4);
+        assert_eq!(fs::read_dir(at("work")).unwrap().count(), 0);
+    }
+}
+
+fn a_file_can_be_mounted() {
+    for mut place in both() {
+        let source = place.root.path().join("single");
+        fs::write(&source, "single").unwrap();
+        for (target, read_only) in [("/etc/kept", true), ("/etc/open", false)] {
+            let (source, target) = (source.clone(), target.to_owned());
+            place.task.mounts.push(WasmMount { source, subpath: None, target, read_only, size: None });
+        }
+        let run = |args: &[&str]| place.start(args).wait().code;
+        assert_eq!(place.start(&["ls", "/etc"]).stdout(), "kept\nopen\n");
+        assert_eq!(run(&["append", "/etc/open", "!"]), 0);
+        assert_eq!(run(&["append", "/etc/kept", "!"]), 1);
+        assert_eq!(run(&["rm", "/etc/open"]), 1);
+        assert_eq!(place.start(&["cat", "/etc/kept"]).stdout(), "single!");
+        assert_eq!(fs::read_to_string(&source).unwrap(), "single!");
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Jail<'a> {
     pub read_only: Vec<BorrowedFd<'a>>,
     /// Trees and files that can be read, written, made and removed. No devices, sockets or pipes can be made in them.
     pub read_write: Vec<BorrowedFd<'a>>,
+    /// The same, where overlayfs's whiteouts can be made: devices 0/0, which stand for nothing.
+    pub unions: Vec<BorrowedFd<'a>>,
     /// The greatest number of open files; as it is when `None`.
     pub open_files: Option<u64>,
     /// Capabilities to keep, if the process has them. [`FILES`] lets root write another user's directory that was
@@ -76,7 +78,7 @@ pub fn enter(jail: &Jail<'_>) -> Result<Walls> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| Error::os("make undumpable", e))?;
 
     match Abi::of_kernel() {
-        Some(abi) => match landlock::restrict(abi, &jail.read_only, &jail.read_write) {
+        Some(abi) => match landlock::restrict(abi, &jail.read_only, &jail.read_write, &jail.unions) {
             Ok(()) => {
                 walls.landlock = Some(abi.0);
                 walls.tcp = abi.tcp();
@@ -168,6 +170,9 @@ const PROT_EXEC: u64 = 4;
 /// Connects by sending.
 const MSG_FASTOPEN: u64 = 0x2000_0000;
 const AF_UNIX: u64 = 1;
+/// Of a file's mode: which kind it is.
+const FILE_KIND: u64 = 0o170_000;
+const CHARACTER_DEVICE: u64 = 0o020_000;
 
 /// What the process may ask of the kernel; `pid` is its own number, the only one it may signal.
 fn policy(arch: Arch, pid: u64) -> Policy {
@@ -186,6 +191,8 @@ fn policy(arch: Arch, pid: u64) -> Policy {
     for name in ["mmap", "mprotect"] {
         add(name, ALLOW, &[bits(2, PROT_EXEC, 0)]);
     }
+    // Whiteouts, and no other device.
+    add("mknodat", ALLOW, &[bits(2, FILE_KIND, CHARACTER_DEVICE), is(3, 0)]);
     // Threads only. clone3's flags are behind a pointer; the C library falls back to clone.
     add("clone", ALLOW, &[bits(0, CLONE_THREAD | NEW_NAMESPACES, CLONE_THREAD)]);
     add("clone3", ERRNO | libc::ENOSYS as u32, &[]);

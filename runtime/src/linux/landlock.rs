@@ -16,6 +16,7 @@ const READ_FILE: u64 = 1 << 2;
 const READ_DIR: u64 = 1 << 3;
 const REMOVE_DIR: u64 = 1 << 4;
 const REMOVE_FILE: u64 = 1 << 5;
+const MAKE_CHAR: u64 = 1 << 6;
 const MAKE_DIR: u64 = 1 << 7;
 const MAKE_REG: u64 = 1 << 8;
 const MAKE_SYM: u64 = 1 << 12;
@@ -90,13 +91,20 @@ struct PathBeneathAttr {
 }
 
 /// Confines the calling thread, and those it will make, to these trees and files. Everything else that the ABI knows
-/// is refused: other files, all TCP ports, abstract sockets, signals to others. What is open stays open.
+/// is refused: other files, all TCP ports, abstract sockets, signals to others. What is open stays open. In `unions`
+/// character devices can be made too: overlayfs's whiteouts are such, and what else could be one is the system call
+/// filter's to refuse.
 ///
 /// The thread needs `no_new_privs`, or `CAP_SYS_ADMIN`.
 ///
 /// # Errors
 /// The kernel's.
-pub fn restrict(abi: Abi, read_only: &[BorrowedFd<'_>], read_write: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn restrict(
+    abi: Abi,
+    read_only: &[BorrowedFd<'_>],
+    read_write: &[BorrowedFd<'_>],
+    unions: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let attr = RulesetAttr { files: abi.files(), ports: abi.ports(), scopes: abi.scopes() };
     // SAFETY: `attr` is a `struct landlock_ruleset_attr` and outlives the call, which only reads it. An older kernel
     // takes the longer structure because what it does not know is zero.
@@ -104,7 +112,8 @@ pub fn restrict(abi: Abi, read_only: &[BorrowedFd<'_>], read_write: &[BorrowedFd
         check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const attr, size_of_val(&attr), 0) })?;
     // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
     let ruleset = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    let rules = read_only.iter().map(|fd| (fd, READING)).chain(read_write.iter().map(|fd| (fd, WRITING)));
+    let writing = read_write.iter().map(|fd| (fd, WRITING)).chain(unions.iter().map(|fd| (fd, WRITING | MAKE_CHAR)));
+    let rules = read_only.iter().map(|fd| (fd, READING)).chain(writing);
     for (fd, rights) in rules {
         let directory = FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory;
         let fitting = if directory { rights } else { rights & OF_FILES };

@@ -11,6 +11,8 @@ mod container;
 mod devices;
 mod exec;
 #[cfg(feature = "wasm")]
+pub(crate) mod files;
+#[cfg(feature = "wasm")]
 mod http_task;
 mod init;
 pub mod jail;

@@ -25,13 +25,12 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::backend::wasm::run::{Program, Ready};
 use crate::error::{Class, Error, Result};
 use crate::linux::cgroup::Cgroup;
+use crate::linux::http_task;
 use crate::linux::jail::{self, Jail};
 use crate::linux::process::{self, Child, SpawnOptions};
-use crate::linux::{container, http_task, rootfs};
 use crate::monitor::protocol::{self, Failure, Reply};
-use wharf_images::snapshot::Rootfs;
-
 use crate::task::{Backend, ExecSpec, Exit, Stdio, Task, TaskSpec, Usage, WasmTask, Workload};
+use crate::wasi::vfs::Held;
 
 /// The byte that says that the root filesystem is there.
 const PLACED: u8 = b'p';
@@ -195,7 +194,7 @@ fn host(spec: &TaskSpec, task: &WasmTask, mut line: UnixStream) -> i32 {
         if !hears(&mut line, PLACED) {
             return Ok(None);
         }
-        let guest = program.prepare(task, &one_tree(&spec.rootfs)?, spec.limits.memory)?;
+        let guest = program.prepare(task, &spec.rootfs, spec.limits.memory)?;
         wall(&guest)?;
         Ok(Some(guest))
     });
@@ -228,25 +227,17 @@ fn hears(line: &mut UnixStream, word: u8) -> bool {
     line.read_exact(&mut heard).is_ok() && heard == [word]
 }
 
-/// The root filesystem as one directory: layers are joined by a mount that only this process sees, and that ends with it.
-fn one_tree(rootfs: &Rootfs) -> Result<Rootfs> {
-    match rootfs {
-        Rootfs::Overlay { lower, upper, .. } if !lower.is_empty() && super::is_root() => {
-            container::unshare(libc::CLONE_NEWNS)?;
-            rootfs::make_private()?;
-            rootfs::mount_root(rootfs, false)?;
-            Ok(Rootfs::Dir(upper.clone()))
-        }
-        other => Ok(other.clone()),
-    }
-}
-
 /// Puts up the second wall: from here on the process has its guest's directories, what is open, and little else.
 fn wall(guest: &Ready) -> Result<()> {
     let mut jail = Jail { capabilities: jail::FILES, ..Jail::default() };
-    for (tree, read_only) in guest.trees() {
-        let trees = if read_only { &mut jail.read_only } else { &mut jail.read_write };
-        trees.push(tree.as_fd());
+    for held in guest.held() {
+        match held {
+            Held::ReadOnly(tree) => jail.read_only.push(tree.as_fd()),
+            Held::ReadWrite(tree) => jail.read_write.push(tree.as_fd()),
+            Held::Union(tree) => jail.unions.push(tree.as_fd()),
+            Held::File { file, writable: true } => jail.read_write.push(file.as_fd()),
+            Held::File { file, writable: false } => jail.read_only.push(file.as_fd()),
+        }
     }
     jail::enter(&jail).map(drop)
 }

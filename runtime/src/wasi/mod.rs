@@ -5,15 +5,20 @@
 //!
 //! Each interface is linked by itself: the linker has what a guest may import, once, and nothing that is shadowed later.
 
+pub(crate) mod bindings;
+pub(crate) mod filesystem;
+pub(crate) mod vfs;
+
 use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime_wasi::WasiView;
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
-use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
-use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random, sockets};
+use wasmtime_wasi::p2::bindings::{cli, clocks, random, sockets};
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 use wasmtime_wasi_io::bindings::wasi::io;
+
+use self::filesystem::{Files, FilesView};
 
 /// The guest's resources, which is all that streams and polling need.
 struct Resources;
@@ -22,14 +27,15 @@ impl HasData for Resources {
     type Data<'a> = &'a mut ResourceTable;
 }
 
-/// Gives `linker` all that a command may import, but for `wasi:filesystem/preopens`.
+/// Gives `linker` all that a command may import.
 ///
 /// # Errors
 /// When something is linked twice.
-pub(crate) fn add_to_linker<T: WasiView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+pub(crate) fn add_to_linker<T: WasiView + FilesView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     streams(linker)?;
     command(linker)?;
-    filesystem::types::add_to_linker::<T, WasiFilesystem>(linker, T::filesystem)?;
+    bindings::types::add_to_linker::<T, Files<'static>>(linker, T::files)?;
+    bindings::preopens::add_to_linker::<T, Files<'static>>(linker, T::files)?;
     no_sockets(linker)
 }
 

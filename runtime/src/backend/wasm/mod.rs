@@ -20,8 +20,8 @@ mod http;
 pub mod inspect;
 mod memory;
 pub mod pack;
-mod preopens;
 pub mod run;
+mod tree;
 
 pub use cache::{CachedModule, ModuleCache};
 pub use pack::Packed;

@@ -8,7 +8,6 @@
 
 #![allow(unsafe_code)]
 
-use std::fs::File;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
@@ -17,18 +16,19 @@ use std::sync::Arc;
 use wasmtime::component::{Component, InstancePre, Linker, ResourceTable, Val};
 use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::p2::bindings::CommandPre;
-use wasmtime_wasi::p2::bindings::filesystem::preopens as preopens_interface;
-use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wharf_images::snapshot::Rootfs;
 
 use super::http::{self, Hooks};
 use super::memory::MemoryLimit;
-use super::preopens::{self, Preopen, Preopens};
+use super::tree::{self, Tree};
 use super::{cache, engine};
 use crate::error::{Class, Error, Result};
 use crate::task::WasmTask;
 use crate::wasi;
+use crate::wasi::filesystem::{Files, FilesView};
+use crate::wasi::vfs::Held;
 
 /// The exit code of a guest that trapped.
 pub const TRAPPED: i32 = 134;
@@ -60,16 +60,16 @@ pub struct Guest {
 pub(super) struct State {
     wasi: WasiCtx,
     table: ResourceTable,
-    preopens: Arc<Vec<Preopen>>,
+    tree: Arc<Tree>,
     memory: MemoryLimit,
     http: WasiHttpCtx,
     hooks: Hooks,
 }
 
 impl State {
-    fn new(wasi: WasiCtx, preopens: Arc<Vec<Preopen>>, memory: Option<u64>) -> Self {
+    fn new(wasi: WasiCtx, tree: Arc<Tree>, memory: Option<u64>) -> Self {
         let memory = MemoryLimit::new(memory);
-        State { wasi, table: ResourceTable::new(), preopens, memory, http: WasiHttpCtx::new(), hooks: Hooks }
+        State { wasi, table: ResourceTable::new(), tree, memory, http: WasiHttpCtx::new(), hooks: Hooks }
     }
 }
 
@@ -99,6 +99,12 @@ impl WasiView for State {
     }
 }
 
+impl FilesView for State {
+    fn files(&mut self) -> Files<'_> {
+        Files { preopens: &self.tree.preopens, table: &mut self.table }
+    }
+}
+
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
@@ -115,10 +121,6 @@ impl http::Guest for State {
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasi::add_to_linker(&mut linker)?;
-    preopens_interface::add_to_linker::<_, Preopens<'static>>(&mut linker, |state: &mut State| Preopens {
-        list: &state.preopens,
-        table: &mut state.table,
-    })?;
     Ok(linker)
 }
 
@@ -172,31 +174,30 @@ impl Program {
     /// Opens what the guest is to see. `memory` bounds the container, and with that each request.
     ///
     /// # Errors
-    /// `Unsupported` and others for what cannot be opened.
+    /// `InvalidInput` and others for what cannot be opened, or does not fit.
     pub fn prepare(self, task: &WasmTask, rootfs: &Rootfs, memory: Option<u64>) -> Result<Ready> {
         let Program { runtime, component, wasi } = self;
-        let preopens = Arc::new(preopens::open(rootfs, task)?);
+        let tree = Arc::new(tree::open(rootfs, task)?);
         if let Some(limits) = &task.http {
             let memory = memory.map_or(limits.memory, |memory| memory.min(limits.memory));
-            let (task, shared) = (task.clone(), preopens.clone());
+            let (task, shared) = (task.clone(), tree.clone());
             let state = move || State::new(context(&task), shared.clone(), Some(memory));
             let server = http::Server::new(component, limits.clone(), state)?;
-            return Ok(Ready::Server(Serving { server, preopens }));
+            return Ok(Ready::Server(Serving { server, tree }));
         }
-        let mut store = Store::new(component.engine(), State::new(wasi, preopens, memory));
+        let mut store = Store::new(component.engine(), State::new(wasi, tree, memory));
         store.limiter(|state| &mut state.memory);
         Ok(Ready::Command(Guest { runtime, store, component, function: task.function.clone() }))
     }
 }
 
 impl Ready {
-    /// The directories it will work in, and whether they are read-only: what a wall around this process must let through.
-    pub fn trees(&self) -> impl Iterator<Item = (&File, bool)> {
-        let preopens = match self {
-            Ready::Command(guest) => &guest.store.data().preopens,
-            Ready::Server(serving) => &serving.preopens,
-        };
-        preopens.iter().map(|(dir, _)| (&*dir.dir, dir.perms == FsPerms::ReadOnly))
+    /// What it will work in: what a wall around this process must let through.
+    pub(crate) fn held(&self) -> &[Held] {
+        match self {
+            Ready::Command(guest) => guest.store.data().tree.vfs.held(),
+            Ready::Server(serving) => serving.tree.vfs.held(),
+        }
     }
 }
 
@@ -226,7 +227,7 @@ impl Guest {
 /// A component that serves HTTP, before its first request.
 pub struct Serving {
     server: http::Server<State>,
-    preopens: Arc<Vec<Preopen>>,
+    tree: Arc<Tree>,
 }
 
 impl Serving {
