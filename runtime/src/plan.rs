@@ -42,14 +42,17 @@ pub fn args(config: &ContainerConfig, image: &Image) -> Result<Vec<String>> {
     Ok(args)
 }
 
-/// The environment: the image's, overridden by name by the container's, each in its order.
+/// The environment: the image's, overridden by name by the container's, each in its order. A name alone takes the
+/// variable away.
 pub fn env(config: &ContainerConfig, image: &Image) -> Vec<String> {
     let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     let mut env: Vec<String> = Vec::with_capacity(image.config.env.len() + config.env.len());
     for entry in image.config.env.iter().chain(&config.env) {
-        match env.iter_mut().find(|e| name(e) == name(entry)) {
-            Some(present) => present.clone_from(entry),
-            None => env.push(entry.clone()),
+        match env.iter().position(|e| name(e) == name(entry)) {
+            Some(at) if entry.contains('=') => env[at].clone_from(entry),
+            Some(at) => drop(env.remove(at)),
+            None if entry.contains('=') => env.push(entry.clone()),
+            None => {}
         }
     }
     env

@@ -81,10 +81,11 @@ pub fn pull_policy(parsed: &Parsed) -> Result<PullPolicy> {
 pub fn env(parsed: &Parsed) -> Result<Vec<String>> {
     let mut env = Vec::new();
     for path in parsed.values("env-file") {
-        // A name alone takes our value, as with `-e`.
-        env.extend(values::key_value_file(path)?.iter().filter_map(|line| values::env(line).ok().flatten()));
+        // A name alone takes our value, as with `-e`; without one it says nothing here.
+        let lines = values::key_value_file(path)?;
+        env.extend(lines.iter().filter_map(|line| values::env(line).ok()).filter(|line| line.contains('=')));
     }
-    env.extend(parsed.read_all("env", values::env)?.into_iter().flatten());
+    env.extend(parsed.read_all("env", values::env)?);
     Ok(env)
 }
 

@@ -8,7 +8,8 @@ use wharf_images::{Digest, Platform, Reference};
 use wharf_runtime::engine::Engine;
 
 use super::context::Context;
-use super::failure::{Failure, Result};
+use super::failure::{Failure, Result, tell};
+use super::images::UNKNOWN;
 use super::listing::{Column, Listing};
 use super::parse::Parsed;
 use super::verb::{FORCE_PROMPT, FORMAT, FORMAT_OBJECT, Flag, Listed, NO_TRUNC, Operands, QUIET, Section, Verb};
@@ -126,9 +127,11 @@ fn remove(parsed: &Parsed, context: &Context) -> Result<()> {
                 std::io::stdout().write_all(lines.as_bytes())?;
             }
             // With --force docker is content when the image is not there.
-            Err(e) if parsed.switch("force") && e.class() == wharf_images::Class::NotFound => eprintln!("Error: {e}"),
+            Err(e) if parsed.switch("force") && e.class() == wharf_images::Class::NotFound => {
+                tell(&format!("Error: {e}\n"));
+            }
             Err(e) => {
-                eprint!("{}", Failure::from(e).text("", false));
+                tell(&Failure::from(e).text("", false));
                 failed = true;
             }
         }
@@ -188,7 +191,7 @@ static HISTORY: Listing<Row> = Listing {
     columns: &[
         Column { field: "ID", header: "IMAGE", text: Row::id },
         Column { field: "CreatedSince", header: "CREATED", text: Row::since },
-        Column { field: "CreatedAt", header: "CREATED AT", text: |row| row.step.created.clone().unwrap_or_default() },
+        Column { field: "CreatedAt", header: "CREATED AT", text: Row::created_at },
         Column { field: "CreatedBy", header: "CREATED BY", text: Row::created_by },
         Column { field: "Size", header: "SIZE", text: Row::size },
         Column { field: "Comment", header: "COMMENT", text: |row| text::visible(&row.step.comment).into_owned() },
@@ -206,11 +209,21 @@ impl Row {
     }
 
     fn since(&self) -> String {
-        let created = self.step.created.as_deref().unwrap_or_default();
-        match created.parse::<Timestamp>() {
-            Ok(at) if self.human => units::ago(at, self.now),
-            _ => text::visible(created).into_owned(),
+        match self.created() {
+            Some(at) if self.human => units::ago(at, self.now),
+            Some(at) => units::rfc3339(at),
+            None => UNKNOWN.to_owned(),
         }
+    }
+
+    fn created_at(&self) -> String {
+        self.created().map_or_else(|| UNKNOWN.to_owned(), units::rfc3339)
+    }
+
+    /// When the step was made. Docker takes the epoch and all before it for "not known", for builds that are to be
+    /// reproduced write that.
+    fn created(&self) -> Option<Timestamp> {
+        self.step.created.as_deref()?.parse().ok().filter(|at: &Timestamp| at.as_second() > 0)
     }
 
     /// The step on one line; an image can have put anything there.

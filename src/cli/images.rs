@@ -39,7 +39,10 @@ pub static VERBS: &[Verb] = &[Verb {
 /// What stands where there is nothing to say.
 pub const NONE: &str = "<none>";
 /// Docker's word for what it does not know.
-const UNKNOWN: &str = "N/A";
+pub const UNKNOWN: &str = "N/A";
+
+/// Go's zero time, in seconds since the epoch.
+const GO_ZERO: i64 = -62_135_596_800;
 
 /// One name of an image, or a nameless image.
 struct Row {
@@ -97,7 +100,8 @@ fn images(parsed: &Parsed, context: &Context) -> Result<()> {
     let no_trunc = parsed.switch("no-trunc");
     let mut rows = Vec::new();
     for Summary { image, names, created } in engine.images()?.list(&filters)? {
-        let created = created.and_then(|seconds| Timestamp::from_second(seconds).ok());
+        // The year 1 is Go's way to write that there is no time.
+        let created = created.filter(|at| *at > GO_ZERO).and_then(|seconds| Timestamp::from_second(seconds).ok());
         let row = |name| Row { image: image.clone(), name, created, now, no_trunc };
         if names.is_empty() {
             rows.push(row(None));

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
 use wharf_images::registry::{Credential, Registry, Saved};
 
 use super::context::Context;
-use super::failure::{Failure, Result};
+use super::failure::{Failure, Result, tell};
 use super::parse::Parsed;
 use super::verb::{Flag, Listed, Operands, Section, Verb};
 
@@ -63,7 +63,7 @@ fn login(parsed: &Parsed, context: &Context) -> Result<()> {
     let registry = context.registry()?;
     let credential = match kept(parsed, &registry, &server)? {
         Some(credential) => {
-            println!("Authenticating with existing credentials...");
+            writeln!(std::io::stdout(), "Authenticating with existing credentials...")?;
             credential
         }
         None => ask(parsed)?,
@@ -71,8 +71,10 @@ fn login(parsed: &Parsed, context: &Context) -> Result<()> {
     let saved = registry.login(&server, &credential)?;
     if let Saved::Plain(path) = saved {
         let path = path.display();
-        eprintln!("\nWARNING! Your credentials are stored unencrypted in '{path}'.");
-        eprintln!("Name a credential helper as credsStore there to keep them elsewhere.\n");
+        tell(&format!(
+            "\nWARNING! Your credentials are stored unencrypted in '{path}'.\n\
+             Name a credential helper as credsStore there to keep them elsewhere.\n\n"
+        ));
     }
     writeln!(std::io::stdout(), "Login Succeeded")?;
     Ok(())
@@ -102,7 +104,7 @@ fn ask(parsed: &Parsed) -> Result<Credential> {
         (username, false) => username,
     };
     if let Some(password) = parsed.value("password") {
-        eprintln!("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
+        tell("WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n");
         if let Some(username) = username {
             return password_of(username, password.to_owned());
         }
@@ -118,7 +120,7 @@ fn ask(parsed: &Parsed) -> Result<Credential> {
     let password = match parsed.value("password") {
         Some(password) => password.to_owned(),
         None => {
-            eprint!("Password: ");
+            tell("Password: ");
             let secret = console::Term::stderr().read_secure_line();
             secret.map_err(|e| Failure::io("read", "the terminal", &e))?
         }
@@ -127,8 +129,9 @@ fn ask(parsed: &Parsed) -> Result<Credential> {
 }
 
 fn prompt(question: &str) -> Result<String> {
-    print!("{question}");
-    std::io::stdout().flush()?;
+    let mut out = std::io::stdout();
+    out.write_all(question.as_bytes())?;
+    out.flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).map_err(|e| Failure::io("read", "stdin", &e))?;
     Ok(answer.trim().to_owned())

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
+use super::failure::tell;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use wharf_images::{NoReport, Progress, Reporter};
 
 /// What listens to a pull on the way of another command: nobody when `quiet`; else stderr shows it, so that stdout
 /// keeps what scripts read.
 pub fn reporter(quiet: bool) -> Box<dyn Reporter> {
-    choose(quiet, std::io::stderr().is_terminal(), ProgressDrawTarget::stderr, |line| eprintln!("{line}"))
+    choose(quiet, std::io::stderr().is_terminal(), ProgressDrawTarget::stderr, |line| tell(&format!("{line}\n")))
 }
 
 /// The same for commands whose output the progress is.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 
 const DECIMAL: [&str; 9] = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"];
 const BINARY: [&str; 9] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"];
@@ -65,9 +66,21 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
     format!("{} ago", elapsed(then, now))
 }
 
-/// Go's default form of a time, in UTC: `2006-01-02 15:04:05 +0000 UTC`.
+/// Go's default form of a time, where we are: `2006-01-02 15:04:05 -0700 MST`.
 pub fn date(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string()
+    local(time).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string()
+}
+
+/// The same as RFC 3339 writes it, without fractions: `2006-01-02T15:04:05-07:00`, or `Z` for UTC.
+pub fn rfc3339(time: Timestamp) -> String {
+    let zoned = local(time);
+    let zone = if zoned.offset().is_zero() { "Z".to_owned() } else { zoned.strftime("%:z").to_string() };
+    zoned.strftime("%Y-%m-%dT%H:%M:%S").to_string() + &zone
+}
+
+/// In the person's time zone (`TZ`, `/etc/localtime`), or in UTC where there is none.
+fn local(time: Timestamp) -> Zoned {
+    time.to_zoned(TimeZone::try_system().unwrap_or(TimeZone::UTC))
 }
 
 /// Reads a size of memory or disk: `512m`, `1.5g`, `64KiB`, or plain bytes. Units are powers of 1024.

@@ -55,16 +55,17 @@ pub fn cpus(text: &str) -> Result<u64, String> {
     format!("{whole}{fraction:0<9.9}").parse().map_err(|_| bad())
 }
 
-/// `-e NAME=value`, or `-e NAME` whose value is ours (`None` when we have none).
+/// `-e NAME=value`, or `-e NAME` whose value is ours. Where we have none the name stays alone, and what the image says
+/// of it is taken away.
 ///
 /// # Errors
 /// Docker's words.
-pub fn env(text: &str) -> Result<Option<String>, String> {
+pub fn env(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some(("", _)) => Err(format!("invalid environment variable: {text}")),
-        Some(_) => Ok(Some(text.to_owned())),
+        Some(_) => Ok(text.to_owned()),
         None if text.is_empty() => Err(format!("invalid environment variable: {text}")),
-        None => Ok(std::env::var(text).ok().map(|value| format!("{text}={value}"))),
+        None => Ok(std::env::var(text).map_or_else(|_| text.to_owned(), |value| format!("{text}={value}"))),
     }
 }
 
@@ -304,13 +305,13 @@ mod tests {
 
     #[test]
     fn variables_come_from_us_when_they_have_no_value() {
-        assert_eq!(env("A=b=c"), Ok(Some("A=b=c".to_owned())));
-        assert_eq!(env("A="), Ok(Some("A=".to_owned())));
+        assert_eq!(env("A=b=c"), Ok("A=b=c".to_owned()));
+        assert_eq!(env("A="), Ok("A=".to_owned()));
         assert_eq!(env("="), Err("invalid environment variable: =".to_owned()));
         assert_eq!(env(""), Err("invalid environment variable: ".to_owned()));
-        assert_eq!(env("NO_SUCH_VARIABLE_ANYWHERE"), Ok(None));
+        assert_eq!(env("NO_SUCH_VARIABLE_ANYWHERE"), Ok("NO_SUCH_VARIABLE_ANYWHERE".to_owned()));
         let path = std::env::var("PATH").expect("cargo sets PATH");
-        assert_eq!(env("PATH"), Ok(Some(format!("PATH={path}"))));
+        assert_eq!(env("PATH"), Ok(format!("PATH={path}")));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use wharf_runtime::{ContainerConfig, Error};
 
 use super::container_flags::SHARED;
 use super::context::Context;
-use super::failure::{Failure, Result};
+use super::failure::{Failure, Result, tell};
 use super::parse::Parsed;
 use super::session::Attachment;
 use super::template::{Format, from_json};
@@ -92,8 +92,8 @@ fn pack(parsed: &Parsed, context: &Context) -> Result<()> {
     let name = parsed.value("tag").map(str::parse::<Reference>).transpose().map_err(wharf_runtime::Error::from)?;
     let packed = made(context, path, name.as_ref())?;
     if let Some(e) = packed.cannot_run {
-        eprintln!("WARNING: {e}");
-        e.hint().inspect(|hint| eprintln!("{hint}"));
+        tell(&format!("WARNING: {e}\n"));
+        e.hint().inspect(|hint| tell(&format!("{hint}\n")));
     }
     Ok(writeln!(std::io::stdout(), "{}", packed.manifest)?)
 }
@@ -145,7 +145,7 @@ fn run(parsed: &Parsed, context: &Context) -> Result<()> {
     let reporter = progress::reporter(true);
     let started = context.engine()?.run(&config, PullPolicy::Never, Some(attachment.request()), &*reporter)?;
     for warning in &started.warnings {
-        eprintln!("WARNING: {warning}");
+        tell(&format!("WARNING: {warning}\n"));
     }
     match started.session {
         Some(session) => attachment.relay(session),

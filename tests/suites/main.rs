@@ -17,3 +17,4 @@ mod run;
 mod storm;
 mod tour;
 mod volumes;
+mod words;

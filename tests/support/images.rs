@@ -46,14 +46,19 @@ pub fn debian_layer() -> Vec<u8> {
 
 /// A Linux image of these layers (uncompressed tars) and this configuration (the config's `config` object).
 pub fn linux(name: &str, layers: &[Vec<u8>], config: &serde_json::Value) -> Vec<u8> {
-    archive(name, "linux", "amd64", layers, config)
+    linux_at(name, layers, config, Some("2026-01-01T00:00:00Z"))
+}
+
+/// The same, made at this time or at none.
+pub fn linux_at(name: &str, layers: &[Vec<u8>], config: &serde_json::Value, created: Option<&str>) -> Vec<u8> {
+    archive(name, ("linux", "amd64"), layers, config, created)
 }
 
 /// The archive of an image as docker builds it from `FROM scratch` and a wasm file: style C.
 pub fn scratch_wasm(name: &str, module: &[u8]) -> Vec<u8> {
     let mut layer = Tar::default();
     layer.file("app.wasm", 0o644, module);
-    archive(name, "wasi", "wasm", &[layer.end()], &json!({"Entrypoint": ["/app.wasm"]}))
+    archive(name, ("wasi", "wasm"), &[layer.end()], &json!({"Entrypoint": ["/app.wasm"]}), Some("2026-01-01T00:00:00Z"))
 }
 
 /// The file of a guest that `tests/guests` describes. `tools-p1` and `tools-p2` are one program, as a preview-1 module and
@@ -64,18 +69,28 @@ pub fn guest(name: &str) -> String {
 }
 
 /// Docker's archive format: a config, the layers and a `manifest.json` that names them.
-fn archive(name: &str, os: &str, architecture: &str, layers: &[Vec<u8>], config: &serde_json::Value) -> Vec<u8> {
+fn archive(
+    name: &str,
+    (os, architecture): (&str, &str),
+    layers: &[Vec<u8>],
+    config: &serde_json::Value,
+    created: Option<&str>,
+) -> Vec<u8> {
     let hex = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>();
     let diff_ids: Vec<_> = layers.iter().map(|layer| format!("sha256:{}", hex(layer))).collect();
-    let config = json!({
+    let mut step = json!({"created_by": "a test"});
+    let mut config = json!({
         "architecture": architecture,
         "os": os,
-        "created": "2026-01-01T00:00:00Z",
         "config": config,
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        "history": layers.iter().map(|_| json!({"created": "2026-01-01T00:00:00Z", "created_by": "a test"})).collect::<Vec<_>>(),
-    })
-    .to_string();
+    });
+    if let Some(created) = created {
+        step["created"] = created.into();
+        config["created"] = created.into();
+    }
+    config["history"] = vec![step; layers.len()].into();
+    let config = config.to_string();
     let config_name = format!("{}.json", hex(config.as_bytes()));
     let names: Vec<_> = (0..layers.len()).map(|n| format!("{n}/layer.tar")).collect();
     let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": names}]).to_string();

@@ -42,7 +42,10 @@ pub(super) fn process(spec: &Spec, exec: &ExecSpec) -> Result<Process> {
     for variable in &exec.env {
         let name = variable.split('=').next().unwrap_or_default();
         environment.retain(|known| known.split('=').next() != Some(name));
-        environment.push(variable.clone());
+        // A name alone takes the variable away.
+        if variable.contains('=') {
+            environment.push(variable.clone());
+        }
     }
     // HOME is not among them, unless somebody set it: it follows the user.
     process.set_env(Some(environment)).set_args(Some(exec.args.clone()));

@@ -1,0 +1,98 @@
+//! What docker says where: compared with docker's own client, and written down here.
+
+use serde_json::json;
+
+use crate::support::wharf::run;
+use crate::support::{Wharf, images};
+
+/// An image whose config and history have this time of creation.
+fn made_at(name: &str, created: Option<&str>) -> Vec<u8> {
+    let mut layer = images::Tar::default();
+    layer.file("x", 0o644, b"hi");
+    images::linux_at(name, &[layer.end()], &json!({}), created)
+}
+
+#[test]
+fn times_of_creation_are_shown_as_docker_shows_them() {
+    let wharf = Wharf::new();
+    for (name, created) in [
+        ("none", None),
+        ("zero", Some("0001-01-01T00:00:00Z")),
+        ("epoch", Some("1970-01-01T00:00:00Z")),
+        ("later", Some("2020-06-01T12:00:00.5Z")),
+    ] {
+        wharf.load(&made_at(name, created));
+    }
+    let at = |zone: &str, args: &[&str]| {
+        let mut command = wharf.command(args);
+        command.env("TZ", zone);
+        let ran = run(command, &[]);
+        assert_eq!(ran.code, 0, "{ran}");
+        ran.stdout
+    };
+    let since = |name: &str| at("UTC", &["images", "--format", "{{.CreatedSince}}", name]);
+    assert_eq!((since("none").as_str(), since("zero").as_str()), ("N/A\n", "N/A\n"));
+    assert!(since("epoch").ends_with(" years ago\n"), "{}", since("epoch"));
+    let history = |name: &str| at("UTC", &["history", "--format", "{{.CreatedSince}}", name]);
+    for name in ["none", "zero", "epoch"] {
+        assert_eq!(history(name), "N/A\n", "{name}");
+    }
+
+    // Where the person is.
+    let time = |zone, args| at(zone, args);
+    let images = ["images", "--format", "{{.CreatedAt}}", "later"];
+    assert_eq!(time("UTC", &images), "2020-06-01 12:00:00 +0000 UTC\n");
+    assert_eq!(time("America/New_York", &images), "2020-06-01 08:00:00 -0400 EDT\n");
+    let history = ["history", "--format", "{{.CreatedAt}}", "later"];
+    assert_eq!(time("UTC", &history), "2020-06-01T12:00:00Z\n");
+    assert_eq!(time("America/New_York", &history), "2020-06-01T08:00:00-04:00\n");
+    assert_eq!(at("UTC", &["inspect", "-f", "{{.Created}}", "later"]), "2020-06-01T12:00:00.5Z\n");
+}
+
+#[test]
+fn a_variable_that_we_do_not_have_is_taken_away() {
+    let wharf = Wharf::with_busybox();
+    wharf.load(&images::linux(
+        "env:latest",
+        &[images::busybox_layer()],
+        &json!({"Env": ["PATH=/bin", "GIVEN=image", "KEPT=image"], "Cmd": ["env"]}),
+    ));
+    let file = wharf.dir().join("variables");
+    std::fs::write(&file, "KEPT\nGIVEN=file\n").expect("a file");
+    let file = file.to_str().expect("plain");
+    let env = |args: &[&str]| {
+        let mut command = wharf.command(args);
+        command.env_remove("GIVEN").env_remove("KEPT").env("OURS", "host");
+        let ran = run(command, &[]);
+        assert_eq!(ran.code, 0, "{ran}");
+        let mut lines: Vec<String> = ran.stdout.lines().map(str::to_owned).collect();
+        lines.retain(|line| ["GIVEN", "KEPT", "OURS", "NONE"].iter().any(|name| line.starts_with(name)));
+        lines.sort();
+        lines
+    };
+    assert_eq!(env(&["run", "--rm", "-e", "GIVEN", "-e", "OURS", "-e", "NONE", "env"]), ["KEPT=image", "OURS=host"]);
+    assert_eq!(env(&["run", "--rm", "--env-file", file, "env"]), ["GIVEN=file", "KEPT=image"], "a file only adds");
+    let id = wharf.ok(&["run", "-d", "env", "sleep", "1000"]);
+    assert_eq!(env(&["exec", "-e", "GIVEN", "-e", "OURS", &id, "env"]), ["KEPT=image", "OURS=host"]);
+    wharf.ok(&["wasm", "pack", &images::guest("tools-p1"), "-t", "tools"]);
+    assert_eq!(env(&["run", "--rm", "-e", "GIVEN", "-e", "OURS", "tools", "env"]), ["OURS=host"]);
+}
+
+#[test]
+fn nobody_need_listen() {
+    let wharf = Wharf::with_busybox();
+    // Standard error takes nothing: what would have been said is lost, and nothing else.
+    let deaf = |args: &[&str]| {
+        let mut command = std::process::Command::new("sh");
+        let own = wharf.command(args);
+        command.args(["-c", "exec \"$0\" \"$@\" 2>/dev/full"]).arg(own.get_program()).args(own.get_args());
+        for (name, value) in own.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        run(command, &[]).code
+    };
+    assert_eq!(deaf(&["rmi", "none-such"]), 1);
+    assert_eq!(deaf(&["login", "-u", "anna", "-p", "x", "127.0.0.1:1"]), 1);
+    assert_eq!(deaf(&["run", "--rm", "--pull", "never", "none-such"]), 125);
+    assert_eq!(deaf(&["wasm", "pack", "/none/such", "-t", "x"]), 1);
+}
