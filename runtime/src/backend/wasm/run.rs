@@ -69,7 +69,8 @@ pub(super) struct State {
 impl State {
     fn new(wasi: WasiCtx, tree: Arc<Tree>, memory: Option<u64>) -> Self {
         let memory = MemoryLimit::new(memory);
-        State { wasi, table: ResourceTable::new(), tree, memory, http: WasiHttpCtx::new(), hooks: Hooks }
+        let hooks = Hooks::new(None);
+        State { wasi, table: ResourceTable::new(), tree, memory, http: WasiHttpCtx::new(), hooks }
     }
 }
 

@@ -7,12 +7,21 @@ use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpHooks,
 };
 
-/// A guest's requests to others.
-#[derive(Debug, Default)]
-pub struct Hooks;
+use super::outgoing::{self, Sent};
+use crate::network::VirtualNetwork;
 
-/// What `send_request` gives.
-type Sent = Result<(http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
+/// One guest's HTTP.
+pub struct Hooks {
+    /// Where its own requests go out; without one they are refused.
+    network: Option<Arc<dyn VirtualNetwork>>,
+}
+
+impl Hooks {
+    /// With this network.
+    pub fn new(network: Option<Arc<dyn VirtualNetwork>>) -> Self {
+        Hooks { network }
+    }
+}
 
 fn is_forbidden(name: &HeaderName) -> bool {
     DEFAULT_FORBIDDEN_HEADERS.contains(name)
@@ -32,11 +41,12 @@ impl WasiHttpHooks for Hooks {
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
+        options: Option<RequestOptions>,
         _done: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        eprintln!("wharf: request to {authority:?} denied: this Wharf does not let guests send HTTP requests yet");
-        Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
+        match &self.network {
+            Some(network) => Box::new(outgoing::send(network.clone(), request, options.unwrap_or_default())),
+            None => Box::new(std::future::ready(Err(Error::HttpRequestDenied))),
+        }
     }
 }

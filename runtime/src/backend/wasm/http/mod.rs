@@ -11,12 +11,16 @@
 //! - [`pulse`]: when a request counts as stuck.
 //! - [`body`]: response bodies, counted.
 //! - [`log`]: one line for each request.
+//!
+//! The other direction, a guest's own requests, is [`outgoing`].
 
 mod body;
 mod hooks;
 mod log;
+mod outgoing;
 mod pulse;
 mod request;
+mod stream;
 mod worker;
 
 use std::net::TcpListener;
