@@ -1,4 +1,4 @@
-//! Images as one file: `save`, `load` and `import`.
+//! Images as one file: `save`, `load` and `import`; and `commit`, which adds one to an image's layers.
 //!
 //! What is written is both an OCI layout
 //! (<https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md>) and what `docker load` reads
@@ -7,12 +7,14 @@
 //! written under a name of the archive's, and links are refused rather than followed.
 
 mod change;
+mod commit;
 mod import;
 mod load;
 mod save;
 mod staging;
 
 pub use change::apply as apply_changes;
+pub use commit::{Commit, check_commit, commit};
 pub use import::{Import, import};
 pub use load::{Loaded, load};
 pub use save::save;

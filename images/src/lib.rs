@@ -45,6 +45,7 @@ mod symlink;
 #[cfg(windows)]
 #[path = "os/symlink_windows.rs"]
 mod symlink;
+pub mod tree;
 pub mod wasm;
 
 pub use digest::Digest;

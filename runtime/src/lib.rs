@@ -16,6 +16,7 @@ pub mod container;
 pub mod engine;
 pub mod error;
 pub mod events;
+pub mod files;
 pub mod look;
 pub mod monitor;
 mod names;
@@ -44,12 +45,15 @@ pub use error::{Error, Result};
 /// Some is the exit code.
 ///
 /// The engine executes this program again to be a container's monitor, when the process that asks has threads and cannot
-/// fork one, and to compile a module, because a hostile one may take all the memory its process may have.
+/// fork one, to stand before a container's files, and to compile a module, because a hostile one may take all the memory its process may have.
 pub fn helper_main() -> Option<i32> {
     let args: Vec<_> = std::env::args_os().take(MOST_HELPER_ARGS).collect();
     let [name, rest @ ..] = args.as_slice() else { return None };
     if name == linux::monitor::REEXEC {
         return Some(linux::monitor::main(rest));
+    }
+    if name == linux::archives::REEXEC {
+        return Some(linux::archives::main(rest));
     }
     #[cfg(feature = "wasm")]
     if let [verb, request] = rest

@@ -156,6 +156,36 @@ pub mod monitor {
     }
 }
 
+pub(crate) mod archives {
+    //! See `linux/archives.rs`.
+
+    use std::ffi::OsString;
+    use std::io::{Read, Write};
+
+    use wharf_images::tree::PathStat;
+
+    use crate::engine::Engine;
+    use crate::error::{Class, Error, Result};
+    use crate::files::Request;
+
+    /// Never used here.
+    pub const REEXEC: &str = "wharf-archives";
+
+    pub(crate) enum Outcome {
+        Done,
+        Stat(PathStat),
+        Notes(Vec<String>),
+    }
+
+    pub(crate) fn main(_: &[OsString]) -> i32 {
+        125
+    }
+
+    pub(crate) fn ask(_: &Engine, _: &str, _: &Request, _: &mut dyn Read, _: &mut dyn Write) -> Result<Outcome> {
+        Err(Error::new(Class::Unsupported, "the files of containers cannot be reached on this system yet"))
+    }
+}
+
 pub(crate) mod top {
     //! See `linux/top.rs`.
 

@@ -27,7 +27,11 @@ impl Engine {
             return Err(Error::new(Class::Conflict, format!("Container {} is not running", container.id)));
         }
         match self.ask(&container, &Request::Processes)? {
-            Reply::Processes(pids) => linux::top::processes(&container, &pids, options),
+            Reply::Processes(pids) => {
+                let found = linux::top::processes(&container, &pids, options)?;
+                self.tell(&container.event("top"))?;
+                Ok(found)
+            }
             _ => Err(Error::new(Class::Internal, "the monitor did not name its processes")),
         }
     }

@@ -66,13 +66,17 @@ pub static VERBS: &[Verb] = &[
 ];
 
 /// A file under its temporary name; gone when it does not come to [`Partial::finish`].
-struct Partial {
+pub struct Partial {
     path: PathBuf,
     target: PathBuf,
 }
 
 impl Partial {
-    fn create(target: &str) -> Result<(Self, File)> {
+    /// Makes the file.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn create(target: &str) -> Result<(Self, File)> {
         let target = PathBuf::from(target);
         let mut name = std::ffi::OsString::from(".");
         name.push(target.file_name().unwrap_or_default());
@@ -82,7 +86,11 @@ impl Partial {
         Ok((Partial { path, target }, file))
     }
 
-    fn finish(self) -> Result<()> {
+    /// Gives it its name.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn finish(self) -> Result<()> {
         std::fs::rename(&self.path, &self.target)
             .map_err(|e| Failure::io("rename", &self.target.display().to_string(), &e))
     }

@@ -12,9 +12,11 @@ mod container_flags;
 mod container_json;
 mod container_prune;
 mod context;
+mod cp;
 mod disk;
 mod events;
 mod failure;
+mod files;
 mod filter;
 mod help;
 mod image;
@@ -62,6 +64,8 @@ static TABLE: &[&[Verb]] = &[
     lifecycle::VERBS,
     logs::VERBS,
     top::VERBS,
+    files::VERBS,
+    cp::VERBS,
     stats::VERBS,
     pull::VERBS,
     push::VERBS,

@@ -130,6 +130,9 @@ impl Parsed {
             Operands::Exactly(m) if n != m => format!("requires {m} argument{}", plural(m)),
             Operands::AtLeast(m) if n < m => format!("requires at least {m} argument{}", plural(m)),
             Operands::AtMost(m) if n > m => format!("requires at most {m} argument{}", plural(m)),
+            Operands::Between(least, most) if n < least || n > most => {
+                format!("requires at least {least} and at most {most} argument{}", plural(most))
+            }
             _ => return Ok(()),
         };
         let Parsed { spelling, verb, .. } = self;

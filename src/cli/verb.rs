@@ -52,6 +52,8 @@ pub enum Operands {
     AtLeast(usize),
     /// This many or fewer.
     AtMost(usize),
+    /// At least so many, and at most so many.
+    Between(usize, usize),
 }
 
 /// Flags under one heading.

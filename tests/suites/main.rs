@@ -8,6 +8,7 @@ mod support;
 mod credentials;
 mod docker;
 mod events;
+mod files;
 mod interrupted;
 mod look;
 mod privileges;

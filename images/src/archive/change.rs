@@ -63,6 +63,14 @@ fn apply_one(config: &mut Map<String, Value>, change: &str) -> Result<()> {
                 object(config, "Volumes").insert(path, json!({}));
             }
         }
+        "ONBUILD" => {
+            let trigger = rest.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+            if matches!(trigger.as_str(), "ONBUILD" | "FROM" | "MAINTAINER") {
+                return Err(bad(&format!("{trigger} isn't allowed as an ONBUILD trigger")));
+            }
+            array(config, "OnBuild").push(json!(rest));
+        }
+        "HEALTHCHECK" => set(config, "Healthcheck", healthcheck(rest).map_err(|why| bad(&why))?),
         other => return Err(bad(&format!("{other} is not an instruction that changes an image's config"))),
     }
     Ok(())
@@ -92,6 +100,61 @@ fn object<'a>(config: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<Stri
         Value::Object(values) => values,
         _ => unreachable!("made an object above"),
     }
+}
+
+/// `[--interval=30s ...] CMD command` or `NONE`; times are nanoseconds in docker's JSON.
+fn healthcheck(text: &str) -> Result<Value, String> {
+    let mut check = Map::new();
+    let mut rest = text;
+    while let Some(option) = rest.strip_prefix("--") {
+        let (option, after) = option.split_once(char::is_whitespace).unwrap_or((option, ""));
+        let (name, value) = option.split_once('=').ok_or_else(|| format!("--{option} has no value"))?;
+        let key = match name {
+            "interval" => "Interval",
+            "timeout" => "Timeout",
+            "start-period" => "StartPeriod",
+            "start-interval" => "StartInterval",
+            "retries" => "Retries",
+            _ => return Err(format!("unknown option --{name}")),
+        };
+        let value = if key == "Retries" { value.parse().ok() } else { nanoseconds(value) };
+        check.insert(key.to_owned(), json!(value.ok_or_else(|| format!("--{option} is not understood"))?));
+        rest = after.trim_start();
+    }
+    let (kind, program) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let program = program.trim();
+    let test = match kind.to_ascii_uppercase().as_str() {
+        "NONE" if program.is_empty() => json!(["NONE"]),
+        "CMD" if !program.is_empty() => match list(program) {
+            Some(words) => json!(std::iter::once("CMD".to_owned()).chain(words).collect::<Vec<_>>()),
+            None => json!(["CMD-SHELL", program]),
+        },
+        _ => return Err("it should be CMD and a command, or NONE".to_owned()),
+    };
+    check.insert("Test".to_owned(), test);
+    Ok(Value::Object(check))
+}
+
+/// Go's durations, as far as a health check's go: `1m30s`, `500ms`.
+fn nanoseconds(text: &str) -> Option<i64> {
+    const UNITS: [(&str, i64); 6] = [
+        ("ns", 1),
+        ("us", 1_000),
+        ("ms", 1_000_000),
+        ("s", 1_000_000_000),
+        ("m", 60_000_000_000),
+        ("h", 3_600_000_000_000),
+    ];
+    let mut rest = text;
+    let mut sum: i64 = 0;
+    while !rest.is_empty() {
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+        let (unit, after) = after.split_at(after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len()));
+        let factor = UNITS.iter().find(|(name, _)| *name == unit)?.1;
+        sum = sum.checked_add(number.parse::<i64>().ok()?.checked_mul(factor)?)?;
+        rest = after;
+    }
+    (!text.is_empty()).then_some(sum)
 }
 
 fn list(text: &str) -> Option<Vec<String>> {
@@ -160,6 +223,8 @@ mod tests {
             "WORKDIR /srv",
             "WORKDIR app",
             "STOPSIGNAL SIGINT",
+            "ONBUILD RUN make",
+            "HEALTHCHECK --interval=1m30s --retries=3 CMD curl -f http://localhost",
         ];
         apply(&mut config, &changes).unwrap();
         assert_eq!(
@@ -174,9 +239,27 @@ mod tests {
                 "User": "1000:1000",
                 "WorkingDir": "/srv/app",
                 "StopSignal": "SIGINT",
+                "OnBuild": ["RUN make"],
+                "Healthcheck": {
+                    "Interval": 90_000_000_000_i64,
+                    "Retries": 3,
+                    "Test": ["CMD-SHELL", "curl -f http://localhost"],
+                },
             })
         );
-        for bad in ["", "CMD", "RUN x", "EXPOSE many", "ENV A=\"open", "LABEL =x", "EXPOSE 80/xyz"] {
+        for bad in [
+            "",
+            "CMD",
+            "RUN x",
+            "EXPOSE many",
+            "ENV A=\"open",
+            "LABEL =x",
+            "EXPOSE 80/xyz",
+            "ONBUILD FROM x",
+            "HEALTHCHECK",
+            "HEALTHCHECK CMD",
+            "HEALTHCHECK --interval=x CMD y",
+        ] {
             assert_eq!(apply(&mut Map::new(), &[bad]).unwrap_err().class(), Class::InvalidInput, "{bad}");
         }
     }

@@ -9,8 +9,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, ErrorKind, Write};
 use std::rc::Rc;
 
-use cap_std::fs::Dir;
-
 use super::entries::{Entries, corrupt, show};
 use super::entry::{Entry, Found, Kind, Mtime, Node};
 use super::path::{self, Target};
@@ -18,6 +16,7 @@ use super::pipe::Pieces;
 use super::{MAX_NOTES, Options, Whiteouts};
 use crate::error::{Class, Error, Result};
 use crate::os::{self, DirAt};
+use crate::tree::Placing;
 
 /// Most parents kept open between entries.
 const MAX_PARENTS: usize = 64;
@@ -38,6 +37,8 @@ struct Late {
 
 struct Apply<'a> {
     options: &'a Options,
+    /// Not a layer but somebody's files: no name means a whiteout, and these are the rules.
+    placing: Option<&'a Placing>,
     root: Rc<DirAt>,
     parents: HashMap<Vec<u8>, Rc<DirAt>>,
     late: BTreeMap<Vec<u8>, Late>,
@@ -52,12 +53,13 @@ struct Apply<'a> {
     done: Applied,
 }
 
-/// Unpacks the archive in `pieces` into `dir`.
-pub(super) fn apply(pieces: &mut Pieces, dir: &Dir, options: &Options) -> Result<Applied> {
-    let root = DirAt::of(dir).map_err(|e| Error::io("open", "layer", e))?;
-    let strange_groups = options.whiteouts == Some(Whiteouts::Apply) || root.gives_its_group().unwrap_or(true);
+/// Unpacks the archive in `pieces` into `root`.
+pub(super) fn apply(pieces: &mut Pieces, root: DirAt, options: &Options, placing: Option<&Placing>) -> Result<Applied> {
+    let strange_groups =
+        placing.is_some() || options.whiteouts == Some(Whiteouts::Apply) || root.gives_its_group().unwrap_or(true);
     let mut apply = Apply {
         options,
+        placing,
         root: Rc::new(root),
         parents: HashMap::new(),
         late: BTreeMap::new(),
@@ -78,6 +80,12 @@ pub(super) fn apply(pieces: &mut Pieces, dir: &Dir, options: &Options) -> Result
     }
     apply.finish()?;
     Ok(apply.done)
+}
+
+/// Docker's words when `cp` meets something of another kind.
+fn replaced(old: &str, path: &[u8], new: &str) -> Error {
+    let path = show(path);
+    Error::new(Class::InvalidInput, format!("cannot overwrite {old} {path} with {new} {path}"))
 }
 
 fn limit(message: String) -> Error {
@@ -162,6 +170,9 @@ impl Apply<'_> {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 let found = parent.found(name).map_err(|e| failed("look at", path, e))?;
                 if found != Some(Found::Dir) {
+                    if self.keeps_kinds() {
+                        return Err(replaced("non-directory", path, "directory"));
+                    }
                     self.fresh(parent, path, |name| parent.mkdir(name, mode | 0o700))?;
                     if self.hidden.remove(path) {
                         // The directory below stays hidden.
@@ -356,6 +367,10 @@ impl Apply<'_> {
         let (_, name) = path::split(path);
         let made = match make(name) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                let is_dir = |found| found == Some(Found::Dir);
+                if self.keeps_kinds() && parent.found(name).is_ok_and(is_dir) {
+                    return Err(replaced("directory", path, "non-directory"));
+                }
                 self.forget(path);
                 parent.remove_tree(name).map_err(|e| failed("replace", path, e))?;
                 make(name)
@@ -430,9 +445,18 @@ impl Apply<'_> {
         mode & (0o7000 | self.umask) != 0
     }
 
+    fn keeps_kinds(&self) -> bool {
+        self.placing.is_some_and(|placing| placing.keep_kinds)
+    }
+
+    /// Whose an entry is.
+    fn ids(&self, entry: &Entry) -> (u32, u32) {
+        self.placing.and_then(|placing| placing.owner).unwrap_or((entry.uid, entry.gid))
+    }
+
     /// Whom an entry is to be given to, unless a new file is theirs already.
     fn owner(&self, entry: &Entry) -> Option<(u32, u32)> {
-        let ids = (entry.uid, entry.gid);
+        let ids = self.ids(entry);
         (self.options.privileged && (self.strange_groups || ids != self.own_ids)).then_some(ids)
     }
 
@@ -440,7 +464,8 @@ impl Apply<'_> {
         if !self.options.privileged {
             return Ok(());
         }
-        parent.own(name, entry.uid, entry.gid).map_err(|e| self.own_failed(path, entry.uid, entry.gid, e))
+        let (uid, gid) = self.ids(entry);
+        parent.own(name, uid, gid).map_err(|e| self.own_failed(path, uid, gid, e))
     }
 
     fn own_and_date(&self, parent: &DirAt, path: &[u8], entry: &Entry) -> Result<()> {

@@ -11,6 +11,8 @@ use cap_std::fs::Dir;
 
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Class, Error, Result};
+use crate::os::DirAt;
+use crate::tree::Placing;
 
 mod apply;
 #[cfg(test)]
@@ -77,9 +79,37 @@ pub const MAX_NOTES: usize = 16;
 pub fn unpack(reader: &mut dyn Read, media_type: &str, dir: &Dir, options: &Options) -> Result<Unpacked> {
     // Headers and padding count too, or an archive of empty entries or trailing zeros would never end.
     let stream = options.max_entries.saturating_mul(2048).saturating_add(options.max_bytes).saturating_add(1 << 20);
+    let root = DirAt::of(dir).map_err(|e| Error::io("open", "layer", e))?;
+    unpack_with(reader, media_type, options.algorithm, stream, |pieces| apply::apply(pieces, root, options, None))
+}
+
+/// Unpacks an archive of somebody's files, in which no name has a meaning of its own, into a directory that has others'
+/// files too. It has no limits but the disk's.
+///
+/// # Errors
+/// As [`unpack`]; `InvalidInput` where `placing` forbids to replace something.
+pub(crate) fn place(reader: &mut dyn Read, root: DirAt, placing: &Placing) -> Result<Unpacked> {
+    let options = Options {
+        whiteouts: None,
+        max_bytes: u64::MAX,
+        max_entries: u64::MAX,
+        privileged: placing.keep_owners || placing.owner.is_some(),
+        algorithm: Algorithm::Sha256,
+    };
+    unpack_with(reader, "archive", options.algorithm, u64::MAX, |pieces| {
+        apply::apply(pieces, root, &options, Some(placing))
+    })
+}
+
+fn unpack_with(
+    reader: &mut dyn Read,
+    media_type: &str,
+    algorithm: Algorithm,
+    limit: u64,
+    apply: impl FnOnce(&mut pipe::Pieces) -> Result<apply::Applied> + Send,
+) -> Result<Unpacked> {
     let mut decoder = decode::Decoder::open(reader, media_type)?;
-    let (diff_id, applied) =
-        pipe::run(&mut decoder, options.algorithm, stream, |pieces| apply::apply(pieces, dir, options))?;
+    let (diff_id, applied) = pipe::run(&mut decoder, algorithm, limit, apply)?;
     Ok(Unpacked { diff_id, bytes: applied.bytes, entries: applied.entries, notes: applied.notes })
 }
 

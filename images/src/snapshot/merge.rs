@@ -103,7 +103,7 @@ pub(super) fn failed(path: &[u8]) -> impl Fn(io::Error) -> Error + '_ {
 /// # Errors
 /// The disk's, or `out`'s.
 pub fn export(rootfs: &Rootfs, out: &mut dyn Write) -> Result<()> {
-    write(&Union::of(rootfs)?, false, &mut TarWriter::new(out))
+    write(&Union::of(rootfs)?, false, &|_| false, &mut TarWriter::new(out))
 }
 
 /// Writes the directory `dir` as a tar archive, its own owner and mode first: a backup of a volume.
@@ -116,21 +116,27 @@ pub fn export_dir(dir: &Path, out: &mut dyn Write) -> Result<()> {
     let root = &union.roots[0];
     let mut own = || tar.entry(b"./", &root.stat(b".")?, b"", false, &root.xattrs()?);
     own().map_err(|e| Error::io("read", dir, e))?;
-    write(&union, false, &mut tar)
+    write(&union, false, &|_| false, &mut tar)
 }
 
-/// Writes what the writable layer of `rootfs` changes as an OCI layer, whiteouts included.
+/// Writes what the writable layer of `rootfs` changes as an OCI layer, whiteouts included. Empty files and directories at
+/// paths (from the root, without a slash before) of which `skip` says so are left out.
 ///
 /// # Errors
 /// `Unsupported` for a rootfs that is no union; the disk's, or `out`'s.
-pub fn export_changes(rootfs: &Rootfs, out: &mut dyn Write) -> Result<()> {
+pub fn export_changes(rootfs: &Rootfs, skip: &dyn Fn(&[u8]) -> bool, out: &mut dyn Write) -> Result<()> {
     let Rootfs::Overlay { upper, .. } = rootfs else {
         return Err(Error::new(Class::Unsupported, "the copy snapshotter cannot tell a container's changes apart"));
     };
-    write(&Union::open(std::iter::once(upper.as_path()))?, true, &mut TarWriter::new(out))
+    write(&Union::open(std::iter::once(upper.as_path()))?, true, skip, &mut TarWriter::new(out))
 }
 
-fn write(union: &Union, whiteouts: bool, tar: &mut TarWriter<&mut dyn Write>) -> Result<()> {
+fn write(
+    union: &Union,
+    whiteouts: bool,
+    skip: &dyn Fn(&[u8]) -> bool,
+    tar: &mut TarWriter<&mut dyn Write>,
+) -> Result<()> {
     let mut linked: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
     let mut left = vec![(Vec::new(), union.all())];
     while let Some((path, among)) = left.pop() {
@@ -143,6 +149,13 @@ fn write(union: &Union, whiteouts: bool, tar: &mut TarWriter<&mut dyn Write>) ->
         for (name, (place, stat)) in names(&parts).map_err(failed(&path))? {
             let child = join(&path, &name);
             let dir = &parts[place].1;
+            let empty = match stat.kind {
+                StatKind::Dir => dir.child(&name).and_then(|dir| dir.names()).is_ok_and(|names| names.is_empty()),
+                _ => stat.size == 0,
+            };
+            if empty && skip(&child) {
+                continue;
+            }
             let mut put = || -> io::Result<()> {
                 match stat.kind {
                     StatKind::Whiteout if whiteouts => {

@@ -1,5 +1,6 @@
 //! Everything Linux-only.
 
+pub(crate) mod archives;
 pub mod backend;
 pub mod capabilities;
 pub mod cgroup;

@@ -41,6 +41,32 @@ pub(super) struct Situation {
     pub tty_group: bool,
 }
 
+/// Shows the host's `source`, or what is at `subpath` inside of it, at `target`, which is made if it is missing.
+///
+/// # Errors
+/// The kernel's, naming the path.
+pub(super) fn show(root: &Root, source: &Path, subpath: Option<&str>, target: &Path, read_only: bool) -> Result<()> {
+    let failed = |e| Error::io("mount", source, e);
+    let whole = openat(CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    let part = match subpath {
+        // Whoever wrote into it may have made any part of it a symlink.
+        Some(subpath) => Root::of(whole).open(subpath, OFlags::PATH).map_err(failed)?,
+        None => whole,
+    };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(&part, "", flags).map_err(failed)?;
+    if read_only {
+        set_attributes(tree.as_fd(), true, READ_ONLY, 0).map_err(failed)?;
+    }
+    let directory = FileType::from_raw_mode(fstat(&tree).map_err(failed)?.st_mode) == FileType::Directory;
+    let point = if directory { root.make_dir(target, 0o755)? } else { root.make_file(target)? };
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&tree, "", &point, "", flags).map_err(failed)
+}
+
 /// A mount ready to be attached.
 #[derive(Debug)]
 pub(super) struct Prepared<'a> {

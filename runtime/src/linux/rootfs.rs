@@ -146,6 +146,19 @@ impl Root {
         Ok(Root(tree))
     }
 
+    /// The root that this tree has, for a process that stays outside of it.
+    pub fn of(tree: OwnedFd) -> Root {
+        Root(tree)
+    }
+
+    /// A descriptor of it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn tree(&self) -> std::io::Result<OwnedFd> {
+        self.0.try_clone()
+    }
+
     /// The root of the container whose mount namespace this process has joined.
     ///
     /// # Errors

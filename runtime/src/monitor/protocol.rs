@@ -242,19 +242,28 @@ pub fn ask(mut stream: impl Read + Write, request: &Request) -> io::Result<Reply
     read_reply(stream)
 }
 
-/// Reads one reply, byte-exactly, so that what follows stays in the stream.
+/// Reads the bytes of one frame into `bytes`, and not one more. What is in it before is forgotten.
 ///
 /// # Errors
-/// `UnexpectedEof` when the monitor has gone; `InvalidData`.
-pub fn read_reply(mut stream: impl Read) -> io::Result<Reply> {
-    let mut bytes = vec![0; HEADER];
-    stream.read_exact(&mut bytes)?;
+/// `UnexpectedEof` when the other side has gone; `InvalidData` for a frame that is too long.
+pub fn read_frame(mut stream: impl Read, bytes: &mut Vec<u8>) -> io::Result<()> {
+    bytes.resize(HEADER, 0);
+    stream.read_exact(bytes)?;
     let length = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize;
     if length > MAX_FRAME {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
     }
     bytes.resize(HEADER + length, 0);
-    stream.read_exact(&mut bytes[HEADER..])?;
+    stream.read_exact(&mut bytes[HEADER..])
+}
+
+/// Reads one reply, byte-exactly, so that what follows stays in the stream.
+///
+/// # Errors
+/// `UnexpectedEof` when the monitor has gone; `InvalidData`.
+pub fn read_reply(stream: impl Read) -> io::Result<Reply> {
+    let mut bytes = Vec::new();
+    read_frame(stream, &mut bytes)?;
     match Frame::decode(&bytes)? {
         Some((Frame::Reply(json), _)) => Ok(serde_json::from_slice(json)?),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "expected a reply")),

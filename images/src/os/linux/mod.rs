@@ -149,11 +149,16 @@ impl DirAt {
         })
     }
 
-    /// Opens the file `name` for reading.
+    /// Opens the regular file `name` for reading. What was put there instead meanwhile is not even opened: a fifo would
+    /// make us wait, and a device may do anything.
     pub(crate) fn open_file(&self, name: &[u8]) -> io::Result<File> {
-        // A fifo put there meanwhile must not make us wait for its writer.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        Ok(rfs::openat(&self.0, name, flags, Mode::empty())?.into())
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = rfs::openat(&self.0, name, flags, Mode::empty())?;
+        if FileType::from_raw_mode(rfs::fstat(&found)?.st_mode) != FileType::RegularFile {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no longer a file"));
+        }
+        let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+        Ok(rfs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?.into())
     }
 
     /// Where the symlink `name` points to.
@@ -208,8 +213,14 @@ impl DirAt {
             Node::Block(major, minor) => (FileType::BlockDevice, rfs::makedev(major, minor)),
         };
         rfs::mknodat(&self.0, name, kind, Mode::from_raw_mode(mode & 0o777), device)?;
-        // The umask took bits away. The node was made by the line above in a tree that only we write to.
-        Ok(rfs::chmodat(&self.0, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())?)
+        // The umask took bits away. If the name was given to a symlink since, this fails and follows nothing.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let node = rfs::openat(&self.0, name, flags, Mode::empty())?;
+        let path = format!("/proc/self/fd/{}", node.as_raw_fd());
+        match FileType::from_raw_mode(rfs::fstat(&node)?.st_mode) {
+            FileType::Symlink => Err(Errno::LOOP.into()),
+            _ => Ok(rfs::chmod(path, Mode::from_raw_mode(mode & 0o7777))?),
+        }
     }
 
     /// Makes `name` hide what the layers below have there: a character device 0/0, which needs no privilege since
