@@ -7,6 +7,7 @@ use wharf_images::Platform;
 
 use crate::network::Target;
 use crate::network::ports::{ExposedPort, PortBinding};
+use crate::restart::RestartPolicy;
 use crate::task::Limits;
 
 /// A request for a container, as `create` and `run` (or the API) make it. Fields left at their default take the image's.
@@ -93,6 +94,8 @@ pub struct ContainerConfig {
     pub timeout_ms: Option<u64>,
     /// Limits on each request, for a component that serves HTTP.
     pub requests: RequestLimits,
+    /// Whether it starts again when it has ended.
+    pub restart: RestartPolicy,
     /// Where the log goes.
     pub log: LogConfig,
     /// The devices of the host that it sees, as docker spells them.

@@ -9,6 +9,8 @@ use wharf_images::events::{Kind, NewEvent};
 use wharf_images::{Digest, Image};
 
 use crate::config::ContainerConfig;
+use crate::error::Result;
+use crate::signal;
 use crate::state::State;
 
 /// Which backend runs it.
@@ -67,6 +69,27 @@ pub struct Status {
     pub error: Option<String>,
     /// The kernel killed it for want of memory.
     pub oom_killed: bool,
+    /// How often its restart policy has started it again since somebody started it.
+    pub restarts: u32,
+    /// Somebody has asked for its end: restart policies leave it alone.
+    pub stopped: bool,
+}
+
+impl Default for Status {
+    /// Created, and never started.
+    fn default() -> Self {
+        Status {
+            state: State::Created,
+            pid: None,
+            exit_code: 0,
+            started: None,
+            finished: None,
+            error: None,
+            oom_killed: false,
+            restarts: 0,
+            stopped: false,
+        }
+    }
 }
 
 impl Container {
@@ -78,6 +101,15 @@ impl Container {
     /// Twelve digits of the id.
     pub fn short_id(&self) -> &str {
         &self.id[..12]
+    }
+
+    /// The signal that `stop` sends it.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a signal that does not exist.
+    pub fn stop_signal(&self) -> Result<i32> {
+        let signal = self.config.stop_signal.as_deref().or(self.image.config.stop_signal.as_deref());
+        signal.map_or(Ok(signal::TERM), signal::parse)
     }
 
     /// Its labels: the image's and its own.

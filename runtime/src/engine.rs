@@ -21,9 +21,10 @@ use crate::monitor::ExitRecord;
 use crate::monitor::log::{LogLine, LogOptions, LogReader};
 use crate::monitor::protocol::{Reply, Request};
 use crate::paths::{self, Paths};
+use crate::restart::RestartPolicy;
 use crate::state::{Event, State};
 use crate::store::{self, Store};
-use crate::task::{ExecSpec, Exit, Usage};
+use crate::task::{ExecSpec, Exit, Limits, Usage};
 use crate::{linux, names, plan, signal, volume};
 
 /// Where an instance lives. Two instances with other directories never meet.
@@ -71,6 +72,43 @@ pub struct Attach {
     pub stderr: bool,
     /// The terminal's size as rows and columns, if there is one.
     pub size: Option<(u16, u16)>,
+}
+
+/// What `update` changes.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Change {
+    /// Limits; `None` leaves them as they are.
+    pub limits: Limits,
+    /// The restart policy.
+    pub restart: Option<RestartPolicy>,
+}
+
+impl Change {
+    /// Makes the change in what was asked for.
+    pub(crate) fn apply(&self, config: &mut ContainerConfig) {
+        let (new, limits) = (self.limits.clone(), &mut config.limits);
+        // One way to limit CPU time replaces the other.
+        if new.nano_cpus.is_some() {
+            (limits.cpu_period, limits.cpu_quota) = (None, None);
+        }
+        if new.cpu_period.is_some() || new.cpu_quota.is_some() {
+            limits.nano_cpus = None;
+        }
+        *limits = Limits {
+            memory: new.memory.or(limits.memory),
+            memory_swap: new.memory_swap.or(limits.memory_swap),
+            memory_reservation: new.memory_reservation.or(limits.memory_reservation),
+            nano_cpus: new.nano_cpus.or(limits.nano_cpus),
+            cpu_period: new.cpu_period.or(limits.cpu_period),
+            cpu_quota: new.cpu_quota.or(limits.cpu_quota),
+            cpu_shares: new.cpu_shares.or(limits.cpu_shares),
+            cpuset_cpus: new.cpuset_cpus.or(limits.cpuset_cpus.take()),
+            cpuset_mems: new.cpuset_mems.or(limits.cpuset_mems.take()),
+            pids: new.pids.or(limits.pids),
+            blkio_weight: new.blkio_weight.or(limits.blkio_weight),
+        };
+        config.restart = self.restart.unwrap_or(config.restart);
+    }
 }
 
 /// A container (or an exec) that runs.
@@ -195,7 +233,7 @@ impl Engine {
     /// `NotFound` ("No such container: x"), `InvalidInput` when several fit.
     pub fn container(&self, name: &str) -> Result<Container> {
         let container = self.containers()?.find(name)?;
-        self.refreshed(container)?.ok_or_else(|| Error::new(Class::NotFound, format!("No such container: {name}")))
+        self.refreshed(container)?.ok_or_else(|| no_such(name))
     }
 
     /// The containers, newest first, states repaired.
@@ -295,15 +333,7 @@ impl Engine {
             name: String::new(),
             config,
             created: Timestamp::now(),
-            state: Status {
-                state: State::Created,
-                pid: None,
-                exit_code: 0,
-                started: None,
-                finished: None,
-                error: None,
-                oom_killed: false,
-            },
+            state: Status::default(),
             image,
             id,
         };
@@ -397,16 +427,18 @@ impl Engine {
             return linux::monitor::fork_start(self, name, attach);
         }
         let container = self.startable(name)?;
-        if container.state.state.is_live() {
+        if container.state.state.is_live() && self.is_locked(&container.id)? {
             let session = attach.map(|a| self.attach(&container.id, a)).transpose()?;
             return Ok(Started { id: container.id, warnings: Vec::new(), session });
         }
         linux::monitor::spawn_start(self, &container.id, attach)
     }
 
-    /// The container, which must not be paused.
+    /// The container that `name` means, with its state repaired, which must not be paused. What its restart policy wants
+    /// to run is not started: that is what the caller is about to do.
     pub(crate) fn startable(&self, name: &str) -> Result<Container> {
-        let container = self.container(name)?;
+        let container = self.containers()?.find(name)?;
+        let container = self.repaired(container)?.ok_or_else(|| no_such(name))?;
         if container.state.state == State::Paused {
             let text = "cannot start a paused container, try unpause instead";
             return Err(Error::new(Class::Conflict, text));
@@ -486,10 +518,7 @@ impl Engine {
             return Ok(());
         }
         let config = &container.config;
-        let signal = signal
-            .or(config.stop_signal.as_deref())
-            .or(container.image.config.stop_signal.as_deref())
-            .map_or(Ok(signal::TERM), signal::parse)?;
+        let signal = signal.map_or_else(|| container.stop_signal(), signal::parse)?;
         let timeout = timeout.unwrap_or(config.stop_timeout.map_or(10, |t| t as i32));
         self.ended_by(&container, &Request::Stop { signal, timeout: u32::try_from(timeout).ok() })
     }
@@ -711,8 +740,20 @@ impl Engine {
         }
     }
 
-    /// The container as it is now: one whose monitor died is repaired, and gone (`None`) if it was to be removed.
+    /// The container as it is now: one whose monitor died is repaired, and gone (`None`) if it was to be removed. If its
+    /// restart policy wants it to run, it is started: there is no daemon, so whoever meets it sees to it.
     fn refreshed(&self, container: Container) -> Result<Option<Container>> {
+        let Some(container) = self.repaired(container)? else { return Ok(None) };
+        if container.state.state != State::Restarting || self.is_locked(&container.id)? {
+            return Ok(Some(container));
+        }
+        // If it cannot be started, its record says why.
+        let _ = linux::monitor::spawn_start(self, &container.id, None);
+        self.containers()?.get(&container.id)
+    }
+
+    /// The same, but for the start: one that is to be started is `Restarting`, and nobody holds its lock.
+    fn repaired(&self, container: Container) -> Result<Option<Container>> {
         if !container.state.state.is_live() || self.is_locked(&container.id)? {
             return Ok(Some(container));
         }
@@ -733,8 +774,63 @@ impl Engine {
             self.discard(&container)?;
             return Ok(None);
         }
-        container.state = self.record_exit(&container, &record, (&[], &[]))?;
+        let status = &container.state;
+        if status.state == State::Restarting {
+            // Its end is recorded already.
+            return Ok(Some(container));
+        }
+        container.state = if !status.stopped && container.config.restart.wants(record.exit.code, status.restarts) {
+            self.record_restart(&container, &record, &[])?
+        } else {
+            self.record_exit(&container, &record, (&[], &[]))?
+        };
         Ok(Some(container))
+    }
+
+    /// Starts what is to run since the system has started: what ran when it went down, and what its restart policy says.
+    /// Gives the names, each with what became of it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn boot(&self) -> Result<Vec<(String, Result<()>)>> {
+        let mut started = Vec::new();
+        let before: Vec<Container> = self.containers()?.list(false)?.into_iter().rev().collect();
+        for container in before {
+            // The look repairs, and starts again what was running.
+            let dead = container.state.state.is_live() && !self.is_locked(&container.id)?;
+            let Some(now) = self.refreshed(container)? else { continue };
+            let status = &now.state;
+            if status.state == State::Exited && now.config.restart.boots(status.stopped) {
+                let outcome = self.start(&now.id, None).map(drop);
+                started.push((now.name, outcome));
+            } else if dead && status.state.is_live() {
+                started.push((now.name, Ok(())));
+            }
+        }
+        Ok(started)
+    }
+
+    /// Changes limits (what `change` does not mention stays) and the restart policy, of a running container at once.
+    ///
+    /// # Errors
+    /// `InvalidInput` for limits that contradict each other; the kernel's for what it refuses.
+    pub fn update(&self, name: &str, change: &Change) -> Result<()> {
+        let container = self.container(name)?;
+        if container.config.auto_remove && change.restart.is_some_and(|policy| policy != RestartPolicy::No) {
+            let text = "Restart policy cannot be updated because AutoRemove is enabled for the container";
+            return Err(Error::new(Class::InvalidInput, text));
+        }
+        if container.state.state.is_live() {
+            return self.ask(&container, &Request::Update(change.clone())).map(drop);
+        }
+        let Some(_lock) = self.lock(&container.id, LOCK_PATIENCE)? else {
+            return Err(Error::new(Class::Conflict, format!("container {} is being started", container.name)));
+        };
+        let checked = |config: &mut ContainerConfig| {
+            change.apply(config);
+            linux::check_limits(&config.limits)
+        };
+        self.containers()?.update(&container, checked).map(drop)
     }
 
     /// The container has ended: what only it had mounted of its volumes is unmounted.
@@ -755,6 +851,22 @@ impl Engine {
             status.exit_code = record.exit.code;
             status.oom_killed = record.exit.oom_killed;
             status.finished = Some(record.finished);
+        })
+    }
+
+    /// Writes the end of a container that is to start again into its record.
+    pub(crate) fn record_restart(
+        &self,
+        container: &Container,
+        record: &ExitRecord,
+        before: &[NewEvent],
+    ) -> Result<Status> {
+        self.containers()?.advance(container, Event::Restart, (before, &[]), |status| {
+            status.pid = None;
+            status.exit_code = record.exit.code;
+            status.oom_killed = record.exit.oom_killed;
+            status.finished = Some(record.finished);
+            status.restarts += 1;
         })
     }
 
@@ -800,6 +912,10 @@ impl Engine {
 
 /// How long to wait for a monitor that is tidying up.
 pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+fn no_such(name: &str) -> Error {
+    Error::new(Class::NotFound, format!("No such container: {name}"))
+}
 
 fn not_running(container: &Container) -> Error {
     Error::new(Class::Conflict, format!("container {} is not running", container.id))

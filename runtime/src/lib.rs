@@ -23,6 +23,7 @@ mod names;
 pub mod network;
 pub mod paths;
 pub mod plan;
+pub mod restart;
 pub mod signal;
 pub mod state;
 pub mod store;

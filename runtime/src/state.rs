@@ -48,6 +48,8 @@ pub enum Event {
     Exit,
     /// The task ended and the restart policy wants another.
     Restart,
+    /// The restart that it waited for is not to be.
+    Cancel,
     /// Somebody removes it. A running one has been killed before.
     Remove,
     /// Removing it failed.
@@ -83,6 +85,7 @@ impl State {
             (S::Paused, E::Unpause) => S::Running,
             (S::Starting | S::Running | S::Paused | S::Restarting, E::Exit) => S::Exited,
             (S::Running | S::Paused | S::Starting, E::Restart) => S::Restarting,
+            (S::Restarting, E::Cancel) => S::Exited,
             (S::Created | S::Exited | S::Dead | S::Removing, E::Remove) => S::Removing,
             (S::Removing, E::RemoveFailed) => S::Dead,
             (S::Starting | S::Running | S::Paused | S::Removing | S::Dead, E::Start)
@@ -94,6 +97,7 @@ impl State {
             | (S::Created | S::Starting | S::Running | S::Restarting | S::Removing | S::Exited | S::Dead, E::Unpause)
             | (S::Created | S::Removing | S::Exited | S::Dead, E::Exit)
             | (S::Created | S::Restarting | S::Removing | S::Exited | S::Dead, E::Restart)
+            | (S::Created | S::Starting | S::Running | S::Paused | S::Removing | S::Exited | S::Dead, E::Cancel)
             | (S::Starting | S::Running | S::Paused | S::Restarting, E::Remove)
             | (
                 S::Created | S::Starting | S::Running | S::Paused | S::Restarting | S::Exited | S::Dead,
@@ -136,7 +140,7 @@ impl Event {
             Event::Pause => Some("pause"),
             Event::Unpause => Some("unpause"),
             Event::Exit | Event::Restart => Some("die"),
-            Event::Start | Event::Failed | Event::Remove | Event::RemoveFailed => None,
+            Event::Start | Event::Failed | Event::Cancel | Event::Remove | Event::RemoveFailed => None,
         }
     }
 }
@@ -157,6 +161,7 @@ impl fmt::Display for Event {
             Event::Unpause => "be unpaused",
             Event::Exit => "have exited",
             Event::Restart => "restart",
+            Event::Cancel => "have its restart cancelled",
             Event::Remove => "be removed",
             Event::RemoveFailed => "have failed to be removed",
         })
@@ -178,7 +183,7 @@ impl FromStr for State {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 9] = [
+    const EVENTS: [Event; 10] = [
         Event::Start,
         Event::Started,
         Event::Failed,
@@ -186,6 +191,7 @@ mod tests {
         Event::Unpause,
         Event::Exit,
         Event::Restart,
+        Event::Cancel,
         Event::Remove,
         Event::RemoveFailed,
     ];
@@ -194,14 +200,14 @@ mod tests {
     #[test]
     fn every_state_meets_every_event() {
         let table = "
-            created    starting - - - - - - removing -
-            starting   - running exited - - exited restarting - -
-            running    - - - paused - exited restarting - -
-            paused     - - - - running exited restarting - -
-            restarting starting - - - - exited - - -
-            removing   - - - - - - - removing dead
-            exited     starting - - - - - - removing -
-            dead       - - - - - - - removing -
+            created    starting - - - - - - - removing -
+            starting   - running exited - - exited restarting - - -
+            running    - - - paused - exited restarting - - -
+            paused     - - - - running exited restarting - - -
+            restarting starting - - - - exited - exited - -
+            removing   - - - - - - - - removing dead
+            exited     starting - - - - - - - removing -
+            dead       - - - - - - - - removing -
         ";
         let rows: Vec<&str> = table.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
         assert_eq!(rows.len(), State::ALL.len());

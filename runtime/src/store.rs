@@ -23,7 +23,8 @@ pub mod volumes;
 /// The tables of this crate.
 pub const SCHEMA: Schema = Schema {
     component: "containers",
-    steps: &["
+    steps: &[
+        "
         CREATE TABLE container_images (
             manifest TEXT PRIMARY KEY,
             image TEXT NOT NULL
@@ -50,7 +51,12 @@ pub const SCHEMA: Schema = Schema {
             digest TEXT NOT NULL,
             PRIMARY KEY (manifest, path)
         ) STRICT;
-    "],
+    ",
+        "
+        ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE containers ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0;
+    ",
+    ],
 };
 
 /// The records of one instance.
@@ -60,7 +66,7 @@ pub struct Store {
 }
 
 const COLUMNS: &str = "c.id, c.name, c.manifest, c.config, c.args, c.created, c.state, c.pid, c.exit_code, c.started, \
-                       c.finished, c.error, c.oom_killed, i.image FROM containers c JOIN container_images i USING (manifest)";
+                       c.finished, c.error, c.oom_killed, c.restarts, c.stopped, i.image FROM containers c JOIN container_images i USING (manifest)";
 
 impl Store {
     /// The records in `db`.
@@ -166,7 +172,7 @@ impl Store {
                 let image = match images.get(manifest) {
                     Some(image) => image.clone(),
                     None => {
-                        let image: Image = from_json(row, 13)?;
+                        let image: Image = from_json(row, 15)?;
                         images.insert(manifest.to_owned(), image.clone());
                         image
                     }
@@ -204,7 +210,8 @@ impl Store {
         let id = container.id.as_str();
         self.db.write(|tx| {
             let mut select = tx.prepare_cached(
-                "SELECT id, name, manifest, config, args, created, state, pid, exit_code, started, finished, error, oom_killed \
+                "SELECT id, name, manifest, config, args, created, state, pid, exit_code, started, finished, error, oom_killed, \
+                 restarts, stopped \
                  FROM containers WHERE id = ?1",
             )?;
             let mut status = select
@@ -215,7 +222,7 @@ impl Store {
             change(&mut status);
             tx.prepare_cached(
                 "UPDATE containers SET state = ?2, pid = ?3, exit_code = ?4, started = ?5, finished = ?6, error = ?7, \
-                 oom_killed = ?8 WHERE id = ?1",
+                 oom_killed = ?8, restarts = ?9, stopped = ?10 WHERE id = ?1",
             )?
             .execute(params![
                 id,
@@ -226,6 +233,8 @@ impl Store {
                 status.finished.map(nanoseconds),
                 status.error,
                 status.oom_killed,
+                status.restarts,
+                status.stopped,
             ])?;
             let own = event.told().map(|action| match action {
                 "die" => died(container, &status),
@@ -233,6 +242,38 @@ impl Store {
             });
             tell(tx, id, before.iter().chain(&own).chain(after))?;
             Ok(status)
+        })
+    }
+
+    /// Notes that somebody has asked for its end, and tells `events`.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn stop_asked(&self, id: &str, events: &[NewEvent]) -> Result<()> {
+        self.db.write(|tx| {
+            tx.execute("UPDATE containers SET stopped = 1 WHERE id = ?1", [id])?;
+            tell(tx, id, events)
+        })
+    }
+
+    /// Changes what was asked for, and tells so: `update`. Returns what is asked for now.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone; what `change` says.
+    pub fn update(
+        &self,
+        container: &Container,
+        change: impl FnOnce(&mut ContainerConfig) -> Result<()>,
+    ) -> Result<ContainerConfig> {
+        let id = container.id.as_str();
+        self.db.write(|tx| {
+            let mut select = tx.prepare("SELECT config FROM containers WHERE id = ?1")?;
+            let mut config: ContainerConfig =
+                select.query_row([id], |row| Ok(from_json(row, 0))).optional()?.ok_or_else(|| no_such(id))??;
+            change(&mut config)?;
+            tx.execute("UPDATE containers SET config = ?2 WHERE id = ?1", (id, compact(&config)?))?;
+            tell(tx, id, &[container.event("update")])?;
+            Ok(config)
         })
     }
 
@@ -339,7 +380,7 @@ fn one(c: &Connection, condition: &str, value: &str) -> Result<Option<Container>
     let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} WHERE {condition}"))?;
     let mut rows = statement.query([value])?;
     match rows.next()? {
-        Some(row) => Ok(Some(container(row, from_json(row, 13)?)?)),
+        Some(row) => Ok(Some(container(row, from_json(row, 15)?)?)),
         None => Ok(None),
     }
 }
@@ -366,6 +407,8 @@ fn status(row: &Row<'_>) -> Result<Status> {
         finished: time(10)?,
         error: row.get(11)?,
         oom_killed: row.get(12)?,
+        restarts: row.get(13)?,
+        stopped: row.get(14)?,
     })
 }
 
@@ -452,15 +495,7 @@ mod tests {
             },
             args: vec!["true".to_owned()],
             created: Timestamp::now(),
-            state: Status {
-                state: State::Created,
-                pid: None,
-                exit_code: 0,
-                started: None,
-                finished: None,
-                error: None,
-                oom_killed: false,
-            },
+            state: Status::default(),
         }
     }
 

@@ -266,6 +266,12 @@ pub trait Task {
     /// The kernel's.
     fn set_paused(&self, paused: bool) -> Result<()>;
 
+    /// Puts other limits in force; what they do not mention stays.
+    ///
+    /// # Errors
+    /// `InvalidInput` for limits that contradict each other, the kernel's for a value it refuses.
+    fn update(&self, limits: &Limits) -> Result<()>;
+
     /// What it uses.
     ///
     /// # Errors

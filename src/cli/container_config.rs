@@ -3,6 +3,7 @@
 use wharf_runtime::ContainerConfig;
 use wharf_runtime::config::{LogConfig, Mount, MountKind, RequestLimits};
 use wharf_runtime::engine::PullPolicy;
+use wharf_runtime::restart::RestartPolicy;
 use wharf_runtime::task::Limits;
 
 use super::failure::{Failure, Result};
@@ -55,8 +56,17 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         requests: requests(parsed)?,
         log: log(parsed)?,
         devices: texts("device"),
+        restart: restart(parsed)?,
         ..ContainerConfig::default()
     })
+}
+
+fn restart(parsed: &Parsed) -> Result<RestartPolicy> {
+    let policy = parsed.value("restart").unwrap_or_default().parse()?;
+    if parsed.switch("rm") && policy != RestartPolicy::No {
+        return Err(Failure::new("conflicting options: cannot specify both --restart and --rm"));
+    }
+    Ok(policy)
 }
 
 /// `--pull`.
@@ -125,7 +135,11 @@ fn mounts(parsed: &Parsed) -> Result<Vec<Mount>> {
     Ok([volumes, mounts, tmpfs].concat())
 }
 
-fn limits(parsed: &Parsed) -> Result<Limits> {
+/// The limits that flags ask for.
+///
+/// # Errors
+/// Docker's words.
+pub fn limits(parsed: &Parsed) -> Result<Limits> {
     let positive = |n: i64| (n > 0).then_some(n);
     Ok(Limits {
         memory: parsed.read("memory", values::bytes)?.flatten(),
@@ -215,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused() {
-        let refused = ["--publish=80:80", "--restart=always", "--health-cmd=x", "--log-driver=syslog", "--pid=host"];
+        let refused = ["--publish=80:80", "--health-cmd=x", "--log-driver=syslog", "--pid=host"];
         for flag in refused {
             let text = read(&[flag, "img"]).map_or_else(|e| e.text("wharf run", true), |_| String::new());
             assert!(text.contains("not supported yet"), "{flag}: {text}");

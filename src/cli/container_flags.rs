@@ -48,7 +48,7 @@ const GENERAL: &[Flag] = &[
     Flag::value("platform", "string", "Set platform if the image has several (os/arch[/variant], wasip1/wasm)"),
     Flag::value("pull", "string", "Pull image before running (\"always\", \"missing\", \"never\")").or("missing"),
     Flag::switch("quiet", "Suppress the pull output").short('q'),
-    Flag::value("restart", "string", "Restart policy to apply when a container exits").or("no").not_yet(),
+    Flag::value("restart", "string", "Restart policy to apply when a container exits").or("no"),
     Flag::switch("rm", "Automatically remove the container when it exits"),
     Flag::value("runtime", "string", "Runtime to use for this container").not_yet(),
     Flag::value("stop-signal", "string", "Signal to stop the container"),

@@ -24,9 +24,13 @@ impl Context {
     /// # Errors
     /// The engine's: see [`Engine::open`].
     pub fn engine(&self) -> Result<Engine> {
+        Ok(Engine::open(Options { root: self.root(), docker_config: self.config.clone(), ..Options::default() })?)
+    }
+
+    /// Where the person wants all state to be, if not in the usual places.
+    pub fn root(&self) -> Option<PathBuf> {
         let from_environment = || std::env::var_os("WHARF_ROOT").filter(|root| !root.is_empty()).map(PathBuf::from);
-        let root = self.root.clone().or_else(from_environment);
-        Ok(Engine::open(Options { root, docker_config: self.config.clone(), ..Options::default() })?)
+        self.root.clone().or_else(from_environment)
     }
 
     /// Registries as this user reaches them, with the credentials of `--config` if it was given.

@@ -5,6 +5,7 @@
 //! Parsing, help, completion and "did you mean" follow from the table.
 
 mod archive;
+mod boot;
 mod capabilities;
 mod complete;
 mod container_config;
@@ -43,6 +44,7 @@ mod template;
 mod text;
 mod top;
 mod units;
+mod update;
 mod values;
 mod verb;
 mod volume;
@@ -62,6 +64,7 @@ static TABLE: &[&[Verb]] = &[
     run::VERBS,
     ps::VERBS,
     lifecycle::VERBS,
+    update::VERBS,
     logs::VERBS,
     top::VERBS,
     files::VERBS,
@@ -75,6 +78,7 @@ static TABLE: &[&[Verb]] = &[
     image::VERBS,
     archive::VERBS,
     system::VERBS,
+    boot::VERBS,
     volume::VERBS,
     events::VERBS,
     disk::VERBS,

@@ -239,12 +239,10 @@ mod tests {
             created: at("2024-05-01T12:00:00Z"),
             state: Status {
                 state,
-                pid: None,
                 exit_code,
                 started: Some(at("2024-05-01T12:00:30Z")),
                 finished: Some(at("2024-05-01T12:01:15Z")),
-                error: None,
-                oom_killed: false,
+                ..Status::default()
             },
         }
     }

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crash;
 mod credentials;
 mod docker;
 mod events;
@@ -13,6 +14,7 @@ mod interrupted;
 mod look;
 mod privileges;
 mod registry;
+mod restart;
 mod rootless;
 mod run;
 mod storm;

@@ -19,7 +19,7 @@ use super::seccomp::{self, Filter};
 use super::tty;
 use super::userns::{self, Mappings};
 use crate::error::{Class, Error, Result};
-use crate::task::{Backend, ExecSpec, Exit, LinuxTask, Stdio, Task, TaskSpec, Usage, Workload};
+use crate::task::{Backend, ExecSpec, Exit, Limits, LinuxTask, Stdio, Task, TaskSpec, Usage, Workload};
 
 /// Runs Linux programs in namespaces.
 #[derive(Debug, Default, Clone, Copy)]
@@ -281,6 +281,10 @@ impl Task for ContainerTask {
         self.container.cgroup.freeze(paused)
     }
 
+    fn update(&self, limits: &Limits) -> Result<()> {
+        self.container.cgroup.update(limits)
+    }
+
     fn usage(&self) -> Result<Usage> {
         let mut usage = self.container.cgroup.usage();
         // The pid is our own child's, which is not reaped: it is no other's.
@@ -404,6 +408,10 @@ impl Task for ExecTask {
 
     fn set_paused(&self, _: bool) -> Result<()> {
         Err(Error::new(Class::Unsupported, "a container is paused whole"))
+    }
+
+    fn update(&self, _: &Limits) -> Result<()> {
+        Err(Error::new(Class::Unsupported, "a container has limits, not one of its processes"))
     }
 
     fn usage(&self) -> Result<Usage> {

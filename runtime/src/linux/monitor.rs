@@ -13,6 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio as ProcessStdio};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use wharf_images::{Class, Reporter};
@@ -26,6 +27,7 @@ use crate::linux::session::Session;
 use crate::linux::supervisor::{Launch, supervise};
 use crate::linux::system;
 use crate::monitor::protocol::{self, Failure, Reply, Request};
+use crate::state::State;
 use crate::task::Backend;
 
 /// The name under which this program executes itself to be a monitor.
@@ -126,14 +128,17 @@ fn hand_over(engine: &Engine, container: &Container, attach: Option<Attach>, cli
 
 fn to_be_started(engine: &Engine, name: &str) -> Result<(Container, Option<File>)> {
     let container = engine.startable(name)?;
-    if container.state.state.is_live() {
-        return Ok((container, None));
-    }
-    let Some(lock) = engine.lock(&container.id, LOCK_PATIENCE)? else {
+    let patience = match container.state.state {
+        // Its monitor waits to start it; without one, nobody holds the lock.
+        State::Restarting => Duration::ZERO,
+        state if state.is_live() => return Ok((container, None)),
+        _ => LOCK_PATIENCE,
+    };
+    let Some(lock) = engine.lock(&container.id, patience)? else {
         return Ok((container, None));
     };
     // Between the look and the lock another start may have come and gone, or a removal.
-    let container = engine.container(&container.id)?;
+    let container = engine.startable(&container.id)?;
     Ok((container, Some(lock)))
 }
 

@@ -1,6 +1,8 @@
 //! What a monitor does from the start of its task to the exit record: one poll loop over its task, its clients and
 //! its signals. It decides; backends only execute.
 
+mod restart;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -14,9 +16,11 @@ use wharf_images::events::NewEvent;
 use wharf_images::{Class, NoReport};
 
 use crate::backend::modules;
+use crate::config::ContainerConfig;
 use crate::container::{Container, Status};
-use crate::engine::{Attach, Engine, Protection};
+use crate::engine::{Attach, Change, Engine, Protection};
 use crate::error::{Error, Result};
+use crate::linux::check_limits;
 use crate::linux::client::{Client, Role};
 use crate::linux::monitor::{backend, in_run_dir};
 use crate::linux::process;
@@ -26,9 +30,12 @@ use crate::monitor::ExitRecord;
 use crate::monitor::log::{LogWriter, Stream};
 use crate::monitor::protocol::{self, Failure, Frame, Reply, Request};
 use crate::plan::{self, PlannedFile};
-use crate::state::Event;
+use crate::restart::{Backoff, RestartPolicy};
+use crate::state::{Event, State};
 use crate::store;
-use crate::task::Exit;
+use crate::task::{Exit, Limits};
+
+use self::restart::Rest;
 
 /// A monitor that has nothing to do for so long gives back the memory that start-up took.
 const QUIET: Duration = Duration::from_millis(300);
@@ -69,7 +76,7 @@ pub(crate) fn supervise(engine: Engine, launch: Launch) -> i32 {
             return refuse(&error);
         }
     };
-    let started = Reply::Started { id, pid: monitor.main().task.pid(), warnings };
+    let started = Reply::Started { id, pid: monitor.container.state.pid.unwrap_or(0), warnings };
     let sent = (&client).write_all(&protocol::reply_bytes(&started));
     let role = attach.map_or(Role::Answered, |attach| Role::Attached { task: MAIN, attach });
     if sent.is_ok()
@@ -91,12 +98,27 @@ fn undo(engine: &Engine, container: &Container, recorded: bool, error: &Error) -
         engine.containers()?.remove(container, &[])?;
         return engine.discard(container);
     }
-    engine.containers()?.advance(container, Event::Failed, (&[], &[]), |status| {
+    failed(engine, container, error)
+}
+
+/// Records that the task could not be made, and why.
+fn failed(engine: &Engine, container: &Container, error: &Error) -> Result<()> {
+    let change = |status: &mut Status| {
         status.exit_code = error.exit_code();
         status.error = Some(error.to_string());
         status.finished = Some(Timestamp::now());
-    })?;
-    Ok(())
+    };
+    engine.containers()?.advance(container, Event::Failed, (&[], &[]), change).map(drop)
+}
+
+/// How it ends for good.
+enum Ending {
+    /// The task has ended.
+    Exited(Exit),
+    /// The task that ended so was to be followed by another one, until somebody wanted its end.
+    Cancelled(Exit),
+    /// The next task could not be made.
+    Failed(Error),
 }
 
 /// A monitor that could not begin.
@@ -125,6 +147,11 @@ struct Monitor {
     /// When to give back memory.
     quiet_at: Option<Instant>,
     paused: bool,
+    /// Between two runs of a container that its policy starts again.
+    rest: Option<Rest>,
+    backoff: Backoff,
+    /// The system is going down: nothing is started again.
+    leaving: bool,
     /// Somebody has asked for a stop: the end is told as one.
     stopping: bool,
     /// Events that wait to be told with the next change, or when nobody waits for an answer.
@@ -163,6 +190,9 @@ impl Monitor {
                     timeout_at: timeout.map(|t| Instant::now() + t),
                     quiet_at: Some(Instant::now() + QUIET),
                     paused: false,
+                    rest: None,
+                    backoff: Backoff::default(),
+                    leaving: false,
                     stopping: false,
                     untold: Vec::new(),
                     buffer: vec![0; 32 * 1024],
@@ -191,7 +221,11 @@ impl Monitor {
             // After a restart of the machine, layers that had not reached the disk for certain are unpacked anew.
             engine.images()?.ensure_unpacked(&container.image, &NoReport)?;
             ExitRecord::remove(&paths.exit_record(&id))?;
-            let advance = |status: &mut Status| status.error = None;
+            let again = container.state.state == State::Restarting;
+            let advance = |status: &mut Status| {
+                (status.error, status.stopped) = (None, false);
+                status.restarts = if again { status.restarts } else { 0 };
+            };
             container.state = engine.containers()?.advance(container, Event::Start, (&[], &[]), advance)?;
         }
         // What the plan needs of the bytes is there already, but for volumes, which may still have to be made and filled, and
@@ -239,22 +273,40 @@ impl Monitor {
         Ok((listener, signals, log))
     }
 
-    fn main(&self) -> &Streams {
-        &self.tasks[&MAIN]
-    }
-
     fn run(mut self, lock: File) -> i32 {
         loop {
             if let Err(error) = self.turn() {
                 // A loop that cannot poll cannot watch over anything: end the task, record it, go.
                 eprintln!("wharf: {error}");
-                let _ = self.main().task.signal(libc::SIGKILL);
+                let _ = self.main().and_then(|main| main.task.signal(libc::SIGKILL));
                 std::thread::sleep(Duration::from_millis(100));
             }
-            if let Some(exit) = self.main().exit {
-                return self.end(exit, lock);
+            let over = match (self.rest, self.tasks.get(&MAIN).and_then(|main| main.exit)) {
+                (Some(rest), _) => self.after_rest(rest),
+                (None, None) => None,
+                (None, Some(exit)) => match self.rests(exit) {
+                    Ok(true) => None,
+                    Ok(false) => Some(Ending::Exited(exit)),
+                    Err(error) => {
+                        eprintln!("wharf: {error}");
+                        Some(Ending::Exited(exit))
+                    }
+                },
+            };
+            if let Some(ending) = over {
+                return self.end(ending, lock);
             }
         }
+    }
+
+    fn after_rest(&mut self, rest: Rest) -> Option<Ending> {
+        if self.leaving || self.container.state.stopped {
+            return Some(Ending::Cancelled(rest.exit));
+        }
+        if rest.until > Instant::now() {
+            return None;
+        }
+        self.resume().err().map(Ending::Failed)
     }
 
     /// Waits for something to happen, and does what it asks for.
@@ -303,7 +355,7 @@ impl Monitor {
 
     /// Sends a signal that somebody asked for, and tells so.
     fn signal(&mut self, signal: i32) -> Result<()> {
-        self.main().task.signal(signal)?;
+        self.main()?.task.signal(signal)?;
         self.untold.push(self.container.event("kill").with("signal", signal.to_string()));
         Ok(())
     }
@@ -340,7 +392,8 @@ impl Monitor {
                 fds.push(PollFd::new(streams.task.exit_handle(), PollFlags::IN));
             }
         }
-        let deadline = [self.kill_at, self.timeout_at, self.quiet_at].into_iter().flatten().min();
+        let rest = self.rest.map(|rest| rest.until);
+        let deadline = [self.kill_at, self.timeout_at, self.quiet_at, rest].into_iter().flatten().min();
         let timeout = deadline.map(|at| {
             let left = at.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
@@ -365,6 +418,7 @@ impl Monitor {
     fn signalled(&mut self) {
         while let Some(signal) = self.signals.next() {
             if signal == libc::SIGTERM {
+                self.leaving = true;
                 let _ = self.signal(libc::SIGTERM);
                 self.kill_at.get_or_insert(Instant::now() + Duration::from_secs(10));
             }
@@ -433,16 +487,17 @@ impl Monitor {
         match request {
             Request::Attach(attach) => {
                 self.untold.push(self.container.event("attach"));
+                self.main()?;
                 let reply = self.attached(index, MAIN, attach);
                 if let Some((rows, cols)) = attach.size {
-                    self.main().resize(rows, cols);
+                    self.main()?.resize(rows, cols);
                 }
                 Ok(Some(reply))
             }
             Request::Exec { spec, tty, attach } => {
                 let stdin = attach.is_some_and(|a| a.stdin);
                 let (stdio, ends) = streams::make(tty, stdin, attach.and_then(|a| a.size))?;
-                let mut task = self.main().task.exec(&spec, stdio)?;
+                let mut task = self.main()?.task.exec(&spec, stdio)?;
                 task.start()?;
                 let number = self.next_task;
                 self.next_task += 1;
@@ -458,19 +513,26 @@ impl Monitor {
             }
             Request::Signal(signal) => {
                 self.signal(signal)?;
+                if self.container.stop_signal().is_ok_and(|stop| stop == signal) {
+                    self.stop_asked()?;
+                }
                 self.tell()?;
                 Ok(Some(Reply::Done))
             }
             Request::Kill => {
-                self.signal(libc::SIGKILL)?;
-                self.thaw()?;
+                if self.rest.is_none() {
+                    self.signal(libc::SIGKILL)?;
+                }
+                self.stop_asked()?;
                 self.clients[index].role = Role::Stopping;
                 Ok(None)
             }
             Request::Stop { signal, timeout } => {
-                self.signal(signal)?;
+                if self.rest.is_none() {
+                    self.signal(signal)?;
+                }
                 self.stopping = true;
-                self.thaw()?;
+                self.stop_asked()?;
                 self.kill_at = timeout.map(|s| Instant::now() + Duration::from_secs(u64::from(s)));
                 self.clients[index].role = Role::Stopping;
                 Ok(None)
@@ -479,8 +541,13 @@ impl Monitor {
                 self.clients[index].role = Role::Waiting;
                 Ok(None)
             }
+            Request::Update(change) => {
+                self.tell()?;
+                self.update(&change)?;
+                Ok(Some(Reply::Done))
+            }
             Request::Pause(paused) => {
-                self.main().task.set_paused(paused)?;
+                self.main()?.task.set_paused(paused)?;
                 self.paused = paused;
                 let event = if paused { Event::Pause } else { Event::Unpause };
                 let before = std::mem::take(&mut self.untold);
@@ -489,17 +556,42 @@ impl Monitor {
                 self.quiet_at = Some(Instant::now() + QUIET);
                 Ok(Some(Reply::Done))
             }
-            Request::Usage => Ok(Some(Reply::Usage(self.main().task.usage()?))),
-            Request::Processes => Ok(Some(Reply::Processes(self.main().task.processes()?))),
+            Request::Usage => Ok(Some(Reply::Usage(self.main()?.task.usage()?))),
+            Request::Processes => Ok(Some(Reply::Processes(self.main()?.task.processes()?))),
         }
     }
 
-    /// A frozen task takes no signal.
-    fn thaw(&mut self) -> Result<()> {
+    /// Somebody wants its end: no policy starts it again, and a frozen task, which takes no signal, is thawed.
+    fn stop_asked(&mut self) -> Result<()> {
+        self.container.state.stopped = true;
         if self.paused {
-            self.main().task.set_paused(false)?;
+            self.main()?.task.set_paused(false)?;
             self.paused = false;
         }
+        if self.container.config.restart != RestartPolicy::No {
+            let events = std::mem::take(&mut self.untold);
+            self.engine.containers()?.stop_asked(&self.container.id, &events)?;
+        }
+        Ok(())
+    }
+
+    /// Puts other limits in force and records them.
+    fn update(&mut self, change: &Change) -> Result<()> {
+        let mut wanted = self.container.config.clone();
+        change.apply(&mut wanted);
+        if change.limits != Limits::default() {
+            match self.tasks.get(&MAIN) {
+                Some(main) => main.task.update(&wanted.limits)?,
+                None => check_limits(&wanted.limits)?,
+            }
+        }
+        let containers = self.engine.containers()?;
+        let record = |config: &mut ContainerConfig| {
+            change.apply(config);
+            Ok(())
+        };
+        self.container.config = containers.update(&self.container, record)?;
+        self.quiet_at = Some(Instant::now() + QUIET);
         Ok(())
     }
 
@@ -582,7 +674,7 @@ impl Monitor {
         if self.timeout_at.is_some_and(|at| at <= now) {
             self.timeout_at = None;
             self.log_notice("wharf: the time limit (--timeout) was reached\n");
-            let _ = self.main().task.signal(libc::SIGKILL);
+            let _ = self.main().and_then(|main| main.task.signal(libc::SIGKILL));
         }
         if self.quiet_at.is_some_and(|at| at <= now) {
             self.quiet_at = None;
@@ -600,19 +692,23 @@ impl Monitor {
     }
 
     /// The container has ended: record it, tell everybody, tidy up, let go of the lock.
-    fn end(mut self, exit: Exit, lock: File) -> i32 {
+    fn end(mut self, ending: Ending, lock: File) -> i32 {
         if let Err(e) = self.log.finish() {
             eprintln!("wharf: log: {e}");
         }
-        let recorded = self.record(exit);
+        let code = match &ending {
+            Ending::Exited(exit) | Ending::Cancelled(exit) => exit.code,
+            Ending::Failed(error) => error.exit_code(),
+        };
+        let recorded = self.record(ending);
         if let Err(e) = &recorded {
             eprintln!("wharf: {e}");
         }
         for mut client in std::mem::take(&mut self.clients) {
             match client.role {
                 Role::Stopping => client.send_bytes(&protocol::reply_bytes(&Reply::Done)),
-                Role::Waiting => client.send_bytes(&protocol::reply_bytes(&Reply::Exited(exit.code))),
-                Role::Attached { task: MAIN, .. } => client.send(&Frame::Exit(exit.code)),
+                Role::Waiting => client.send_bytes(&protocol::reply_bytes(&Reply::Exited(code))),
+                Role::Attached { task: MAIN, .. } => client.send(&Frame::Exit(code)),
                 // Execs died with the container's first process.
                 Role::Attached { .. } => client.send(&Frame::Exit(137)),
                 Role::New | Role::Answered => {}
@@ -636,13 +732,28 @@ impl Monitor {
         i32::from(tidied.is_err())
     }
 
-    fn record(&mut self, exit: Exit) -> Result<()> {
-        let record = ExitRecord { exit, finished: Timestamp::now() };
-        let mut before = std::mem::take(&mut self.untold);
+    /// The events of a task that has ended, before its end is told.
+    fn last_words(&mut self, exit: Exit) -> Vec<NewEvent> {
+        let mut words = std::mem::take(&mut self.untold);
         if exit.oom_killed {
-            before.push(self.container.event("oom"));
+            words.push(self.container.event("oom"));
         }
+        words
+    }
+
+    fn record(&mut self, ending: Ending) -> Result<()> {
         let after = self.stopping.then(|| self.container.event("stop"));
+        let exit = match ending {
+            Ending::Exited(exit) => exit,
+            Ending::Cancelled(_) => {
+                let before = std::mem::take(&mut self.untold);
+                let also = (&before[..], after.as_slice());
+                return self.engine.containers()?.advance(&self.container, Event::Cancel, also, |_| ()).map(drop);
+            }
+            Ending::Failed(error) => return failed(&self.engine, &self.container, &error),
+        };
+        let record = ExitRecord { exit, finished: Timestamp::now() };
+        let mut before = self.last_words(exit);
         if self.container.config.auto_remove {
             let status = &mut self.container.state;
             (status.exit_code, status.finished) = (exit.code, Some(record.finished));

@@ -29,7 +29,7 @@ use crate::linux::http_task;
 use crate::linux::jail::{self, Jail};
 use crate::linux::process::{self, Child, SpawnOptions};
 use crate::monitor::protocol::{self, Failure, Reply};
-use crate::task::{Backend, ExecSpec, Exit, Stdio, Task, TaskSpec, Usage, WasmTask, Workload};
+use crate::task::{Backend, ExecSpec, Exit, Limits, Stdio, Task, TaskSpec, Usage, WasmTask, Workload};
 use crate::wasi::vfs::Held;
 
 /// The byte that says that the root filesystem is there.
@@ -331,6 +331,10 @@ impl Task for HostedGuest {
 
     fn set_paused(&self, paused: bool) -> Result<()> {
         self.cgroup.freeze(paused)
+    }
+
+    fn update(&self, limits: &Limits) -> Result<()> {
+        self.cgroup.update(limits)
     }
 
     fn usage(&self) -> Result<Usage> {

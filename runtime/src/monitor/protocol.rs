@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize};
 use wharf_images::Class;
 
-use crate::engine::Attach;
+use crate::engine::{Attach, Change};
 use crate::error::Error;
 use crate::task::{ExecSpec, Usage};
 
@@ -46,6 +46,8 @@ pub enum Request {
     Kill,
     /// Answered when the container has ended, with [`Reply::Exited`].
     Wait,
+    /// Other limits, another restart policy.
+    Update(Change),
     /// Freeze or thaw.
     Pause(bool),
     /// What it uses.
