@@ -703,7 +703,7 @@ impl Engine {
     /// `NotFound`.
     pub fn size(&self, name: &str) -> Result<u64> {
         let container = self.container(name)?;
-        Ok(self.images()?.snapshots.usage(&container.id)?.bytes)
+        Ok(self.images()?.snapshots.usage(&container.id)?.content)
     }
 
     /// Takes the container's lock, waiting so long for another holder to let go.

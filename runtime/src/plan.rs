@@ -10,11 +10,11 @@ use crate::config::{BindMount, ContainerConfig, MountKind, NetworkMode, RequestL
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::linux;
 use crate::network::ports::{self, ExposedPort, PortBinding};
 use crate::network::{self, Protocol, WasmMode, WasmNetwork};
 use crate::paths;
 use crate::task::{HttpTask, Limits, TaskSpec, WasmMount, WasmTask, Workload};
+use crate::{linux, signal};
 
 /// What runs: docker's rules for entrypoint and command.
 ///
@@ -68,6 +68,14 @@ pub fn check(container: &Container) -> Result<Vec<String>> {
         return Err(Error::new(Class::InvalidInput, format!("logger: no log driver named '{}'", config.log.driver))
             .with_hint("use json-file or none"));
     }
+    if let Some(signal) = &config.stop_signal {
+        signal::parse(signal)?;
+    }
+    if let Some(score) = config.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
+        let message = format!("Invalid value {score}, range for oom score adj is [-1000, 1000]");
+        return Err(Error::new(Class::InvalidInput, message));
+    }
+    linux::check_limits(&config.limits)?;
     match container.backend() {
         BackendKind::Linux if config.timeout_ms.is_some() => {
             Err(Error::new(Class::InvalidInput, "--timeout works for WebAssembly images only"))

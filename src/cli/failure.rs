@@ -7,6 +7,8 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
+use super::text;
+
 /// `Result` with [`Failure`].
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -77,9 +79,9 @@ impl Failure {
                 } else {
                     ""
                 };
-                let mut text = format!("{lead}{message}\n");
+                let mut text = format!("{lead}{}\n", printable(message));
                 if let Some(hint) = hint {
-                    let _ = writeln!(text, "{hint}");
+                    let _ = writeln!(text, "{}", printable(hint));
                 }
                 if runs {
                     let _ = write!(text, "\nRun '{spelling} --help' for more information\n");
@@ -98,6 +100,11 @@ impl Failure {
             Failure::Work { .. } => 1,
         }
     }
+}
+
+/// A message may quote what strangers wrote: a name, a registry's answer. It cannot move a terminal's cursor.
+fn printable(message: &str) -> String {
+    message.split('\n').map(text::visible).collect::<Vec<_>>().join("\n")
 }
 
 /// An I/O error in the words of Go's `syscall` package, which docker prints: lower case, no number.

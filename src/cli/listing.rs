@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use gtmpl_ng::Value;
 
-use super::failure::{Failure, Result};
+use super::failure::{Failure, Result, tell};
 use super::parse::Parsed;
 use super::table;
 use super::template::{Format, LABELS};
@@ -35,7 +35,13 @@ impl<T> Listing<T> {
     /// A template's, or that of writing.
     pub fn print(&self, parsed: &Parsed, rows: &[T], shown: &[&str]) -> Result<()> {
         let quiet = parsed.verb.flags().any(|flag| flag.long == "quiet") && parsed.switch("quiet");
-        let text = self.text(rows, shown, parsed.value("format"), quiet)?;
+        let format = parsed.value("format");
+        if quiet && format.is_some_and(|format| !format.starts_with("table")) && parsed.verb.names[0] == "ps" {
+            tell("WARNING: Ignoring custom format, because both --format and --quiet are set.\n");
+            let ids: String = rows.iter().map(|row| format!("{}\n", (self.columns[0].text)(row))).collect();
+            return Ok(std::io::stdout().write_all(ids.as_bytes())?);
+        }
+        let text = self.text(rows, shown, format, quiet)?;
         Ok(std::io::stdout().write_all(text.as_bytes())?)
     }
 

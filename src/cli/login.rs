@@ -92,9 +92,9 @@ fn ask(parsed: &Parsed) -> Result<Credential> {
     let username = parsed.value("username").map(str::to_owned);
     let username = match (username, parsed.switch("password-stdin")) {
         (_, true) if parsed.given("password") => {
-            return Err(Failure::new("--password and --password-stdin are mutually exclusive"));
+            return Err(Failure::new("conflicting options: cannot specify both --password and --password-stdin"));
         }
-        (None, true) => return Err(Failure::new("Must provide --username with --password-stdin")),
+        (None, true) => return Err(Failure::new("the --password-stdin option requires --username to be set")),
         (Some(username), true) => {
             let mut password = String::new();
             std::io::stdin().read_to_string(&mut password).map_err(|e| Failure::io("read", "stdin", &e))?;

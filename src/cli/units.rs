@@ -95,7 +95,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let suffix = suffix.strip_prefix(' ').unwrap_or(suffix).to_ascii_lowercase();
     let (unit, tail) = suffix.split_at(suffix.len().min(usize::from(suffix.starts_with(['k', 'm', 'g', 't', 'p']))));
     if !matches!(tail, "" | "b" | "i" | "ib") {
-        return Err(bad());
+        return Err(format!("invalid suffix: '{suffix}'"));
     }
     let power = match unit {
         "k" => 1,

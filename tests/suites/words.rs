@@ -96,3 +96,77 @@ fn nobody_need_listen() {
     assert_eq!(deaf(&["run", "--rm", "--pull", "never", "none-such"]), 125);
     assert_eq!(deaf(&["wasm", "pack", "/none/such", "-t", "x"]), 1);
 }
+
+#[test]
+fn what_cannot_be_is_refused_when_a_container_is_made() {
+    let wharf = Wharf::with_busybox();
+    let cases: [(&[&str], &str); 9] = [
+        (&["--cpus", "1000"], "range of CPUs is from 0.01 to "),
+        (&["--cpuset-cpus", "9999"], "requested CPUs are not available - requested 9999, available: 0"),
+        (&["--cpuset-mems", "99"], "requested memory nodes are not available - requested 99, available: "),
+        (&["--cpuset-cpus", "x"], "invalid value x for cpuset cpus"),
+        (&["--stop-signal", "FOO"], "invalid signal: FOO"),
+        (&["--oom-score-adj", "5000"], "Invalid value 5000, range for oom score adj is [-1000, 1000]"),
+        (&["-m", "1m"], "Minimum memory limit allowed is 6MB"),
+        (&["--memory-swap", "64m"], "You should always set the Memory limit when using Memoryswap limit"),
+        (&["-m", "10x"], "invalid argument \"10x\" for \"-m, --memory\" flag: invalid suffix: 'x'"),
+    ];
+    for (flags, words) in cases {
+        for verb in ["create", "run"] {
+            let ran = wharf.run(&[&[verb], flags, &["busybox", "true"]].concat());
+            assert!(ran.code != 0 && ran.stderr.contains(words), "{words}: {ran}");
+        }
+    }
+    assert_eq!(wharf.ok(&["ps", "-aq"]), "", "nothing is left of what was refused");
+}
+
+#[test]
+fn an_exec_that_does_not_come_to_its_program_exits_as_dockers() {
+    let wharf = Wharf::with_busybox();
+    let id = wharf.ok(&["run", "-d", "busybox", "sleep", "1000"]);
+    for (code, args, words) in [
+        (126, &["-w", "/nosuch", &id, "true"][..], "chdir to cwd (\"/nosuch\") set in config.json failed"),
+        (126, &["-u", "nosuch", &id, "true"], "unable to find user nosuch: no matching entries in passwd file"),
+        (126, &[&id, "/etc"], "exec: \"/etc\": is a directory"),
+        (127, &[&id, "nosuch"], "exec: \"nosuch\": executable file not found in $PATH"),
+        (1, &["nosuch", "true"], "No such container: nosuch"),
+        (7, &[&id, "sh", "-c", "exit 7"], ""),
+    ] {
+        let ran = wharf.exits(code, &[&["exec"], args].concat());
+        assert!(ran.stderr.contains(words), "{ran}");
+    }
+}
+
+#[test]
+fn a_containers_own_size_is_that_of_its_files() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["run", "--name", "empty", "busybox", "true"]);
+    wharf.ok(&["run", "--name", "full", "busybox", "sh", "-c", "mkdir /d && head -c 5000 /dev/zero >/d/f"]);
+    let size = |name: &str| wharf.ok(&["ps", "-as", "--filter", &format!("name={name}"), "--format", "{{.Size}}"]);
+    assert!(size("empty").starts_with("0B (virtual "), "{}", size("empty"));
+    assert!(size("full").starts_with("5kB (virtual "), "{}", size("full"));
+}
+
+#[test]
+fn quiet_wins_over_a_format() {
+    let wharf = Wharf::with_busybox();
+    let id = wharf.ok(&["create", "busybox"]);
+    let ran = wharf.exits(0, &["ps", "-aq", "--no-trunc", "--format", "{{.Names}}"]);
+    assert_eq!(ran.stdout.trim_end(), id);
+    assert_eq!(ran.stderr, "WARNING: Ignoring custom format, because both --format and --quiet are set.\n");
+}
+
+#[test]
+fn errors_cannot_steer_a_terminal() {
+    let wharf = Wharf::new();
+    let mut evil = b"\x1b]0;owned\x07\x1b[2Jroot:x:0:0\n".repeat(40);
+    evil.truncate(1024);
+    let loaded = wharf.run_with(&["load"], &evil);
+    let imported = wharf.run_with(&["import", "-"], &evil);
+    let tagged = wharf.run(&["tag", "x\x1b[2J", "y\x1b[2J"]);
+    let run = wharf.run(&["run", "--rm", "--pull", "never", "a\x1b]0;x\x07"]);
+    for ran in [loaded, imported, tagged, run] {
+        assert_ne!(ran.code, 0, "{ran}");
+        assert!(!ran.stderr.contains(['\x1b', '\x07']), "{:?}", ran.stderr);
+    }
+}

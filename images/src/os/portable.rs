@@ -221,8 +221,10 @@ pub(crate) fn boot_id() -> &'static str {
 /// What a walk tells of one file or directory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Meta {
-    /// Bytes of content.
+    /// Bytes on disk, as far as this system tells.
     pub(crate) bytes: u64,
+    /// Bytes of content; a directory has none.
+    pub(crate) content: u64,
 }
 
 /// Tells `visit` of `root` and of everything below it, following nothing.
@@ -230,7 +232,8 @@ pub(crate) fn walk(root: &Path, visit: &mut dyn FnMut(&Meta)) -> io::Result<()> 
     let mut left = vec![root.to_owned()];
     while let Some(path) = left.pop() {
         let metadata = fs::symlink_metadata(&path)?;
-        visit(&Meta { bytes: if metadata.is_dir() { 0 } else { metadata.len() } });
+        let content = if metadata.is_dir() { 0 } else { metadata.len() };
+        visit(&Meta { bytes: content, content });
         if metadata.is_dir() {
             for entry in fs::read_dir(&path)? {
                 left.push(entry?.path());

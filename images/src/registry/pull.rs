@@ -47,12 +47,12 @@ pub(super) fn pull(
     let remotes: Vec<Remote<'_>> = endpoints.into_iter().map(|e| Remote::new(&transport, e, None)).collect();
     let sources: Vec<Repository<'_>> = remotes.iter().map(|remote| repository(remote, name)).collect();
 
-    let which = name.digest().map_or_else(|| name.tag().unwrap_or("latest").to_owned(), |_| name.to_string());
-    reporter.report(Progress::Line(&format!("{which}: Pulling from {}", name.path())));
     let before = current(store, name)?;
     let (found, position) = runtime.block_on(first(&sources, reporter, async |source| {
         documents(source, &store.content, name, before.as_ref(), platform).await
     }))?;
+    let which = name.digest().map_or_else(|| name.tag().unwrap_or("latest").to_owned(), |_| name.to_string());
+    reporter.report(Progress::Line(&format!("{which}: Pulling from {}", name.path())));
     let sources = &sources[position..];
     runtime.block_on(config_blob(store, &found.manifest, sources))?;
     let image = Image::read(&store.content, &found.target, platform)?;

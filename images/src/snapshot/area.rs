@@ -225,6 +225,7 @@ pub fn usage(path: &Path) -> Result<Usage> {
     let mut usage = Usage::default();
     os::walk(path, &mut |metadata: &os::Meta| {
         usage.bytes += metadata.bytes;
+        usage.content += metadata.content;
         usage.inodes += 1;
     })
     .map_err(|e| Error::io("walk", path, e))?;

@@ -73,6 +73,8 @@ pub enum ChangeKind {
 pub struct Usage {
     /// Bytes on disk.
     pub bytes: u64,
+    /// Bytes of files' content, as docker counts a container's size.
+    pub content: u64,
     /// Inodes.
     pub inodes: u64,
 }

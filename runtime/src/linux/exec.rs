@@ -61,6 +61,16 @@ pub(super) fn process(spec: &Spec, exec: &ExecSpec) -> Result<Process> {
     Ok(process)
 }
 
+/// What goes wrong between the container and the program exits with docker's 126, and is told in the same words.
+fn before_the_program(error: Error) -> Error {
+    match error.class() {
+        Class::InvalidInput | Class::NotFound if !matches!(error, Error::Exec { .. }) => {
+            Error::Exec { code: 126, message: error.to_string() }
+        }
+        _ => error,
+    }
+}
+
 /// The child's part: joins, makes the process that runs, and ends. Comes back with the code to exit with.
 pub(super) fn joining_process(join: &Join<'_>, streams: Streams, channel: &Channel) -> i32 {
     let result = enter(join, channel).and_then(|own| {
@@ -97,5 +107,5 @@ fn inside(join: &Join<'_>, streams: Streams, own: OwnProgram, channel: &Channel)
         init: false,
         first: None,
     };
-    launch::run(&root, &program, streams, own, channel)
+    launch::run(&root, &program, streams, own, channel).map_err(before_the_program)
 }

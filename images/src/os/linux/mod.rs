@@ -415,6 +415,8 @@ pub(crate) fn boot_id() -> &'static str {
 pub(crate) struct Meta {
     /// Bytes on disk.
     pub(crate) bytes: u64,
+    /// Bytes of content; a directory has none.
+    pub(crate) content: u64,
 }
 
 /// Tells `visit` of `root` and of everything below it, following nothing. A file with several names is told of once.
@@ -425,7 +427,9 @@ pub(crate) fn walk(root: &Path, visit: &mut dyn FnMut(&Meta)) -> io::Result<()> 
     let mut tell = |stat: &rfs::Stat| {
         let several = stat.st_nlink > 1 && FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
         if !several || linked.insert((stat.st_dev, stat.st_ino)) {
-            visit(&Meta { bytes: stat.st_blocks as u64 * 512 });
+            let dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let content = if dir { 0 } else { stat.st_size.unsigned_abs() };
+            visit(&Meta { bytes: stat.st_blocks as u64 * 512, content });
         }
     };
     tell(&rfs::fstat(&root.0)?);

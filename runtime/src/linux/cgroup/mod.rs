@@ -15,6 +15,7 @@
 //!
 //! Sources: `cgroups(7)`, the kernel's `admin-guide/cgroup-v1` and `admin-guide/cgroup-v2`.
 
+mod available;
 mod devices;
 mod file;
 mod layout;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
+pub(crate) use available::check as check_limits;
 pub use devices::{DeviceRule, docker_devices};
 pub use layout::{Controller, Layout};
 pub use plan::validate;
