@@ -36,6 +36,8 @@ const TESTS: &[Test] = &[
     ("sleeping_works", sleeping_works),
     ("files_live_in_the_root_and_in_mounts", files_live_in_the_root_and_in_mounts),
     ("relative_paths_start_at_the_working_directory", relative_paths_start_at_the_working_directory),
+    ("hard_workers_find_their_files_right", hard_workers_find_their_files_right),
+    ("the_working_directory_comes_before_the_root", the_working_directory_comes_before_the_root),
     ("read_only_is_read_only", read_only_is_read_only),
     ("no_path_leads_out", no_path_leads_out),
     ("no_address_is_reachable", no_address_is_reachable),
@@ -307,6 +309,82 @@ fn relative_paths_start_at_the_working_directory() {
         place.out(&["write", "data/file", "mounted"]);
         assert_eq!(fs::read_to_string(data.join("file")).unwrap(), "mounted");
         assert_eq!(place.out(&["env"]), "PWD=/work\n");
+    }
+}
+
+/// Programs in Rust and C, for preview 1 and for 0.2, that check every step they take: in a directory, over layers and in
+/// a mount, by absolute and by relative paths.
+fn hard_workers_find_their_files_right() {
+    for guest in ["torture-p1", "torture-p2", "worker-p1"] {
+        let mut place = Place::new(guest);
+        let layers = place.root.path().join("layers");
+        for name in ["lower/old/work", "bottom/old", "upper", "work"] {
+            fs::create_dir_all(layers.join(name)).unwrap();
+        }
+        let union = Rootfs::Overlay {
+            lower: vec![layers.join("lower"), layers.join("bottom")],
+            upper: layers.join("upper"),
+            work: layers.join("work"),
+        };
+        fs::create_dir_all(place.rootfs.join("old/work")).unwrap();
+        let mounted = place.mount("/mounted", false);
+        let plain = Rootfs::Dir(place.rootfs.clone());
+        let work: &[(&Rootfs, Option<u64>, &[(&str, &str)])] = &[
+            (
+                &plain,
+                None,
+                &[
+                    ("/", "/"),
+                    ("/", "old/work"),
+                    ("/", "/mounted"),
+                    ("/old/work", "."),
+                    ("/old/work", "/old"),
+                    ("/old/work", ".."),
+                    ("/old/work", "/mounted"),
+                    ("/mounted", "/old"),
+                    ("/made", "."),
+                ],
+            ),
+            (&union, None, &[("/", "/old"), ("/", "/mounted"), ("/old/work", "."), ("/old/work", "/old")]),
+            (&union, Some(8 << 30), &[("/", "/old/work")]),
+            (&plain, Some(8 << 30), &[("/", "/")]),
+        ];
+        for (root, storage, ways) in work {
+            place.task.storage = *storage;
+            for (cwd, path) in *ways {
+                place.task.cwd = (*cwd).to_owned();
+                let mut task = place.task.clone();
+                task.args.push((*path).to_owned());
+                let request = Request { task, rootfs: (*root).clone(), memory: None };
+                let mut command = Command::new(std::env::current_exe().unwrap());
+                command.arg("guest").arg(serde_json::to_string(&request).unwrap()).stdin(Stdio::null());
+                let output = command.output().unwrap();
+                let said = text(&output.stdout) + &text(&output.stderr);
+                assert!(output.status.success() && said == "ok\n", "{guest} in {path:?} from {cwd}: {root:?}: {said}");
+            }
+        }
+        assert_eq!(fs::read_dir(mounted).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(layers.join("work")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(layers.join("lower/old")).unwrap().count(), 1);
+    }
+}
+
+fn the_working_directory_comes_before_the_root() {
+    for mut place in both() {
+        let data = place.mount("/data", false);
+        for (path, text) in [("etc/name", "root"), ("work/etc/own", "own"), ("work/data/near", "near")] {
+            let path = place.rootfs.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        fs::write(data.join("far"), "far").unwrap();
+        place.task.cwd = "/work".to_owned();
+        assert_eq!(place.out(&["cat", "etc/own", "/etc/name", "/work/etc/own"]), "ownrootown");
+        assert_eq!(place.out(&["cat", "/data/far", "../data/far"]), "farfar", "what is mounted is meant");
+        assert_eq!(place.out(&["ls", ".."]), "data\netc\nwork\n");
+        place.out(&["write", "/etc/new", "new"]);
+        assert!(place.rootfs.join("work/etc/new").exists(), "the library cannot tell it from etc/new");
+        assert!(place.fails(1, &["mv", "/etc/name", "/data/name"]).contains("Cross-device"));
     }
 }
 

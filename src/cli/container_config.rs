@@ -39,6 +39,7 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         auto_remove: parsed.switch("rm"),
         network: network(parsed)?,
         read_only: parsed.switch("read-only"),
+        storage_size: storage(parsed)?,
         mounts: mounts(parsed)?,
         volumes_from: texts("volumes-from"),
         limits: limits(parsed)?,
@@ -106,6 +107,27 @@ fn labels(parsed: &Parsed) -> Result<Vec<(String, String)>> {
     }
     labels.extend(parsed.read_all("label", values::label)?);
     Ok(labels)
+}
+
+/// `--storage-opt`, of which there is `size`.
+///
+/// # Errors
+/// Names the option.
+pub fn storage(parsed: &Parsed) -> Result<Option<u64>> {
+    let mut size = None;
+    for option in parsed.values("storage-opt") {
+        match option.split_once('=') {
+            Some(("size", bytes)) => {
+                let refused = |e| Failure::new(format!("invalid argument \"{option}\" for \"--storage-opt\": {e}"));
+                size = values::bytes(bytes).map_err(refused)?;
+            }
+            _ => {
+                let message = format!("invalid argument \"{option}\" for \"--storage-opt\": unknown option");
+                return Err(Failure::new(message).hint("there is size=BYTES, as size=64m"));
+            }
+        }
+    }
+    Ok(size)
 }
 
 fn platform(parsed: &Parsed) -> Result<Option<wharf_images::Platform>> {

@@ -90,7 +90,7 @@ const LIMITS: &[Flag] = &[
     Flag::value("pids-limit", "int", "Tune container pids limit (set -1 for unlimited)"),
     Flag::value("request-memory", "bytes", "Memory limit of each request to an HTTP component").or("256m"),
     Flag::value("request-timeout", "duration", "End a request to an HTTP component that stalls for so long").or("1m"),
-    Flag::list("storage-opt", "Storage driver options for the container").not_yet(),
+    Flag::list("storage-opt", "Storage driver options for the container (size=BYTES, WebAssembly images only)"),
     Flag::list("ulimit", "Ulimit options").of("ulimit"),
 ];
 

@@ -90,7 +90,7 @@ impl Directory {
         Directory { ambient: true, ..self }
     }
 
-    /// The same directory; what is not found in it is looked for in the root.
+    /// The same directory; what is not found in it is looked for in the root, unless the path begins with a dot.
     pub(crate) fn or_root(self) -> Directory {
         Directory { or_root: true, ..self }
     }
@@ -112,11 +112,11 @@ impl Directory {
         if self.or_root && how.create && !how.exclusive {
             // What is in the root is not made here a second time.
             return match self.open(path, How { create: false, ..how }) {
-                Err(Code::NoEntry) => self.here_or_in_root(|dir| dir.open_here(path, how)),
+                Err(Code::NoEntry) => self.here_or_in_root(path, |dir| dir.open_here(path, how)),
                 other => other,
             };
         }
-        self.here_or_in_root(|dir| dir.open_here(path, how))
+        self.here_or_in_root(path, |dir| dir.open_here(path, how))
     }
 
     fn open_here(&self, path: &str, how: How) -> Result<Opened> {
@@ -229,7 +229,7 @@ impl Directory {
 
     /// What is at `path`.
     pub(crate) fn stat_at(&self, path: &str, follow: bool) -> Result<Stat> {
-        self.here_or_in_root(|dir| dir.stat_here(path, follow))
+        self.here_or_in_root(path, |dir| dir.stat_here(path, follow))
     }
 
     fn stat_here(&self, path: &str, follow: bool) -> Result<Stat> {
@@ -261,7 +261,7 @@ impl Directory {
     /// # Errors
     /// `exist`, `read-only`, and those of the way.
     pub(crate) fn create_dir(&self, path: &str) -> Result<()> {
-        self.here_or_in_root(|dir| dir.create_dir_here(path))
+        self.here_or_in_root(path, |dir| dir.create_dir_here(path))
     }
 
     fn create_dir_here(&self, path: &str) -> Result<()> {
@@ -281,7 +281,7 @@ impl Directory {
 
     /// Removes a directory, which must be empty.
     pub(crate) fn remove_dir(&self, path: &str) -> Result<()> {
-        self.here_or_in_root(|dir| dir.remove_dir_here(path))
+        self.here_or_in_root(path, |dir| dir.remove_dir_here(path))
     }
 
     fn remove_dir_here(&self, path: &str) -> Result<()> {
@@ -315,7 +315,7 @@ impl Directory {
 
     /// Removes a file or symlink.
     pub(crate) fn unlink(&self, path: &str) -> Result<()> {
-        self.here_or_in_root(|dir| dir.unlink_here(path))
+        self.here_or_in_root(path, |dir| dir.unlink_here(path))
     }
 
     fn unlink_here(&self, path: &str) -> Result<()> {
@@ -345,7 +345,7 @@ impl Directory {
 
     /// Where the symlink at `path` leads.
     pub(crate) fn read_link(&self, path: &str) -> Result<String> {
-        self.here_or_in_root(|dir| dir.read_link_here(path))
+        self.here_or_in_root(path, |dir| dir.read_link_here(path))
     }
 
     fn read_link_here(&self, path: &str) -> Result<String> {
@@ -374,7 +374,7 @@ impl Directory {
         if to.contains('\0') {
             return Err(Code::Invalid);
         }
-        self.here_or_in_root(|dir| dir.symlink_here(to, path))
+        self.here_or_in_root(path, |dir| dir.symlink_here(to, path))
     }
 
     fn symlink_here(&self, to: &str, path: &str) -> Result<()> {
@@ -471,7 +471,7 @@ impl Directory {
         accessed: Option<SystemTime>,
         modified: Option<SystemTime>,
     ) -> Result<()> {
-        self.here_or_in_root(|dir| dir.set_times_here(path, follow, accessed, modified))
+        self.here_or_in_root(path, |dir| dir.set_times_here(path, follow, accessed, modified))
     }
 
     fn set_times_here(
@@ -531,12 +531,12 @@ impl Directory {
     }
 
     /// Calls `act` on this directory, and on the root if it finds nothing here and that is where to look next.
-    fn here_or_in_root<T>(&self, act: impl Fn(&Directory) -> Result<T>) -> Result<T> {
+    fn here_or_in_root<T>(&self, path: &str, act: impl Fn(&Directory) -> Result<T>) -> Result<T> {
         match act(self) {
-            Err(e @ (Code::NoEntry | Code::NotDirectory)) if self.or_root => {
+            Err(e @ (Code::NoEntry | Code::NotDirectory)) if self.or_root && !starts_with_dot(path) => {
                 // If the root has nothing either, the first error is the one to tell.
                 match act(&Directory::root(self.root.clone())) {
-                    Err(Code::NoEntry | Code::NotDirectory) => Err(e),
+                    Err(Code::NoEntry) => Err(e),
                     other => other,
                 }
             }
@@ -549,10 +549,11 @@ impl Directory {
     fn pair(&self, path: &str, new_dir: &Directory, new: &str) -> (Directory, Directory) {
         let root = || Directory::root(self.root.clone());
         let has = |dir: &Directory, path: &str| dir.stat_here(path, false).is_ok();
-        let in_root = self.or_root && !has(self, path) && has(&root(), path);
+        let in_root = self.or_root && !starts_with_dot(path) && !has(self, path) && has(&root(), path);
         let above = |path: &str| path.trim_end_matches('/').rsplit_once('/').map(|(parent, _)| parent.to_owned());
         let has_above = |dir: &Directory| above(new).is_none_or(|parent| has(dir, &parent));
-        let new_in_root = new_dir.or_root && has_above(&root()) && (in_root || !has_above(new_dir));
+        let new_in_root =
+            new_dir.or_root && !starts_with_dot(new) && has_above(&root()) && (in_root || !has_above(new_dir));
         let pick = |dir: &Directory, in_root: bool| if in_root { root() } else { dir.clone() };
         (pick(self, in_root), pick(new_dir, new_in_root))
     }
@@ -597,6 +598,11 @@ impl Directory {
             other => Some(other.map_err(Code::from)),
         }
     }
+}
+
+/// True for what is said of the directory itself, or of the one above: nothing that an absolute path becomes.
+fn starts_with_dot(path: &str) -> bool {
+    matches!(path.split('/').next(), Some("." | ".."))
 }
 
 /// True if something is mounted at `name` in `parent`, or below it.
