@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use wharf_images::Platform;
 
+use crate::health::HealthConfig;
 use crate::network::Target;
 use crate::network::ports::{ExposedPort, PortBinding};
 use crate::restart::RestartPolicy;
@@ -94,6 +95,8 @@ pub struct ContainerConfig {
     pub timeout_ms: Option<u64>,
     /// Limits on each request, for a component that serves HTTP.
     pub requests: RequestLimits,
+    /// How its health is checked, where it is not as the image says.
+    pub health: Option<HealthConfig>,
     /// Whether it starts again when it has ended.
     pub restart: RestartPolicy,
     /// Where the log goes.

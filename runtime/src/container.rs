@@ -10,6 +10,7 @@ use wharf_images::{Digest, Image};
 
 use crate::config::ContainerConfig;
 use crate::error::Result;
+use crate::health::{Health, HealthConfig};
 use crate::signal;
 use crate::state::State;
 
@@ -73,6 +74,8 @@ pub struct Status {
     pub restarts: u32,
     /// Somebody has asked for its end: restart policies leave it alone.
     pub stopped: bool,
+    /// What its health checks say, if there are any.
+    pub health: Option<Health>,
 }
 
 impl Default for Status {
@@ -88,6 +91,7 @@ impl Default for Status {
             oom_killed: false,
             restarts: 0,
             stopped: false,
+            health: None,
         }
     }
 }
@@ -101,6 +105,17 @@ impl Container {
     /// Twelve digits of the id.
     pub fn short_id(&self) -> &str {
         &self.id[..12]
+    }
+
+    /// How its health is checked: as it says, else as the image says.
+    pub fn health_config(&self) -> Option<HealthConfig> {
+        let image = self.image.config.healthcheck.as_ref();
+        if image.is_none() && self.config.health.is_none() {
+            return None;
+        }
+        // What is no health check in an image's config is none.
+        let image = image.and_then(|json| serde_json::from_value(json.clone()).ok()).unwrap_or_default();
+        Some(self.config.health.clone().unwrap_or_default().or(image))
     }
 
     /// The signal that `stop` sends it.

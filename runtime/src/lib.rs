@@ -17,6 +17,7 @@ pub mod engine;
 pub mod error;
 pub mod events;
 pub mod files;
+pub mod health;
 pub mod look;
 pub mod monitor;
 mod names;

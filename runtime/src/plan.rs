@@ -118,6 +118,7 @@ fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
         ("--cap-add", !config.cap_add.is_empty()),
         ("--device", !config.devices.is_empty()),
         ("--sysctl", !config.sysctls.is_empty()),
+        ("--health-cmd", config.health.as_ref().is_some_and(|health| health.command().is_some())),
     ];
     if let Some((flag, _)) = refused.iter().find(|(_, given)| *given) {
         return Err(Error::new(

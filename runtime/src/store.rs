@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use wharf_images::db::{Db, Schema};
 use wharf_images::events::{self, NewEvent};
@@ -15,6 +16,7 @@ use wharf_images::{Class, Digest, Image};
 use crate::config::ContainerConfig;
 use crate::container::{Container, Status};
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::names;
 use crate::state::{Event, State};
 
@@ -56,6 +58,7 @@ pub const SCHEMA: Schema = Schema {
         ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE containers ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0;
     ",
+        "ALTER TABLE containers ADD COLUMN health TEXT;",
     ],
 };
 
@@ -66,7 +69,7 @@ pub struct Store {
 }
 
 const COLUMNS: &str = "c.id, c.name, c.manifest, c.config, c.args, c.created, c.state, c.pid, c.exit_code, c.started, \
-                       c.finished, c.error, c.oom_killed, c.restarts, c.stopped, i.image FROM containers c JOIN container_images i USING (manifest)";
+                       c.finished, c.error, c.oom_killed, c.restarts, c.stopped, c.health, i.image FROM containers c JOIN container_images i USING (manifest)";
 
 impl Store {
     /// The records in `db`.
@@ -172,7 +175,7 @@ impl Store {
                 let image = match images.get(manifest) {
                     Some(image) => image.clone(),
                     None => {
-                        let image: Image = from_json(row, 15)?;
+                        let image: Image = from_json(row, 16)?;
                         images.insert(manifest.to_owned(), image.clone());
                         image
                     }
@@ -211,7 +214,7 @@ impl Store {
         self.db.write(|tx| {
             let mut select = tx.prepare_cached(
                 "SELECT id, name, manifest, config, args, created, state, pid, exit_code, started, finished, error, oom_killed, \
-                 restarts, stopped \
+                 restarts, stopped, health \
                  FROM containers WHERE id = ?1",
             )?;
             let mut status = select
@@ -252,6 +255,18 @@ impl Store {
     pub fn stop_asked(&self, id: &str, events: &[NewEvent]) -> Result<()> {
         self.db.write(|tx| {
             tx.execute("UPDATE containers SET stopped = 1 WHERE id = ?1", [id])?;
+            tell(tx, id, events)
+        })
+    }
+
+    /// Writes down what its health checks say, and tells `events`.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn set_health(&self, id: &str, health: &Health, events: &[NewEvent]) -> Result<()> {
+        let health = to_json(health)?;
+        self.db.write(|tx| {
+            tx.execute("UPDATE containers SET health = ?2 WHERE id = ?1", [id, &health])?;
             tell(tx, id, events)
         })
     }
@@ -380,7 +395,7 @@ fn one(c: &Connection, condition: &str, value: &str) -> Result<Option<Container>
     let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} WHERE {condition}"))?;
     let mut rows = statement.query([value])?;
     match rows.next()? {
-        Some(row) => Ok(Some(container(row, from_json(row, 15)?)?)),
+        Some(row) => Ok(Some(container(row, from_json(row, 16)?)?)),
         None => Ok(None),
     }
 }
@@ -409,6 +424,10 @@ fn status(row: &Row<'_>) -> Result<Status> {
         oom_killed: row.get(12)?,
         restarts: row.get(13)?,
         stopped: row.get(14)?,
+        health: match row.get_ref(15)? {
+            ValueRef::Null => None,
+            _ => Some(from_json(row, 15)?),
+        },
     })
 }
 

@@ -3,6 +3,7 @@
 use wharf_runtime::ContainerConfig;
 use wharf_runtime::config::{LogConfig, Mount, MountKind, RequestLimits};
 use wharf_runtime::engine::PullPolicy;
+use wharf_runtime::health::HealthConfig;
 use wharf_runtime::restart::RestartPolicy;
 use wharf_runtime::task::Limits;
 
@@ -57,9 +58,36 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         requests: requests(parsed)?,
         log: log(parsed)?,
         devices: texts("device"),
+        health: health(parsed)?,
         restart: restart(parsed)?,
         ..ContainerConfig::default()
     })
+}
+
+fn health(parsed: &Parsed) -> Result<Option<HealthConfig>> {
+    let duration = |flag: &str| {
+        let nanoseconds = parsed.read(flag, units::parse_duration)?.map_or(0, |duration| duration.as_nanos());
+        match u64::try_from(nanoseconds) {
+            Ok(1..1_000_000) => Err(Failure::new(format!("--{flag} cannot be less than 1ms"))),
+            Ok(nanoseconds) => Ok(nanoseconds),
+            Err(_) => Err(Failure::new(format!("--{flag} is too long"))),
+        }
+    };
+    let command = parsed.value("health-cmd").filter(|command| !command.is_empty());
+    let health = HealthConfig {
+        test: command.map(|command| vec!["CMD-SHELL".to_owned(), command.to_owned()]).unwrap_or_default(),
+        interval: duration("health-interval")?,
+        timeout: duration("health-timeout")?,
+        start_period: duration("health-start-period")?,
+        start_interval: duration("health-start-interval")?,
+        retries: parsed.read("health-retries", values::integer)?.unwrap_or(0),
+    };
+    let asked = health != HealthConfig::default();
+    match (parsed.switch("no-healthcheck"), asked) {
+        (true, true) => Err(Failure::new("--no-healthcheck conflicts with --health-* options")),
+        (true, false) => Ok(Some(HealthConfig { test: vec!["NONE".to_owned()], ..health })),
+        (false, asked) => Ok(asked.then_some(health)),
+    }
 }
 
 fn restart(parsed: &Parsed) -> Result<RestartPolicy> {
@@ -251,7 +279,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused() {
-        let refused = ["--publish=80:80", "--health-cmd=x", "--log-driver=syslog", "--pid=host"];
+        let refused = ["--publish=80:80", "--health-tcp=x", "--log-driver=syslog", "--pid=host"];
         for flag in refused {
             let text = read(&[flag, "img"]).map_or_else(|e| e.text("wharf run", true), |_| String::new());
             assert!(text.contains("not supported yet"), "{flag}: {text}");

@@ -52,7 +52,7 @@ pub fn container(container: &Container, size: Option<u64>, volume_dir: &dyn Fn(&
 fn state(container: &Container) -> Value {
     let state = &container.state;
     let now = state.state;
-    json!({
+    let mut object = json!({
         "Status": filter::status(container),
         "Running": matches!(now, State::Running | State::Paused | State::Restarting),
         "Paused": now == State::Paused,
@@ -64,7 +64,11 @@ fn state(container: &Container) -> Value {
         "Error": state.error.as_deref().unwrap_or_default(),
         "StartedAt": time(state.started),
         "FinishedAt": time(state.finished),
-    })
+    });
+    if let Some(health) = &state.health {
+        object["Health"] = serde_json::to_value(health).unwrap_or_default();
+    }
+    object
 }
 
 fn time(time: Option<Timestamp>) -> String {
@@ -158,7 +162,7 @@ fn config(container: &Container) -> Value {
     let image = &container.image.config;
     let or_image = |own: &Option<String>, image: &str| own.clone().unwrap_or_else(|| image.to_owned());
     let set = |keys: &[String]| keys.iter().map(|key| (key.clone(), json!({}))).collect::<serde_json::Map<_, _>>();
-    json!({
+    let mut object = json!({
         "Hostname": config.hostname.as_deref().unwrap_or(container.short_id()),
         "Domainname": config.domainname.as_deref().unwrap_or_default(),
         "User": or_image(&config.user, &image.user),
@@ -178,7 +182,11 @@ fn config(container: &Container) -> Value {
         "Labels": ps::labels(container),
         "StopSignal": config.stop_signal.as_ref().or(image.stop_signal.as_ref()),
         "StopTimeout": config.stop_timeout,
-    })
+    });
+    if let Some(health) = container.health_config() {
+        object["Healthcheck"] = serde_json::to_value(health).unwrap_or_default();
+    }
+    object
 }
 
 /// The image's variables, replaced and followed by the container's.

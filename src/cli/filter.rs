@@ -101,7 +101,7 @@ impl Filters {
             && any("volume", &mounted)
             // No container is a task of a swarm, publishes ports or is checked yet.
             && any("is-task", &|value| value == "false")
-            && any("health", &|value| value == "none")
+            && any("health", &|value| value == container.state.health.as_ref().map_or("none", |health| health.status.name()))
             && any("publish", &|_| false)
             && any("expose", &|port| container.image.config.exposed_ports.iter().any(|p| p == port || p.split('/').next() == Some(port)))
             && self.values("label").all(|label| has_label(container, label))

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use wharf_runtime::config::{MountKind, NetworkMode};
 use wharf_runtime::container::Container;
 use wharf_runtime::engine::ListOptions;
+use wharf_runtime::health::Verdict;
 use wharf_runtime::state::State;
 
 use super::context::Context;
@@ -181,7 +182,11 @@ fn life(container: &Container, now: Timestamp) -> String {
     let ended = || state.finished.map_or_else(String::new, |finished| units::ago(finished, now));
     match state.state {
         State::Created | State::Starting => "Created".to_owned(),
-        State::Running => format!("Up {}", up()),
+        State::Running => match state.health.as_ref().map(|health| health.status) {
+            None => format!("Up {}", up()),
+            Some(Verdict::Starting) => format!("Up {} (health: starting)", up()),
+            Some(verdict) => format!("Up {} ({})", up(), verdict.name()),
+        },
         State::Paused => format!("Up {} (Paused)", up()),
         State::Restarting => format!("Restarting ({}) {}", state.exit_code, ended()),
         State::Removing => "Removal In Progress".to_owned(),

@@ -10,6 +10,7 @@ mod credentials;
 mod docker;
 mod events;
 mod files;
+mod health;
 mod interrupted;
 mod look;
 mod privileges;

@@ -1,6 +1,7 @@
 //! What a monitor does from the start of its task to the exit record: one poll loop over its task, its clients and
 //! its signals. It decides; backends only execute.
 
+mod health;
 mod restart;
 
 use std::collections::BTreeMap;
@@ -33,8 +34,9 @@ use crate::plan::{self, PlannedFile};
 use crate::restart::{Backoff, RestartPolicy};
 use crate::state::{Event, State};
 use crate::store;
-use crate::task::{Exit, Limits};
+use crate::task::{ExecSpec, Exit, Limits};
 
+use self::health::Checks;
 use self::restart::Rest;
 
 /// A monitor that has nothing to do for so long gives back the memory that start-up took.
@@ -85,6 +87,7 @@ pub(crate) fn supervise(engine: Engine, launch: Launch) -> i32 {
     {
         monitor.clients.push(client);
     }
+    health::told(monitor.begin_checks());
     monitor.run(lock)
 }
 
@@ -150,6 +153,7 @@ struct Monitor {
     /// Between two runs of a container that its policy starts again.
     rest: Option<Rest>,
     backoff: Backoff,
+    checks: Option<Checks>,
     /// The system is going down: nothing is started again.
     leaving: bool,
     /// Somebody has asked for a stop: the end is told as one.
@@ -192,6 +196,7 @@ impl Monitor {
                     paused: false,
                     rest: None,
                     backoff: Backoff::default(),
+                    checks: None,
                     leaving: false,
                     stopping: false,
                     untold: Vec::new(),
@@ -393,7 +398,8 @@ impl Monitor {
             }
         }
         let rest = self.rest.map(|rest| rest.until);
-        let deadline = [self.kill_at, self.timeout_at, self.quiet_at, rest].into_iter().flatten().min();
+        let deadline =
+            [self.kill_at, self.timeout_at, self.quiet_at, rest, self.check_due()].into_iter().flatten().min();
         let timeout = deadline.map(|at| {
             let left = at.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
@@ -499,16 +505,9 @@ impl Monitor {
                 let (stdio, ends) = streams::make(tty, stdin, attach.and_then(|a| a.size))?;
                 let mut task = self.main()?.task.exec(&spec, stdio)?;
                 task.start()?;
-                let number = self.next_task;
-                self.next_task += 1;
                 let mut streams = Streams::new(task, ends);
                 streams.take_console()?;
-                self.tasks.insert(number, streams);
-                let command = spec.args.join(" ");
-                for action in ["exec_create", "exec_start"] {
-                    let event = self.container.event(format!("{action}: {command}"));
-                    self.untold.push(event.with("execID", exec_id(&self.container, number)));
-                }
+                let number = self.add_exec(&spec, streams);
                 Ok(Some(self.attached(index, number, attach.unwrap_or_default())))
             }
             Request::Signal(signal) => {
@@ -561,6 +560,19 @@ impl Monitor {
         }
     }
 
+    /// Takes in another process of the container, and gives it its number.
+    fn add_exec(&mut self, spec: &ExecSpec, streams: Streams) -> u64 {
+        let number = self.next_task;
+        self.next_task += 1;
+        self.tasks.insert(number, streams);
+        let command = spec.args.join(" ");
+        for action in ["exec_create", "exec_start"] {
+            let event = self.container.event(format!("{action}: {command}"));
+            self.untold.push(event.with("execID", exec_id(&self.container, number)));
+        }
+        number
+    }
+
     /// Somebody wants its end: no policy starts it again, and a frozen task, which takes no signal, is thawed.
     fn stop_asked(&mut self) -> Result<()> {
         self.container.state.stopped = true;
@@ -611,6 +623,9 @@ impl Monitor {
         {
             eprintln!("wharf: log: {e}");
         }
+        if let Some(checks) = &mut self.checks {
+            checks.hear(task, bytes);
+        }
         for client in self.clients.iter_mut().filter(|c| c.wants(task, stream)) {
             client.send(&match stream {
                 Stream::Stdout => Frame::Stdout(bytes),
@@ -633,6 +648,7 @@ impl Monitor {
             if let Some(mut streams) = self.tasks.remove(&number) {
                 streams.task.delete()?;
             }
+            health::told(self.checked(number, exit.code, None));
         }
         Ok(())
     }
@@ -675,6 +691,9 @@ impl Monitor {
             self.timeout_at = None;
             self.log_notice("wharf: the time limit (--timeout) was reached\n");
             let _ = self.main().and_then(|main| main.task.signal(libc::SIGKILL));
+        }
+        if self.check_due().is_some_and(|at| at <= now) {
+            health::told(self.check());
         }
         if self.quiet_at.is_some_and(|at| at <= now) {
             self.quiet_at = None;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use wharf_images::Class;
 
-use super::{MAIN, Monitor, QUIET};
+use super::{MAIN, Monitor, QUIET, health};
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -47,6 +47,7 @@ impl Monitor {
                 eprintln!("wharf: {e}");
             }
         }
+        self.checks = None;
         (self.kill_at, self.timeout_at, self.paused) = (None, None, false);
         self.quiet_at = Some(Instant::now() + QUIET);
         self.rest = Some(Rest { until: Instant::now() + pause, exit });
@@ -86,6 +87,7 @@ impl Monitor {
         self.timeout_at = self.container.config.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
         self.quiet_at = Some(Instant::now() + QUIET);
         self.tasks.extend(made.take().map(|streams| (MAIN, streams)));
+        health::told(self.begin_checks());
         Ok(())
     }
 

@@ -1,0 +1,207 @@
+//! Health checks: what is asked for, and what a container's probes say of it
+//! (<https://docs.docker.com/reference/dockerfile/#healthcheck>). How a probe is run is the monitor's affair.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// So many results are kept.
+const KEPT: usize = 5;
+
+/// So many bytes of a probe's output are kept.
+pub const MAX_OUTPUT: usize = 4096;
+
+/// Docker's `Healthcheck`, in the image's config and the container's: durations in nanoseconds; 0 and nothing take what
+/// the image says, else docker's defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct HealthConfig {
+    /// `["NONE"]`, `["CMD", program, ...]` or `["CMD-SHELL", line]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub test: Vec<String>,
+    /// Between the end of a probe and the next.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub interval: u64,
+    /// A probe that takes longer has failed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub timeout: u64,
+    /// Failures count only so long after the start, or after the first success.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_period: u64,
+    /// The interval in the start period.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_interval: u64,
+    /// So many failures in a row are unhealthy.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub retries: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl HealthConfig {
+    /// What the container says; where it says nothing, what the image says.
+    #[must_use]
+    pub fn or(mut self, image: HealthConfig) -> HealthConfig {
+        let first = |own: u64, other: u64| if own == 0 { other } else { own };
+        if self.test.is_empty() {
+            self.test = image.test;
+        }
+        HealthConfig {
+            test: self.test,
+            interval: first(self.interval, image.interval),
+            timeout: first(self.timeout, image.timeout),
+            start_period: first(self.start_period, image.start_period),
+            start_interval: first(self.start_interval, image.start_interval),
+            retries: first(self.retries, image.retries),
+        }
+    }
+
+    /// The command that probes, if there is one.
+    pub fn command(&self) -> Option<Vec<String>> {
+        match self.test.split_first()? {
+            (kind, args) if kind == "CMD" && !args.is_empty() => Some(args.to_vec()),
+            (kind, [line, ..]) if kind == "CMD-SHELL" => Some(["/bin/sh", "-c", line].map(str::to_owned).to_vec()),
+            _ => None,
+        }
+    }
+
+    /// How long a probe may take.
+    pub fn patience(&self) -> Duration {
+        or_default(self.timeout, 30)
+    }
+
+    /// How long to wait for the next probe of what started so long ago.
+    pub fn pause(&self, health: Verdict, age: Duration) -> Duration {
+        if health == Verdict::Starting && age < Duration::from_nanos(self.start_period) {
+            or_default(self.start_interval, 5)
+        } else {
+            or_default(self.interval, 30)
+        }
+    }
+
+    fn retries(&self) -> u64 {
+        if self.retries == 0 { 3 } else { self.retries }
+    }
+}
+
+fn or_default(nanoseconds: u64, seconds: u64) -> Duration {
+    if nanoseconds == 0 { Duration::from_secs(seconds) } else { Duration::from_nanos(nanoseconds) }
+}
+
+/// What the probes say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Nothing yet.
+    #[default]
+    Starting,
+    /// The last one succeeded.
+    Healthy,
+    /// Too many failed.
+    Unhealthy,
+}
+
+impl Verdict {
+    /// Docker's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Starting => "starting",
+            Verdict::Healthy => "healthy",
+            Verdict::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// One probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Probe {
+    /// When it began.
+    pub start: Timestamp,
+    /// When it ended.
+    pub end: Timestamp,
+    /// Its exit code; -1 when it could not be run or took too long.
+    pub exit_code: i32,
+    /// What it wrote, or why there is nothing.
+    pub output: String,
+}
+
+/// A container's health, under docker's field names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Health {
+    /// The verdict.
+    pub status: Verdict,
+    /// Failures in a row.
+    pub failing_streak: u64,
+    /// The last probes, the oldest first.
+    pub log: Vec<Probe>,
+}
+
+impl Health {
+    /// Takes one more probe of what has `started` then into account. True when the verdict is another one now.
+    pub fn judge(&mut self, probe: Probe, config: &HealthConfig, started: Timestamp) -> bool {
+        let before = self.status;
+        if probe.exit_code == 0 {
+            (self.status, self.failing_streak) = (Verdict::Healthy, 0);
+        } else {
+            let age = Duration::try_from(probe.start.duration_since(started)).unwrap_or_default();
+            if self.status != Verdict::Starting || age >= Duration::from_nanos(config.start_period) {
+                self.failing_streak += 1;
+                if self.failing_streak >= config.retries() {
+                    self.status = Verdict::Unhealthy;
+                }
+            }
+        }
+        self.log.push(probe);
+        self.log.drain(..self.log.len().saturating_sub(KEPT));
+        self.status != before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(second: i64, exit_code: i32) -> Probe {
+        let at = Timestamp::from_second(second).unwrap();
+        Probe { start: at, end: at, exit_code, output: String::new() }
+    }
+
+    #[test]
+    fn failures_count_after_the_start_period_or_the_first_success() {
+        let config = HealthConfig { retries: 2, start_period: 10_000_000_000, ..HealthConfig::default() };
+        let started = Timestamp::UNIX_EPOCH;
+        let mut health = Health::default();
+        for second in 0..9 {
+            assert!(!health.judge(probe(second, 1), &config, started));
+        }
+        assert_eq!((health.status, health.failing_streak, health.log.len()), (Verdict::Starting, 0, KEPT));
+        let mut early = health.clone();
+        assert!(early.judge(probe(9, 0), &config, started));
+        assert!(!early.judge(probe(9, 1), &config, started));
+        assert!(early.judge(probe(9, -1), &config, started));
+        assert_eq!((early.status, early.failing_streak), (Verdict::Unhealthy, 2));
+        assert!(!health.judge(probe(10, 1), &config, started));
+        assert!(health.judge(probe(11, 1), &config, started));
+        assert!(health.judge(probe(12, 0), &config, started));
+        assert_eq!((health.status, health.failing_streak), (Verdict::Healthy, 0));
+    }
+
+    #[test]
+    fn what_the_container_does_not_say_the_image_does() {
+        let json = r#"{"Test":["CMD","curl","x"],"Interval":5000000000,"Retries":9}"#;
+        let image: HealthConfig = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&image).unwrap(), json);
+        let merged = HealthConfig { retries: 1, ..HealthConfig::default() }.or(image);
+        assert_eq!(merged.command().unwrap(), ["curl", "x"]);
+        assert_eq!((merged.retries(), merged.patience()), (1, Duration::from_secs(30)));
+        assert_eq!(merged.pause(Verdict::Starting, Duration::ZERO), Duration::from_secs(5));
+        let none = HealthConfig { test: vec!["NONE".to_owned()], ..HealthConfig::default() };
+        assert_eq!(none.command(), None);
+        assert_eq!(HealthConfig::default().command(), None);
+    }
+}
