@@ -4,11 +4,13 @@
 
 use std::io::Read;
 use std::net::TcpListener;
+use std::sync::Arc;
 
 use wharf_images::snapshot::Rootfs;
 use wharf_runtime::backend::wasm::ModuleCache;
 use wharf_runtime::backend::wasm::compile::{Compiler, Limits};
 use wharf_runtime::backend::wasm::run::{Program, Ready};
+use wharf_runtime::network::Unconnected;
 use wharf_runtime::task::{HttpTask, WasmTask};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,7 +30,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         access_log: std::env::var_os("QUIET").is_none(),
     };
     let task = WasmTask { module, cwd: "/".to_owned(), http: Some(limits), ..WasmTask::default() };
-    let Ready::Server(serving) = Program::load(&task)?.prepare(&task, &Rootfs::Dir(root.join("rootfs")), None)? else {
+    let Ready::Server(serving) =
+        Program::load(&task)?.prepare(&task, &Rootfs::Dir(root.join("rootfs")), None, Arc::new(Unconnected))?
+    else {
         return Err("the component does not serve HTTP".into());
     };
     serving.run(&[TcpListener::bind(address)?], || {

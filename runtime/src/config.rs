@@ -1,6 +1,7 @@
 //! What a container was asked to be. Immutable after create: state lives elsewhere.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use wharf_images::Platform;
@@ -55,6 +56,8 @@ pub struct ContainerConfig {
     pub publish_all: bool,
     /// Ports exposed besides the image's.
     pub expose: Vec<ExposedPort>,
+    /// Whom to ask about names; those the host asks when empty.
+    pub dns: Vec<IpAddr>,
     /// What alone a wasm guest may reach outside of its network; everything but the host when empty.
     pub allow_net: Vec<Target>,
     /// What a wasm guest may not reach.

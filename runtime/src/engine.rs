@@ -1,6 +1,8 @@
 //! The facade: everything that the command line, the API server and embedders ask for.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -20,6 +22,8 @@ pub use crate::linux::session::Session;
 use crate::monitor::ExitRecord;
 use crate::monitor::log::{LogLine, LogOptions, LogReader};
 use crate::monitor::protocol::{Reply, Request};
+use crate::network::store::{self as network, Attachment};
+use crate::network::{Endpoint, PortBinding};
 use crate::paths::{self, Paths};
 use crate::restart::RestartPolicy;
 use crate::state::{Event, State};
@@ -200,7 +204,8 @@ impl Engine {
         }
         let root = &self.paths.root;
         paths::make_dir(root)?;
-        let db = Arc::new(Db::open(root, &[wharf_images::store::SCHEMA, store::SCHEMA, store::volumes::SCHEMA])?);
+        let schemas = [wharf_images::store::SCHEMA, store::SCHEMA, store::volumes::SCHEMA, network::SCHEMA];
+        let db = Arc::new(Db::open(root, &schemas)?);
         let images = ImageStore::open(root, Arc::clone(&db))?;
         Ok(self.stores.get_or_init(|| Stores { images, containers: Store::new(db) }))
     }
@@ -318,12 +323,14 @@ impl Engine {
         if let Some(name) = &config.name {
             names::check(name)?;
         }
-        if let NetworkMode::Named(name) = &config.network {
-            return Err(Error::new(Class::NotFound, format!("network {name} not found"))
-                .with_hint("networks here are `none` and `host`"));
-        }
         paths::make_dir(&self.paths.root)?;
         let lease = Lease::take(&self.paths.root)?;
+        if let NetworkMode::Named(name) = &config.network
+            && !network::exists(self.containers()?.db(), name)?
+        {
+            return Err(Error::new(Class::NotFound, format!("network {name} not found"))
+                .with_hint("networks here are `bridge`, `none` and `host`"));
+        }
         let (image, brought) = self.ensure_image(&config.image, config.platform.as_ref(), pull, reporter)?;
         let id = names::new_id()?;
         let mut config = config.clone();
@@ -784,6 +791,7 @@ impl Engine {
         } else {
             self.record_exit(&container, &record, (&[], &[]))?
         };
+        self.detach_network(&container.id)?;
         Ok(Some(container))
     }
 
@@ -837,6 +845,35 @@ impl Engine {
     pub(crate) fn release_volumes(&self, container: &Container) -> Result<()> {
         let volumes = container.config.mounts.iter().filter_map(|mount| mount.volume());
         self.volumes().release(volumes.map(|volume| volume.name.as_str()), &container.id)
+    }
+
+    /// Gives a container a place on a network.
+    pub(crate) fn attach_network(
+        &self,
+        id: &str,
+        network: &str,
+        aliases: &[String],
+        ports: &[PortBinding],
+    ) -> Result<Endpoint> {
+        network::attach(self.containers()?.db(), id, network, aliases, ports)
+    }
+
+    /// Lets go of the container's places on networks.
+    pub(crate) fn detach_network(&self, id: &str) -> Result<()> {
+        network::detach(self.containers()?.db(), id)
+    }
+
+    /// The addresses of the containers with this name on a network.
+    pub(crate) fn resolve(&self, network: i64, name: &str) -> Result<Vec<Ipv4Addr>> {
+        network::resolve(self.containers()?.db(), network, name)
+    }
+
+    /// The places of all running containers on their networks, by the containers' ids, with the ports that are published.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn attachments(&self) -> Result<HashMap<String, Vec<Attachment>>> {
+        network::attachments(self.containers()?.db())
     }
 
     /// Writes the end of a container into its record.

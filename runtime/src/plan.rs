@@ -98,6 +98,7 @@ fn check_linux(config: &ContainerConfig) -> Result<Vec<String>> {
         ("--publish", !config.ports.is_empty()),
         ("--publish-all", config.publish_all),
         ("--network-alias", !config.network_aliases.is_empty()),
+        ("--dns", !config.dns.is_empty()),
         ("--allow-net", !config.allow_net.is_empty()),
         ("--deny-net", !config.deny_net.is_empty()),
     ];

@@ -77,6 +77,11 @@ impl Store {
         Store { db }
     }
 
+    /// The database they are in.
+    pub(crate) fn db(&self) -> &Db {
+        &self.db
+    }
+
     /// Records a new container. Without a given name it gets one that is free.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use wharf_images::snapshot::Rootfs;
 
 use crate::error::Result;
 use crate::network::WasmNetwork;
+use crate::network::line::Gatekeeper;
 
 /// Everything a backend needs to run one container. No more decisions are taken after this.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -241,6 +242,22 @@ pub trait Task {
     /// # Errors
     /// [`crate::Error::Exec`] when execve fails; the task is then over.
     fn start(&mut self) -> Result<()>;
+
+    /// The same, with somebody who answers what it asks about the network.
+    ///
+    /// # Errors
+    /// As [`Task::start`].
+    fn start_connected(&mut self, _network: &mut dyn Gatekeeper) -> Result<()> {
+        self.start()
+    }
+
+    /// Becomes readable when it asks something about the network; `None` when it does not.
+    fn line(&self) -> Option<&File> {
+        None
+    }
+
+    /// Answers what it asks.
+    fn hear(&mut self, _network: &mut dyn Gatekeeper) {}
 
     /// Sends it a signal by its pidfd.
     ///

@@ -4,6 +4,7 @@ use wharf_runtime::ContainerConfig;
 use wharf_runtime::config::{LogConfig, Mount, MountKind, RequestLimits};
 use wharf_runtime::engine::PullPolicy;
 use wharf_runtime::health::HealthConfig;
+use wharf_runtime::network::ports::{parse_expose, parse_publish};
 use wharf_runtime::restart::RestartPolicy;
 use wharf_runtime::task::Limits;
 
@@ -39,6 +40,13 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         tty: parsed.switch("tty"),
         auto_remove: parsed.switch("rm"),
         network: network(parsed)?,
+        network_aliases: texts("network-alias"),
+        ports: parsed.read_all("publish", parse_publish)?.concat(),
+        publish_all: parsed.switch("publish-all"),
+        expose: parsed.read_all("expose", parse_expose)?.concat(),
+        dns: parsed.read_all("dns", values::ip)?,
+        allow_net: parsed.read_all("allow-net", str::parse)?,
+        deny_net: parsed.read_all("deny-net", str::parse)?,
         read_only: parsed.switch("read-only"),
         storage_size: storage(parsed)?,
         mounts: mounts(parsed)?,
@@ -279,7 +287,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused() {
-        let refused = ["--publish=80:80", "--health-tcp=x", "--log-driver=syslog", "--pid=host"];
+        let refused = ["--link=a", "--health-tcp=x", "--log-driver=syslog", "--pid=host"];
         for flag in refused {
             let text = read(&[flag, "img"]).map_or_else(|e| e.text("wharf run", true), |_| String::new());
             assert!(text.contains("not supported yet"), "{flag}: {text}");

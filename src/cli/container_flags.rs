@@ -108,21 +108,26 @@ const FILESYSTEM: &[Flag] = &[
 
 const NETWORK: &[Flag] = &[
     Flag::list("add-host", "Add a custom host-to-IP mapping (host:ip)").not_yet(),
-    Flag::list("dns", "Set custom DNS servers").not_yet(),
+    Flag::list(
+        "allow-net",
+        "Let a wasm program reach only this outside of its network (HOST[:PORT], 10.0.0.0/8, *.name)",
+    ),
+    Flag::list("deny-net", "Keep a wasm program from reaching this (HOST[:PORT], 10.0.0.0/8, *.name)"),
+    Flag::list("dns", "Set custom DNS servers"),
     Flag::list("dns-option", "Set DNS options").alias("dns-opt").not_yet(),
     Flag::list("dns-search", "Set custom DNS search domains").not_yet(),
     Flag::value("domainname", "string", "Container NIS domain name"),
-    Flag::list("expose", "Expose a port or a range of ports").not_yet(),
+    Flag::list("expose", "Expose a port or a range of ports"),
     Flag::value("hostname", "string", "Container host name").short('h'),
     Flag::value("ip", "string", "IPv4 address").not_yet(),
     Flag::value("ip6", "string", "IPv6 address").not_yet(),
     Flag::list("link", "Add link to another container").not_yet(),
     Flag::list("link-local-ip", "Container IPv4/IPv6 link-local addresses").not_yet(),
     Flag::value("mac-address", "string", "Container MAC address").not_yet(),
-    Flag::list("network", "Connect a container to a network (none, host)").of("network").alias("net"),
-    Flag::list("network-alias", "Add network-scoped alias for the container").alias("net-alias").not_yet(),
-    Flag::list("publish", "Publish a container's port(s) to the host").short('p').not_yet(),
-    Flag::switch("publish-all", "Publish all exposed ports to random ports").short('P').not_yet(),
+    Flag::list("network", "Connect a container to a network (bridge, host, none)").of("network").alias("net"),
+    Flag::list("network-alias", "Add network-scoped alias for the container").alias("net-alias"),
+    Flag::list("publish", "Publish a container's port(s) to the host").short('p'),
+    Flag::switch("publish-all", "Publish all exposed ports to random ports").short('P'),
 ];
 
 const SECURITY: &[Flag] = &[

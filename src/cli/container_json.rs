@@ -5,10 +5,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use wharf_runtime::config::{Mount, MountKind};
 use wharf_runtime::container::{BackendKind, Container};
+use wharf_runtime::network::store::Attachment;
 use wharf_runtime::state::State;
 use wharf_runtime::volume::DRIVER;
 
-use super::{filter, ps};
+use super::{filter, ports, ps};
 
 /// Go's zero time: what docker says of what has not happened.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -16,7 +17,12 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 const SHM_SIZE: u64 = 64 << 20;
 
 /// The whole object; `size` is that of the writable layer, if it was asked for, and `volume_dir` says where a volume is.
-pub fn container(container: &Container, size: Option<u64>, volume_dir: &dyn Fn(&str) -> String) -> Value {
+pub fn container(
+    container: &Container,
+    attachments: &[Attachment],
+    size: Option<u64>,
+    volume_dir: &dyn Fn(&str) -> String,
+) -> Value {
     let (program, args) = match container.args.split_first() {
         Some((program, args)) => (program.as_str(), args),
         None => ("", &[][..]),
@@ -40,7 +46,7 @@ pub fn container(container: &Container, size: Option<u64>, volume_dir: &dyn Fn(&
         "HostConfig": host_config(container),
         "Mounts": container.config.mounts.iter().map(|mount| mount_point(mount, volume_dir)).collect::<Vec<_>>(),
         "Config": config(container),
-        "NetworkSettings": network(container),
+        "NetworkSettings": network(container, attachments),
     });
     if let Some(size) = size {
         object["SizeRw"] = size.into();
@@ -96,7 +102,7 @@ fn host_config(container: &Container) -> Value {
         "ContainerIDFile": "",
         "LogConfig": {"Type": config.log.driver, "Config": config.log.options},
         "NetworkMode": ps::network(container),
-        "PortBindings": {},
+        "PortBindings": ports::asked(container),
         "RestartPolicy": {"Name": config.restart.name(), "MaximumRetryCount": config.restart.most()},
         "AutoRemove": config.auto_remove,
         "CapAdd": config.cap_add,
@@ -107,7 +113,8 @@ fn host_config(container: &Container) -> Value {
         "OomScoreAdj": config.oom_score_adj.unwrap_or(0),
         "PidMode": "",
         "Privileged": config.privileged,
-        "PublishAllPorts": false,
+        "PublishAllPorts": config.publish_all,
+        "Dns": config.dns,
         "ReadonlyRootfs": config.read_only,
         "SecurityOpt": config.security_opt,
         "Sysctls": config.sysctls,
@@ -169,7 +176,7 @@ fn config(container: &Container) -> Value {
         "AttachStdin": config.interactive,
         "AttachStdout": true,
         "AttachStderr": true,
-        "ExposedPorts": set(&image.exposed_ports),
+        "ExposedPorts": ports::all_exposed(container),
         "Tty": config.tty,
         "OpenStdin": config.interactive,
         "StdinOnce": config.interactive,
@@ -196,19 +203,10 @@ fn env(image: &[String], own: &[String]) -> Vec<String> {
     image.iter().filter(|variable| !replaced.contains(&name(variable))).chain(own).cloned().collect()
 }
 
-fn network(container: &Container) -> Value {
-    let mode = ps::network(container);
-    // Only `none` and `host` exist: neither gives the container an address of its own.
-    let sandbox = if container.backend() == BackendKind::Wasm { "" } else { container.id.as_str() };
-    json!({
-        "SandboxID": sandbox,
-        "Ports": {},
-        "Gateway": "",
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "MacAddress": "",
-        "Networks": {mode: {"IPAddress": "", "Gateway": "", "MacAddress": "", "NetworkID": mode, "Aliases": null}},
-    })
+fn network(container: &Container, attachments: &[Attachment]) -> Value {
+    let mut settings = ports::network_settings(container, attachments, ps::network(container));
+    settings["SandboxID"] = if container.backend() == BackendKind::Wasm { "" } else { container.id.as_str() }.into();
+    settings
 }
 
 #[cfg(test)]

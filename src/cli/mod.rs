@@ -30,6 +30,7 @@ mod login;
 mod logs;
 mod mounts;
 mod parse;
+mod ports;
 mod progress;
 mod ps;
 mod pull;
@@ -67,6 +68,7 @@ static TABLE: &[&[Verb]] = &[
     update::VERBS,
     logs::VERBS,
     top::VERBS,
+    ports::VERBS,
     files::VERBS,
     cp::VERBS,
     stats::VERBS,

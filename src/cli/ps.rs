@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use wharf_runtime::config::{MountKind, NetworkMode};
-use wharf_runtime::container::Container;
+use wharf_runtime::container::{BackendKind, Container};
 use wharf_runtime::engine::ListOptions;
 use wharf_runtime::health::Verdict;
+use wharf_runtime::network::BRIDGE;
+use wharf_runtime::network::store::Attachment;
 use wharf_runtime::state::State;
 
 use super::context::Context;
@@ -15,7 +17,7 @@ use super::filter::{Filters, status};
 use super::listing::{Column, Listing};
 use super::parse::Parsed;
 use super::verb::{FILTER, FORMAT, Flag, Listed, NO_TRUNC, Operands, QUIET, Section, Verb};
-use super::{units, values};
+use super::{ports, units, values};
 
 /// The command of this file.
 pub static VERBS: &[Verb] = &[Verb {
@@ -53,6 +55,7 @@ struct Row {
     no_trunc: bool,
     size: Option<u64>,
     labels: BTreeMap<String, String>,
+    attachments: Vec<Attachment>,
 }
 
 static LISTING: Listing<Row> = Listing {
@@ -63,8 +66,7 @@ static LISTING: Listing<Row> = Listing {
         Column { field: "CreatedAt", header: "CREATED AT", text: |row| units::date(row.container.created) },
         Column { field: "RunningFor", header: "CREATED", text: |row| units::ago(row.container.created, row.now) },
         Column { field: "Status", header: "STATUS", text: |row| life(&row.container, row.now) },
-        // Nothing is published yet.
-        Column { field: "Ports", header: "PORTS", text: |_| String::new() },
+        Column { field: "Ports", header: "PORTS", text: |row| ports::column(&row.container, &row.attachments) },
         Column { field: "Names", header: "NAMES", text: |row| row.container.name.clone() },
         Column { field: "Size", header: "SIZE", text: Row::size },
         Column { field: "State", header: "STATE", text: |row| status(&row.container).to_owned() },
@@ -94,9 +96,11 @@ fn ps(parsed: &Parsed, context: &Context) -> Result<()> {
     }
     let now = Timestamp::now();
     let with_size = parsed.switch("size") || parsed.value("format").is_some_and(|format| format.contains(".Size"));
+    let mut attachments = engine.attachments()?;
     let rows = containers.into_iter().map(|container| {
+        let attachments = attachments.remove(&container.id).unwrap_or_default();
         let size = if with_size { Some(engine.size(&container.id)?) } else { None };
-        Ok(Row { now, no_trunc: parsed.switch("no-trunc"), size, labels: labels(&container), container })
+        Ok(Row { now, no_trunc: parsed.switch("no-trunc"), size, labels: labels(&container), attachments, container })
     });
     let shown = if parsed.switch("size") { &SHOWN[..] } else { &SHOWN[..7] };
     LISTING.print(parsed, &rows.collect::<Result<Vec<_>>>()?, shown)
@@ -155,6 +159,7 @@ pub fn labels(container: &Container) -> BTreeMap<String, String> {
 /// The name of the network it is on.
 pub fn network(container: &Container) -> &str {
     match &container.config.network {
+        NetworkMode::Default if container.backend() == BackendKind::Wasm => BRIDGE,
         NetworkMode::Default => "default",
         NetworkMode::None => "none",
         NetworkMode::Host => "host",
@@ -261,7 +266,9 @@ mod tests {
         ];
         let row = |(name, state, code)| {
             let container = container(name, state, code);
-            Row { now: at("2024-05-01T12:02:00Z"), no_trunc, size: Some(12), labels: labels(&container), container }
+            let labels = labels(&container);
+            let now = at("2024-05-01T12:02:00Z");
+            Row { now, no_trunc, size: Some(12), labels, attachments: Vec::new(), container }
         };
         states.map(row).into()
     }

@@ -3,6 +3,7 @@
 //! read files.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use wharf_runtime::config::NetworkMode;
 
@@ -176,6 +177,14 @@ pub fn option(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("invalid option {text:?}: expected name=value")),
     }
+}
+
+/// An address.
+///
+/// # Errors
+/// Docker's words.
+pub fn ip(text: &str) -> Result<IpAddr, String> {
+    text.trim().parse().map_err(|_| format!("ip address is not correctly formatted: {text:?}"))
 }
 
 /// `--network`.

@@ -18,6 +18,7 @@ mod registry;
 mod restart;
 mod rootless;
 mod run;
+mod sockets;
 mod storm;
 mod tour;
 mod volumes;

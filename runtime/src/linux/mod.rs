@@ -2,6 +2,7 @@
 
 pub(crate) mod archives;
 pub mod backend;
+mod caller;
 pub mod capabilities;
 pub mod cgroup;
 mod channel;
@@ -9,26 +10,34 @@ pub(crate) mod client;
 #[cfg(feature = "wasm")]
 pub mod compiler;
 mod container;
+mod datagrams;
 mod devices;
 mod exec;
 #[cfg(feature = "wasm")]
 pub(crate) mod files;
+pub(crate) mod gate;
 #[cfg(feature = "wasm")]
 mod http_task;
 mod init;
 pub mod jail;
+#[cfg(feature = "wasm")]
+mod jailed;
 mod kernel;
 pub(crate) mod landlock;
 mod launch;
+#[cfg(feature = "wasm")]
+mod line;
 pub mod monitor;
 mod mounts;
 pub(crate) mod plan;
 pub mod private;
 pub mod process;
+mod resolver;
 mod rootfs;
 pub mod seccomp;
 pub mod session;
 pub(crate) mod signals;
+mod sockets;
 pub mod spec;
 pub(crate) mod streams;
 pub(crate) mod supervisor;

@@ -23,6 +23,7 @@ use crate::engine::{Attach, Change, Engine, Protection};
 use crate::error::{Error, Result};
 use crate::linux::check_limits;
 use crate::linux::client::{Client, Role};
+use crate::linux::gate::{self, Desk, Gate};
 use crate::linux::monitor::{backend, in_run_dir};
 use crate::linux::process;
 use crate::linux::signals::SignalFd;
@@ -34,7 +35,7 @@ use crate::plan::{self, PlannedFile};
 use crate::restart::{Backoff, RestartPolicy};
 use crate::state::{Event, State};
 use crate::store;
-use crate::task::{ExecSpec, Exit, Limits};
+use crate::task::{ExecSpec, Exit, Limits, Workload};
 
 use self::health::Checks;
 use self::restart::Rest;
@@ -111,7 +112,8 @@ fn failed(engine: &Engine, container: &Container, error: &Error) -> Result<()> {
         status.error = Some(error.to_string());
         status.finished = Some(Timestamp::now());
     };
-    engine.containers()?.advance(container, Event::Failed, (&[], &[]), change).map(drop)
+    engine.containers()?.advance(container, Event::Failed, (&[], &[]), change)?;
+    engine.detach_network(&container.id)
 }
 
 /// How it ends for good.
@@ -139,6 +141,8 @@ struct Monitor {
     listener: UnixListener,
     signals: SignalFd,
     log: LogWriter,
+    /// Of a wasm container: what its guest's sockets come through.
+    gate: Option<Gate>,
     /// By number: [`MAIN`] and the execs.
     tasks: BTreeMap<u64, Streams>,
     next_task: u64,
@@ -171,8 +175,8 @@ impl Monitor {
         mut unrecorded: Option<Protection>,
         attach: Option<Attach>,
     ) -> Result<Self, Box<Unbegun>> {
-        let mut made = None;
-        let begun = Self::try_begin(&engine, &mut container, &mut unrecorded, attach, &mut made);
+        let (mut made, mut gate) = (None, None);
+        let begun = Self::try_begin(&engine, &mut container, &mut unrecorded, attach, &mut made, &mut gate);
         let recorded = unrecorded.is_none();
         match begun {
             Ok((listener, signals, log)) => {
@@ -187,6 +191,7 @@ impl Monitor {
                     listener,
                     signals,
                     log,
+                    gate,
                     tasks: BTreeMap::from([(MAIN, streams)]),
                     next_task: MAIN + 1,
                     clients: Vec::new(),
@@ -219,6 +224,7 @@ impl Monitor {
         unrecorded: &mut Option<Protection>,
         attach: Option<Attach>,
         made: &mut Option<Streams>,
+        gate: &mut Option<Gate>,
     ) -> Result<(UnixListener, SignalFd, LogWriter)> {
         let paths = engine.paths();
         let id = container.id.clone();
@@ -241,6 +247,9 @@ impl Monitor {
             engine.make_bytes(container, protection)?;
         }
         let (spec, files) = plan::task_spec(engine, container)?;
+        if let Workload::Wasm(task) = &spec.workload {
+            gate.insert(Gate::new(engine, container, &task.network)).publish()?;
+        }
         let (tty, stdin) = (container.config.tty, container.config.interactive);
         let (stdio, ends) = streams::make(tty, stdin, attach.and_then(|a| a.size))?;
         let task = backend(container.backend())?.create(&spec, stdio)?;
@@ -256,13 +265,19 @@ impl Monitor {
             engine.containers()?.insert(container)?;
             *unrecorded = None;
         }
+        if let Some(gate) = gate.as_mut().filter(|gate| gate.is_wanted()) {
+            gate.join(engine)?;
+        }
         // Before it runs if it is still busy, else while it runs.
         let ears = match streams.task.is_ready() {
             true => None,
             false => Some(ears(engine, container)?),
         };
         streams.take_console()?;
-        streams.task.start()?;
+        match gate {
+            Some(gate) => streams.task.start_connected(&mut Desk { gate, engine })?,
+            None => streams.task.start()?,
+        }
         let (listener, log) = ears.map_or_else(|| self::ears(engine, container), Ok)?;
         let pid = streams.task.pid();
         let attached = attach.map(|_| container.event("attach"));
@@ -332,6 +347,8 @@ impl Monitor {
                 }
                 Source::Output(task, stream) => self.copy_output(task, stream),
                 Source::Exit(task) => self.reap(task)?,
+                Source::Line(task) => self.asked(task),
+                Source::Network(wake) => self.gate_woken(|gate| gate.woken(wake)),
             }
         }
         self.clients.iter().filter(|c| c.gone).for_each(|client| {
@@ -392,14 +409,23 @@ impl Monitor {
                 sources.push(Source::Stdin(*number));
                 fds.push(PollFd::from_borrowed_fd(fd, PollFlags::OUT));
             }
+            if let Some(line) = streams.task.line() {
+                sources.push(Source::Line(*number));
+                fds.push(PollFd::new(line, PollFlags::IN));
+            }
             if streams.exit.is_none() {
                 sources.push(Source::Exit(*number));
                 fds.push(PollFd::new(streams.task.exit_handle(), PollFlags::IN));
             }
         }
+        for (wake, fd) in self.gate.iter().flat_map(Gate::polls) {
+            sources.push(Source::Network(wake));
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        }
         let rest = self.rest.map(|rest| rest.until);
-        let deadline =
-            [self.kill_at, self.timeout_at, self.quiet_at, rest, self.check_due()].into_iter().flatten().min();
+        let names = self.gate.as_ref().and_then(Gate::deadline);
+        let deadlines = [self.kill_at, self.timeout_at, self.quiet_at, rest, self.check_due(), names];
+        let deadline = deadlines.into_iter().flatten().min();
         let timeout = deadline.map(|at| {
             let left = at.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
@@ -695,12 +721,35 @@ impl Monitor {
         if self.check_due().is_some_and(|at| at <= now) {
             health::told(self.check());
         }
+        self.gate_woken(|gate| gate.on_time(now));
         if self.quiet_at.is_some_and(|at| at <= now) {
             self.quiet_at = None;
             self.engine.close();
             crate::linux::give_back_memory();
         }
         Ok(())
+    }
+
+    /// A guest asks for a socket.
+    fn asked(&mut self, number: u64) {
+        let opened_before = self.engine.is_used();
+        if let (Some(streams), Some(gate)) = (self.tasks.get_mut(&number), &mut self.gate) {
+            streams.task.hear(&mut Desk { gate, engine: &self.engine });
+        }
+        if self.engine.is_used() && !opened_before {
+            // A name was looked up in the store.
+            self.quiet_at = Some(Instant::now() + QUIET);
+        }
+        self.gate_woken(|_| ());
+    }
+
+    /// Does something with the gate, and writes down what it has to say.
+    fn gate_woken(&mut self, act: impl FnOnce(&mut Gate)) {
+        let Some(gate) = &mut self.gate else { return };
+        act(gate);
+        for notice in gate.take_notices() {
+            self.log_notice(&notice);
+        }
     }
 
     fn log_notice(&mut self, text: &str) {
@@ -720,6 +769,12 @@ impl Monitor {
             Ending::Failed(error) => error.exit_code(),
         };
         let recorded = self.record(ending);
+        // Whoever hears of the end may take address and ports at once.
+        let released = match self.gate.take() {
+            Some(gate) if gate.has_joined() => self.engine.detach_network(&self.container.id),
+            _ => Ok(()),
+        };
+        let recorded = recorded.and(released);
         if let Err(e) = &recorded {
             eprintln!("wharf: {e}");
         }
@@ -813,6 +868,8 @@ enum Source {
     Stdin(u64),
     Output(u64, Stream),
     Exit(u64),
+    Line(u64),
+    Network(gate::Wake),
 }
 
 /// Lets go of the streams of whoever started us: a reader of their pipe must see its end.

@@ -2,19 +2,18 @@
 //!
 //! It is forked from the single-threaded monitor, so it needs no exec and finds its plan in memory. While the monitor
 //! makes the container's directories and its record, it loads: engine, compiled component. Told that the directories are
-//! there, it opens them, puts up the second wall ([`jail`]), says that it is ready, waits for one more byte, and only then
-//! runs guest code. When the monitor dies it does not run: an end of file instead of the byte, or SIGKILL by
-//! `PR_SET_PDEATHSIG` (prctl(2)), ends it.
+//! there, it opens them, puts up the second wall ([`jail`]), says that it is ready, waits for one more word, and only then
+//! runs guest code. When the monitor dies it does not run: an end of the line ([`super::line`]) instead of the word, or
+//! SIGKILL by `PR_SET_PDEATHSIG` (prctl(2)), ends it. A guest that may use sockets keeps the line to ask for them.
 //!
 //! WASI has no signals. SIGTERM and the like have their default action here, so `stop` ends a guest with 143.
 
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io::{Read, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -27,16 +26,14 @@ use crate::error::{Class, Error, Result};
 use crate::linux::cgroup::Cgroup;
 use crate::linux::http_task;
 use crate::linux::jail::{self, Jail};
+use crate::linux::jailed::Jailed;
+use crate::linux::line::Line;
 use crate::linux::process::{self, Child, SpawnOptions};
-use crate::monitor::protocol::{self, Failure, Reply};
+use crate::monitor::protocol::Failure;
+use crate::network::line::{Answer, Ask, Gatekeeper, Nobody};
+use crate::network::{Unconnected, VirtualNetwork};
 use crate::task::{Backend, ExecSpec, Exit, Limits, Stdio, Task, TaskSpec, Usage, WasmTask, Workload};
 use crate::wasi::vfs::Held;
-
-/// The byte that says that the root filesystem is there.
-const PLACED: u8 = b'p';
-
-/// The byte that lets a guest run.
-const GO: u8 = b'g';
 
 /// The exit code of a task whose monitor went away before its guest ran. Nobody sees it.
 const ABANDONED: i32 = 125;
@@ -62,6 +59,7 @@ impl Backend for WasmBackend {
                     console,
                     line: Some(line),
                     placed: false,
+                    started: false,
                     last_word: Some(last_word),
                     reaped: false,
                     cgroup,
@@ -86,13 +84,8 @@ impl Backend for WasmBackend {
 
 /// Forks the task's process; gives the master of its terminal, if it has one, our end of the line to it, and where it
 /// says its exit code.
-fn spawn(
-    spec: &TaskSpec,
-    task: &WasmTask,
-    stdio: Stdio,
-    cgroup: &Cgroup,
-) -> Result<(Child, Option<File>, UnixStream, File)> {
-    let (ours, theirs) = UnixStream::pair().map_err(|e| Error::os("make a socket pair", e))?;
+fn spawn(spec: &TaskSpec, task: &WasmTask, stdio: Stdio, cgroup: &Cgroup) -> Result<(Child, Option<File>, Line, File)> {
+    let (ours, theirs) = Line::pair()?;
     let (last_word, saying) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::os("make a pipe", e))?;
     let (streams, console) = Streams::open(stdio)?;
     let options = SpawnOptions { cgroup: cgroup.v2_dir(), ..SpawnOptions::default() };
@@ -156,7 +149,7 @@ impl Streams {
 }
 
 /// In the child: makes it a process of its own, with its standard streams, the two ways to the monitor, and nothing else.
-fn settle(streams: &Streams, line: UnixStream, last_word: OwnedFd) -> std::io::Result<(UnixStream, OwnedFd)> {
+fn settle(streams: &Streams, line: Line, last_word: OwnedFd) -> std::io::Result<(Line, OwnedFd)> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     process::default_signals();
     rustix::process::setsid()?;
@@ -170,11 +163,11 @@ fn settle(streams: &Streams, line: UnixStream, last_word: OwnedFd) -> std::io::R
 }
 
 /// Closes all descriptors but the standard streams, the line and the pipe, which become descriptors 3 and 4.
-fn only(line: UnixStream, last_word: OwnedFd) -> std::io::Result<(UnixStream, OwnedFd)> {
+fn only(line: Line, last_word: OwnedFd) -> std::io::Result<(Line, OwnedFd)> {
     // First out of the way of those numbers. Like the originals, the copies are closed with all others.
     let copy = |fd: OwnedFd| Ok::<_, Errno>(ManuallyDrop::new(fcntl_dupfd_cloexec(ManuallyDrop::new(fd).as_fd(), 5)?));
-    let (line, last_word) = (copy(line.into())?, copy(last_word)?);
-    let kept = (UnixStream::from(onto(3, &line)?), onto(4, &last_word)?);
+    let (line, last_word) = (copy(line.into_fd())?, copy(last_word)?);
+    let kept = (Line::of(onto(3, &line)?), onto(4, &last_word)?);
     process::close_from(5)?;
     Ok(kept)
 }
@@ -189,12 +182,19 @@ fn onto(number: i32, fd: &OwnedFd) -> Result<OwnedFd, Errno> {
 }
 
 /// In the child: loads the guest, waits for the word, runs it. Returns the exit code.
-fn host(spec: &TaskSpec, task: &WasmTask, mut line: UnixStream) -> i32 {
+fn host(spec: &TaskSpec, task: &WasmTask, line: Line) -> i32 {
+    let network = Arc::new(Jailed::new(line));
     let prepared = Program::load(task).and_then(|program| {
-        if !hears(&mut line, PLACED) {
+        if !network.hears(&Answer::Placed) {
             return Ok(None);
         }
-        let guest = program.prepare(task, &spec.rootfs, spec.limits.memory)?;
+        let connected: Arc<dyn VirtualNetwork> = if program.wants_network() {
+            network.join()?;
+            Arc::clone(&network) as _
+        } else {
+            Arc::new(Unconnected)
+        };
+        let guest = program.prepare(task, &spec.rootfs, spec.limits.memory, connected)?;
         wall(&guest)?;
         Ok(Some(guest))
     });
@@ -203,28 +203,32 @@ fn host(spec: &TaskSpec, task: &WasmTask, mut line: UnixStream) -> i32 {
         Ok(None) => return ABANDONED,
         Err(e) => {
             // If the monitor is gone there is nobody to tell.
-            let _ = line.write_all(&protocol::reply_bytes(&Reply::Error(Failure::from(&e))));
+            let _ = network.tell(&Ask::Failed(Failure::from(&e)));
             return e.exit_code();
         }
     };
-    if line.write_all(&protocol::reply_bytes(&Reply::Done)).is_err() || !hears(&mut line, GO) {
+    if !matches!(network.ask(&Ask::Ready), Ok(Answer::Go)) {
         return ABANDONED;
     }
-    drop(line);
     match guest {
-        Ready::Command(guest) => guest.run(),
-        Ready::Server(serving) => http_task::serve(serving, &[]).unwrap_or_else(|e| {
-            // The container's own standard error: its log.
-            eprintln!("wharf: {e}");
-            e.exit_code()
-        }),
+        Ready::Command(guest) => {
+            // A guest without sockets has nothing more to say, which ends the line.
+            drop(network);
+            guest.run()
+        }
+        Ready::Server(serving) => {
+            let served =
+                network.published().map_err(|e| Error::os("take the published ports", e)).and_then(|published| {
+                    let listeners: Vec<_> = published.into_iter().map(|(_, listener)| listener).collect();
+                    http_task::serve(serving, &listeners)
+                });
+            served.unwrap_or_else(|e| {
+                // The container's own standard error: its log.
+                eprintln!("wharf: {e}");
+                e.exit_code()
+            })
+        }
     }
-}
-
-/// Waits for the monitor's word; false when the monitor is gone.
-fn hears(line: &mut UnixStream, word: u8) -> bool {
-    let mut heard = [0];
-    line.read_exact(&mut heard).is_ok() && heard == [word]
 }
 
 /// Puts up the second wall: from here on the process has its guest's directories, what is open, and little else.
@@ -247,12 +251,13 @@ fn wall(guest: &Ready) -> Result<()> {
 struct HostedGuest {
     child: Child,
     console: Option<File>,
-    /// To the process, until its guest runs.
-    line: Option<UnixStream>,
+    /// To the process, as long as it has something to say.
+    line: Option<Line>,
     placed: bool,
     /// Where its exit code comes before its end does; until then.
     last_word: Option<File>,
     reaped: bool,
+    started: bool,
     cgroup: Cgroup,
     exit: Option<Exit>,
 }
@@ -271,27 +276,63 @@ impl Task for HostedGuest {
     }
 
     fn place(&mut self) -> Result<()> {
-        if let (Some(line), false) = (&mut self.line, self.placed) {
+        if let (Some(line), false) = (&self.line, self.placed) {
             self.placed = true;
             // A process that has failed to load does not listen any more; what it said is heard by `start`.
-            let _ = line.write_all(&[PLACED]);
+            let _ = line.answer(&Answer::Placed, &[]);
         }
         Ok(())
     }
 
     fn is_ready(&self) -> bool {
-        self.line.as_ref().is_none_or(process::is_readable)
+        self.line.as_ref().is_none_or(|line| process::is_readable(line.file()))
     }
 
     fn start(&mut self) -> Result<()> {
+        self.start_connected(&mut Nobody)
+    }
+
+    fn start_connected(&mut self, network: &mut dyn Gatekeeper) -> Result<()> {
         self.place()?;
-        let Some(mut line) = self.line.take() else {
+        let Some(line) = self.line.as_ref().filter(|_| !self.started) else {
             return Err(Error::new(Class::Conflict, "the guest runs already"));
         };
-        match protocol::read_reply(&line).map_err(|e| Error::os("load the guest: its process ended", e))? {
-            Reply::Done => line.write_all(&[GO]).map_err(|e| Error::os("start the guest", e)),
-            Reply::Error(failure) => Err(failure.into()),
-            _ => Err(Error::new(Class::Internal, "the guest's process gave an answer that was not asked for")),
+        let ended = || Error::new(Class::Internal, "load the guest: its process ended");
+        loop {
+            let ask = match line.hear(true)?.ok_or_else(ended)? {
+                Ask::Failed(failure) => return Err(failure.into()),
+                ask => ask,
+            };
+            let ready = ask == Ask::Ready;
+            if let Some((answer, descriptors)) = network.answer(ask) {
+                line.answer(&answer, &descriptors)?;
+            }
+            if ready {
+                self.started = true;
+                return Ok(());
+            }
+        }
+    }
+
+    fn line(&self) -> Option<&File> {
+        self.line.as_ref().map(Line::file)
+    }
+
+    fn hear(&mut self, network: &mut dyn Gatekeeper) {
+        while let Some(line) = &self.line {
+            let answered = match line.hear(false) {
+                Ok(Some(ask)) => match network.answer(ask) {
+                    Some((answer, descriptors)) => line.answer(&answer, &descriptors),
+                    None => Ok(()),
+                },
+                Ok(None) => Err(Error::new(Class::Cancelled, "the guest's process has no more to say")),
+                Err(e) if e.class() == Class::Unavailable => return,
+                Err(e) => Err(e),
+            };
+            // Who says what is no question, or does not read his answers, is not heard any more.
+            if answered.is_err() {
+                self.line = None;
+            }
         }
     }
 

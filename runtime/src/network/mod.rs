@@ -17,7 +17,11 @@ use std::task::{Context, Poll};
 use serde::{Deserialize, Serialize};
 
 pub mod grants;
+pub mod line;
+pub mod packet;
 pub mod ports;
+pub mod store;
+pub mod r#virtual;
 
 pub use grants::Target;
 pub use ports::PortBinding;
@@ -229,6 +233,36 @@ pub trait VirtualNetwork: Send + Sync {
     fn published(&self) -> io::Result<Vec<(PortBinding, TcpListener)>>;
 }
 
+/// No network at all: for guests that import none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unconnected;
+
+impl VirtualNetwork for Unconnected {
+    fn bind(&self, _: Protocol, _: SocketAddr) -> Result<Bound, Fault> {
+        Err(Fault::AccessDenied)
+    }
+
+    fn listen(&self, _: &Bound, _: u32) -> Result<Box<dyn Listener>, Fault> {
+        Err(Fault::AccessDenied)
+    }
+
+    fn connect(&self, _: Option<&Bound>, _: SocketAddr) -> Result<Connected, Fault> {
+        Err(Fault::AccessDenied)
+    }
+
+    fn datagrams(&self, _: &Bound) -> Result<Arc<dyn Datagrams>, Fault> {
+        Err(Fault::AccessDenied)
+    }
+
+    fn lookup(&self, _: &str) -> Result<Box<dyn Lookup>, Fault> {
+        Err(Fault::AccessDenied)
+    }
+
+    fn published(&self) -> io::Result<Vec<(PortBinding, TcpListener)>> {
+        Ok(Vec::new())
+    }
+}
+
 /// A local address that a socket has taken. Dropping it gives the address back.
 pub struct Bound {
     /// The address, with its real port.
@@ -276,6 +310,18 @@ pub trait Connection: Send + Sync {
     /// # Errors
     /// The stream's.
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Reads `most` bytes at most and puts them behind what is in `buffer`, whose memory need not be cleared for it.
+    ///
+    /// # Errors
+    /// As [`Connection::try_read`].
+    fn try_read_more(&self, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        let before = buffer.len();
+        buffer.resize(before + most, 0);
+        let read = self.try_read(&mut buffer[before..]);
+        buffer.truncate(before + *read.as_ref().unwrap_or(&0));
+        read
+    }
 
     /// Writes as much as fits.
     ///

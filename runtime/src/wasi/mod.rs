@@ -7,13 +7,15 @@
 
 pub(crate) mod bindings;
 pub(crate) mod filesystem;
+pub(crate) mod sockets;
 pub(crate) mod vfs;
 
 use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime_wasi::WasiView;
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
-use wasmtime_wasi::p2::bindings::{cli, clocks, random, sockets};
+use wasmtime_wasi::p2::bindings::sockets as network;
+use wasmtime_wasi::p2::bindings::{cli, clocks, random};
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 use wasmtime_wasi_io::bindings::wasi::io;
@@ -27,16 +29,23 @@ impl HasData for Resources {
     type Data<'a> = &'a mut ResourceTable;
 }
 
-/// Gives `linker` all that a command may import.
+/// Gives `linker` all that a command may import; sockets only to who needs them.
 ///
 /// # Errors
 /// When something is linked twice.
-pub(crate) fn add_to_linker<T: WasiView + FilesView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+pub(crate) fn add_to_linker<T: WasiView + FilesView + sockets::HasSockets>(
+    linker: &mut Linker<T>,
+    with_sockets: bool,
+) -> wasmtime::Result<()> {
     streams(linker)?;
     command(linker)?;
     bindings::types::add_to_linker::<T, Files<'static>>(linker, T::files)?;
     bindings::preopens::add_to_linker::<T, Files<'static>>(linker, T::files)?;
-    no_sockets(linker)
+    if with_sockets {
+        network_handle(linker)?;
+        sockets::add_to_linker(linker)?;
+    }
+    Ok(())
 }
 
 fn streams<T: WasiView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
@@ -64,13 +73,12 @@ fn command<T: WasiView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()
     cli::terminal_stderr::add_to_linker::<T, WasiCli>(linker, T::cli)
 }
 
-/// They are there and refuse every address.
-fn no_sockets<T: WasiView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
-    sockets::tcp::add_to_linker::<T, WasiSockets>(linker, T::sockets)?;
-    sockets::udp::add_to_linker::<T, WasiSockets>(linker, T::sockets)?;
-    sockets::tcp_create_socket::add_to_linker::<T, WasiSockets>(linker, T::sockets)?;
-    sockets::udp_create_socket::add_to_linker::<T, WasiSockets>(linker, T::sockets)?;
-    sockets::instance_network::add_to_linker::<T, WasiSockets>(linker, T::sockets)?;
-    sockets::network::add_to_linker::<T, WasiSockets>(linker, &sockets::network::LinkOptions::default(), T::sockets)?;
-    sockets::ip_name_lookup::add_to_linker::<T, WasiSockets>(linker, T::sockets)
+/// What stands for the network as a whole, and means nothing by itself.
+fn network_handle<T: WasiView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+    network::instance_network::add_to_linker::<T, WasiSockets>(linker, WasiSocketsView::sockets)?;
+    network::network::add_to_linker::<T, WasiSockets>(
+        linker,
+        &network::network::LinkOptions::default(),
+        WasiSocketsView::sockets,
+    )
 }

@@ -12,6 +12,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::component::{Component, InstancePre, Linker, ResourceTable, Val};
 use wasmtime::{Engine, Store, Trap, WasmBacktrace};
@@ -25,9 +26,11 @@ use super::memory::MemoryLimit;
 use super::tree::{self, Tree};
 use super::{cache, engine};
 use crate::error::{Class, Error, Result};
+use crate::network::{Unconnected, VirtualNetwork};
 use crate::task::WasmTask;
 use crate::wasi;
 use crate::wasi::filesystem::{Files, FilesView};
+use crate::wasi::sockets::{HasSockets, Sockets, SocketsView};
 use crate::wasi::vfs::Held;
 
 /// The exit code of a guest that trapped.
@@ -38,7 +41,11 @@ pub struct Program {
     runtime: tokio::runtime::Runtime,
     component: InstancePre<State>,
     wasi: WasiCtx,
+    wants_network: bool,
 }
+
+/// How long what a guest has sent may take to go out when it has ended.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// What a program is when it has all it needs.
 pub enum Ready {
@@ -62,15 +69,16 @@ pub(super) struct State {
     table: ResourceTable,
     tree: Arc<Tree>,
     memory: MemoryLimit,
+    sockets: Sockets,
     http: WasiHttpCtx,
     hooks: Hooks,
 }
 
 impl State {
-    fn new(wasi: WasiCtx, tree: Arc<Tree>, memory: Option<u64>) -> Self {
+    fn new(wasi: WasiCtx, tree: Arc<Tree>, memory: Option<u64>, sockets: Sockets) -> Self {
         let memory = MemoryLimit::new(memory);
-        let hooks = Hooks::new(None);
-        State { wasi, table: ResourceTable::new(), tree, memory, http: WasiHttpCtx::new(), hooks }
+        let hooks = Hooks::new(Some(Arc::clone(&sockets.network)));
+        State { wasi, table: ResourceTable::new(), tree, memory, sockets, http: WasiHttpCtx::new(), hooks }
     }
 }
 
@@ -118,10 +126,16 @@ impl http::Guest for State {
     }
 }
 
-/// The host's side of WASI 0.2 for commands. Sockets are there and refuse every address.
-pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+impl HasSockets for State {
+    fn virtual_sockets(&mut self) -> SocketsView<'_> {
+        SocketsView { sockets: &self.sockets, table: &mut self.table }
+    }
+}
+
+/// The host's side of WASI 0.2 for commands.
+pub(super) fn linker(engine: &Engine, with_sockets: bool) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
-    wasi::add_to_linker(&mut linker)?;
+    wasi::add_to_linker(&mut linker, with_sockets)?;
     Ok(linker)
 }
 
@@ -131,7 +145,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
 /// # Errors
 /// What is missing then.
 pub(super) fn link(component: &Component) -> wasmtime::Result<InstancePre<State>> {
-    let mut linker = linker(component.engine())?;
+    let mut linker = linker(component.engine(), imports(component, "wasi:sockets/"))?;
     if let Ok(linked) = linker.instantiate_pre(component) {
         return Ok(linked);
     }
@@ -145,7 +159,7 @@ pub(super) fn link(component: &Component) -> wasmtime::Result<InstancePre<State>
 /// # Errors
 /// As [`Program::load`] and [`Program::prepare`]; `Unsupported` for a server, which has no end.
 pub fn run(task: &WasmTask, rootfs: &Rootfs, memory: Option<u64>) -> Result<i32> {
-    match Program::load(task)?.prepare(task, rootfs, memory)? {
+    match Program::load(task)?.prepare(task, rootfs, memory, Arc::new(Unconnected))? {
         Ready::Command(guest) => Ok(guest.run()),
         Ready::Server(_) => Err(Error::new(Class::Unsupported, "the component serves HTTP and does not run")),
     }
@@ -164,29 +178,47 @@ impl Program {
         };
         let component = load(&engine.map_err(|e| internal(&e))?, &task.module)?;
         let component = link(&component).map_err(|e| internal(&e))?;
+        let wants_network = imports(component.component(), "wasi:sockets/")
+            || imports(component.component(), "wasi:http/")
+            || task.http.is_some();
         // A thread of its own for the guest's clock would cost more than the guest; wasmtime-wasi would make one.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .map_err(|e| Error::os("make an event loop", e))?;
-        Ok(Program { runtime, component, wasi: context(task) })
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_time();
+        if wants_network {
+            runtime.enable_io();
+        }
+        let runtime = runtime.build().map_err(|e| Error::os("make an event loop", e))?;
+        Ok(Program { runtime, component, wasi: context(task), wants_network })
     }
 
-    /// Opens what the guest is to see. `memory` bounds the container, and with that each request.
+    /// True when the program can use a network: it imports one, or it serves.
+    pub fn wants_network(&self) -> bool {
+        self.wants_network
+    }
+
+    /// Opens what the guest is to see. `memory` bounds the container, and with that each request; `network` is where its
+    /// sockets are.
     ///
     /// # Errors
     /// `InvalidInput` and others for what cannot be opened, or does not fit.
-    pub fn prepare(self, task: &WasmTask, rootfs: &Rootfs, memory: Option<u64>) -> Result<Ready> {
-        let Program { runtime, component, wasi } = self;
+    pub fn prepare(
+        self,
+        task: &WasmTask,
+        rootfs: &Rootfs,
+        memory: Option<u64>,
+        network: Arc<dyn VirtualNetwork>,
+    ) -> Result<Ready> {
+        let Program { runtime, component, wasi, .. } = self;
+        let sockets = Sockets { network, lingering: Arc::default() };
         let tree = Arc::new(tree::open(rootfs, task)?);
         if let Some(limits) = &task.http {
             let memory = memory.map_or(limits.memory, |memory| memory.min(limits.memory));
             let (task, shared) = (task.clone(), tree.clone());
-            let state = move || State::new(context(&task), shared.clone(), Some(memory));
+            let state = move || State::new(context(&task), shared.clone(), Some(memory), sockets.clone());
             let server = http::Server::new(component, limits.clone(), state)?;
             return Ok(Ready::Server(Serving { server, tree }));
         }
-        let mut store = Store::new(component.engine(), State::new(wasi, tree, memory));
+        let mut store = Store::new(component.engine(), State::new(wasi, tree, memory, sockets));
         store.limiter(|state| &mut state.memory);
         Ok(Ready::Command(Guest { runtime, store, component, function: task.function.clone() }))
     }
@@ -207,6 +239,10 @@ impl Guest {
     pub fn run(self) -> i32 {
         let Guest { runtime, mut store, component, function } = self;
         let ended = runtime.block_on(call(&mut store, component, function.as_deref()));
+        let lingering = &store.data().sockets.lingering;
+        if !lingering.is_empty() {
+            runtime.block_on(lingering.settle(LINGER));
+        }
         // The guest is over: if its output cannot be written there is nobody to tell.
         let _ = std::io::stdout().flush();
         let code = match ended {
@@ -261,6 +297,12 @@ async fn call(
     let mut results = vec![Val::Bool(false); function.ty(&*store).results().len()];
     function.call_async(&mut *store, &[], &mut results).await?;
     Ok(i32::from(matches!(results.first(), Some(Val::Result(Err(_))))))
+}
+
+/// True when its guest imports an interface whose name begins so. (Its compiled type says that, without a look at its code.)
+fn imports(component: &Component, prefix: &str) -> bool {
+    let kind = component.component_type();
+    kind.imports(component.engine()).any(|(name, _)| name.starts_with(prefix))
 }
 
 fn load(engine: &Engine, path: &Path) -> Result<Component> {

@@ -12,6 +12,7 @@ use super::{MAIN, Monitor, QUIET, health};
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::linux::gate::Desk;
 use crate::linux::monitor::backend;
 use crate::linux::streams::{self, Streams};
 use crate::monitor::ExitRecord;
@@ -48,6 +49,9 @@ impl Monitor {
             }
         }
         self.checks = None;
+        if let Some(gate) = &mut self.gate {
+            gate.clear();
+        }
         (self.kill_at, self.timeout_at, self.paused) = (None, None, false);
         self.quiet_at = Some(Instant::now() + QUIET);
         self.rest = Some(Rest { until: Instant::now() + pause, exit });
@@ -77,7 +81,10 @@ impl Monitor {
         let streams = made.insert(make(&self.engine, &self.container)?);
         streams.task.place()?;
         streams.take_console()?;
-        streams.task.start()?;
+        match &mut self.gate {
+            Some(gate) => streams.task.start_connected(&mut Desk { gate, engine: &self.engine })?,
+            None => streams.task.start()?,
+        }
         let pid = streams.task.pid();
         self.container.state = containers.advance(&self.container, Event::Started, (&[], &[]), |status| {
             status.pid = Some(pid);

@@ -1,0 +1,586 @@
+//! The monitor's side of a wasm container's network: the gate through which every socket of its guest comes.
+//!
+//! The task is jailed: it can read, write and accept, and make no socket. It asks over its line; the gate, which knows
+//! the grants, opens, binds or connects, and passes the descriptor. What it decides on is in the portable part
+//! ([`crate::network`]); what is here is where sockets really are:
+//!
+//! - A *published port* is a listener of the host, bound before the container is reported as started. While no guest
+//!   listens the gate accepts and resets, as if nobody were there; when one does, it gets the listener itself.
+//! - A *listener on the container's network* is a unix socket below the run directory, named by network, address and
+//!   port. A neighbour's monitor (never its task) connects to it and hands its task the connection ([`super::caller`]).
+//!   One that is bound to the loopback has a name that only this gate knows.
+//! - *Datagrams* are passed on one by one ([`super::datagrams`]).
+//! - *Names* are containers' (from the store), else looked up ([`super::resolver`]).
+//!
+//! Nothing here blocks: a guest can slow down no one but itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::net::sockopt::set_socket_linger;
+use rustix::net::{
+    Shutdown, SocketAddrUnix, SocketFlags, SocketType, acceptfrom_with, bind, connect, listen, shutdown,
+};
+
+use super::datagrams::Relays;
+use super::resolver::{self, Lookup};
+use super::{caller, sockets};
+use crate::container::Container;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::monitor::protocol::Failure;
+use crate::network::grants::{Denial, Grants, HOST_NAME, canonical_name, is_name};
+use crate::network::line::{Answer, Ask, Gatekeeper, Source};
+use crate::network::r#virtual::{PortTable, Route, covers, route, source};
+use crate::network::{Endpoint, Fault, PortBinding, Protocol, WasmMode, WasmNetwork};
+use crate::{paths, plan};
+
+/// The most sockets that a guest may have bound.
+const MOST_BOUND: usize = 4096;
+/// The most names it may look up at once.
+const MOST_LOOKUPS: usize = 64;
+/// A guest that is denied at random fills no log.
+const MOST_DENIALS: usize = 256;
+
+/// The gate of one container.
+pub(crate) struct Gate {
+    network: WasmNetwork,
+    id: String,
+    names: Vec<String>,
+    aliases: Vec<String>,
+    dns: Vec<IpAddr>,
+    pub(super) grants: Grants,
+    pub(super) endpoint: Option<Endpoint>,
+    joined: bool,
+    ports: PortTable,
+    bound: BTreeMap<u64, Local>,
+    next: u64,
+    pub(super) published: Vec<Published>,
+    /// The directory of all containers' unix sockets, and our handle of it.
+    dir: PathBuf,
+    handle: Option<OwnedFd>,
+    relays: Relays,
+    lookups: BTreeMap<u64, Lookup>,
+    denied: BTreeSet<String>,
+    notices: Vec<String>,
+}
+
+/// A port of the host.
+pub(super) struct Published {
+    pub binding: PortBinding,
+    pub socket: File,
+    /// Who has it: the number of a bound address. Nobody: what comes is turned away.
+    pub holder: Option<u64>,
+}
+
+/// Handed out to a server of ours, for good.
+const SERVER: u64 = 0;
+
+/// A local address that the guest has taken.
+struct Local {
+    protocol: Protocol,
+    address: SocketAddr,
+    /// The name of the unix socket that listens for it.
+    file: Option<String>,
+    /// On the host's network: the socket itself.
+    real: Option<OwnedFd>,
+}
+
+/// Why the gate is to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// Somebody connects to a published port, and no guest listens.
+    Early(usize),
+    /// A server answers about a name.
+    Lookup(u64),
+    /// Datagrams have come.
+    Datagrams(super::datagrams::Wake),
+}
+
+impl Gate {
+    /// The gate of a container with this plan. Nothing is opened.
+    pub fn new(engine: &Engine, container: &Container, network: &WasmNetwork) -> Self {
+        Gate {
+            network: network.clone(),
+            id: container.id.clone(),
+            names: vec![plan::hostname(container).to_owned(), container.short_id().to_owned()],
+            aliases: container.config.network_aliases.clone(),
+            dns: container.config.dns.clone(),
+            grants: Grants::new(&network.allow, &network.deny),
+            endpoint: None,
+            joined: false,
+            ports: PortTable::default(),
+            bound: BTreeMap::new(),
+            next: SERVER + 1,
+            published: Vec::new(),
+            dir: engine.paths().run.join("net"),
+            handle: None,
+            relays: Relays::default(),
+            lookups: BTreeMap::new(),
+            denied: BTreeSet::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    /// Binds the published ports.
+    ///
+    /// # Errors
+    /// `Conflict`, in docker's words, when one is taken; nothing is then kept.
+    pub fn publish(&mut self) -> Result<()> {
+        let mut all = Vec::new();
+        for wanted in &self.network.published {
+            let sockets = sockets::publish(wanted)?;
+            all.extend(sockets.into_iter().map(|(binding, socket)| Published { binding, socket, holder: None }));
+        }
+        self.published = all;
+        Ok(())
+    }
+
+    /// True when the container must have its place on the network before its guest asks.
+    pub fn is_wanted(&self) -> bool {
+        !self.network.published.is_empty() || !self.aliases.is_empty()
+    }
+
+    /// Takes the container's place on its network.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn join(&mut self, engine: &Engine) -> Result<()> {
+        if self.joined {
+            return Ok(());
+        }
+        if let WasmMode::Network(name) = &self.network.mode {
+            let ports: Vec<PortBinding> = self.published.iter().map(|p| p.binding.clone()).collect();
+            self.endpoint = Some(engine.attach_network(&self.id, name, &self.aliases, &ports)?);
+        }
+        self.joined = true;
+        Ok(())
+    }
+
+    /// True when it has a place in the store that must be let go.
+    pub fn has_joined(&self) -> bool {
+        self.endpoint.is_some()
+    }
+
+    /// What the person should read in the container's log.
+    pub fn take_notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
+    }
+
+    pub(super) fn mode(&self) -> &WasmMode {
+        &self.network.mode
+    }
+
+    pub(super) fn deny(&mut self, denial: &Denial) -> Fault {
+        if self.denied.len() < MOST_DENIALS && self.denied.insert(denial.target.clone()) {
+            self.notices.push(format!("wharf: {denial}\n"));
+        }
+        Fault::AccessDenied
+    }
+
+    /// The guest is over, and another one may follow in the same place: what it held is free again.
+    pub fn clear(&mut self) {
+        for number in self.bound.keys().copied().collect::<Vec<_>>() {
+            self.release(number);
+        }
+        for published in &mut self.published {
+            published.holder = None;
+        }
+        self.lookups.clear();
+    }
+
+    /// What to poll for reading.
+    pub fn polls(&self) -> impl Iterator<Item = (Wake, BorrowedFd<'_>)> {
+        let early = self.published.iter().enumerate().filter_map(|(index, published)| {
+            let turned_away = published.holder.is_none() && published.binding.protocol == Protocol::Tcp;
+            turned_away.then(|| (Wake::Early(index), published.socket.as_fd()))
+        });
+        let lookups = self.lookups.iter().map(|(number, lookup)| (Wake::Lookup(*number), lookup.socket()));
+        let datagrams = self.relays.polls(&self.published).map(|(wake, fd)| (Wake::Datagrams(wake), fd));
+        early.chain(lookups).chain(datagrams)
+    }
+
+    /// When to call [`Gate::on_time`].
+    pub fn deadline(&self) -> Option<Instant> {
+        self.lookups.values().map(Lookup::deadline).min()
+    }
+
+    /// Does what has become possible.
+    pub fn woken(&mut self, wake: Wake) {
+        match wake {
+            Wake::Early(index) => self.turn_away(index),
+            Wake::Lookup(number) => {
+                if let Some(result) = self.lookups.get_mut(&number).and_then(Lookup::receive) {
+                    self.looked_up(number, result);
+                }
+            }
+            Wake::Datagrams(wake) => {
+                let mut relays = std::mem::take(&mut self.relays);
+                relays.woken(wake, self);
+                self.relays = relays;
+            }
+        }
+    }
+
+    /// Gives up waiting for servers that do not answer.
+    pub fn on_time(&mut self, now: Instant) {
+        let late: Vec<u64> = self.lookups.iter().filter(|(_, l)| l.deadline() <= now).map(|(n, _)| *n).collect();
+        for number in late {
+            if let Some(result) = self.lookups.get_mut(&number).and_then(Lookup::on_time) {
+                self.looked_up(number, result);
+            }
+        }
+    }
+
+    /// Nobody listens: whoever comes is reset.
+    fn turn_away(&mut self, index: usize) {
+        let Some(published) = self.published.get(index).filter(|p| p.holder.is_none()) else { return };
+        while let Ok((connection, _)) = acceptfrom_with(&published.socket, SocketFlags::CLOEXEC) {
+            // Closed with zero lingering time: the other side hears of a reset (tcp(7)).
+            let _ = set_socket_linger(&connection, Some(Duration::ZERO));
+        }
+    }
+
+    fn bind(&mut self, protocol: Protocol, local: SocketAddr) -> Result<(u64, SocketAddr), Fault> {
+        if self.bound.len() >= MOST_BOUND {
+            return Err(Fault::NewSocketLimit);
+        }
+        let (address, real) = if self.network.mode == WasmMode::Host {
+            let socket = sockets::bound(protocol, local).map_err(Fault::from)?;
+            (sockets::local(&socket).unwrap_or(local), Some(socket))
+        } else {
+            (self.ports.bind(protocol, local, self.endpoint.as_ref())?, None)
+        };
+        let number = self.next;
+        self.next += 1;
+        self.bound.insert(number, Local { protocol, address, file: None, real });
+        Ok((number, address))
+    }
+
+    fn release(&mut self, number: u64) {
+        let Some(local) = self.bound.remove(&number) else { return };
+        if local.real.is_none() {
+            self.ports.release(local.protocol, local.address);
+        }
+        if let Some(file) = local.file {
+            self.unlink(&file);
+        }
+        if let Some(file) = self.relays.remove(number) {
+            self.unlink(&file);
+        }
+        for published in self.published.iter_mut().filter(|p| p.holder == Some(number)) {
+            published.holder = None;
+        }
+    }
+
+    fn listen(&mut self, number: u64) -> Result<(Vec<Source>, Vec<File>), Fault> {
+        let Some(local) = self.bound.get(&number).filter(|l| l.protocol == Protocol::Tcp && l.file.is_none()) else {
+            return Err(Fault::InvalidState);
+        };
+        if let Some(socket) = &local.real {
+            listen(socket, sockets::BACKLOG).map_err(sockets::fault)?;
+            return Ok((vec![Source::Host], vec![copy(socket)?]));
+        }
+        let address = local.address;
+        let reached = self.on_network(address);
+        // Of two families' sockets with one port the first has the network.
+        let file = match reached.map(|at| self.file_of(at, Protocol::Tcp)) {
+            Some(file) if !self.bound.values().any(|l| l.file.as_ref() == Some(&file)) => file,
+            _ => format!("own-{}-{number}", &self.id[..12]),
+        };
+        let socket = sockets::unix(SocketType::STREAM).map_err(Fault::from)?;
+        let name = self.at(&file).map_err(|_| Fault::Unknown)?;
+        // One of a container that had the address before and whose monitor was killed.
+        self.unlink(&file);
+        bind(&socket, &name).and_then(|()| listen(&socket, sockets::BACKLOG)).map_err(sockets::fault)?;
+        let (mut kinds, mut files) = (vec![Source::Network], vec![File::from(socket)]);
+        for index in self.hand_out(number, address, Protocol::Tcp) {
+            kinds.push(Source::Host);
+            files.push(self.published[index].socket.try_clone().map_err(Fault::from)?);
+        }
+        if let Some(local) = self.bound.get_mut(&number) {
+            local.file = Some(file);
+        }
+        Ok((kinds, files))
+    }
+
+    /// Gives the published ports that lead to this address to whoever is bound to it.
+    fn hand_out(&mut self, number: u64, address: SocketAddr, protocol: Protocol) -> Vec<usize> {
+        let outward = !address.ip().is_loopback();
+        let mut handed = Vec::new();
+        for (index, published) in self.published.iter_mut().enumerate() {
+            let wanted = (published.binding.container_port, published.binding.protocol) == (address.port(), protocol);
+            if outward && wanted && published.holder.is_none() {
+                published.holder = Some(number);
+                handed.push(index);
+            }
+        }
+        handed
+    }
+
+    /// Where neighbours reach a socket that is bound so.
+    pub(super) fn on_network(&self, bound: SocketAddr) -> Option<SocketAddrV4> {
+        let own = self.endpoint.as_ref()?;
+        let reached = bound.ip().is_unspecified() || bound.ip() == IpAddr::V4(own.address);
+        reached.then(|| SocketAddrV4::new(own.address, bound.port()))
+    }
+
+    /// The name of the socket that stands for an address of our network.
+    pub(super) fn file_of(&self, at: SocketAddrV4, protocol: Protocol) -> String {
+        let network = self.endpoint.as_ref().map_or(0, |e| e.network_id);
+        format!("{network}-{}-{}.{protocol}", at.ip(), at.port())
+    }
+
+    /// The address of our network that a socket of this name stands for.
+    pub(super) fn address_of(&self, file: &str, protocol: Protocol) -> Option<SocketAddrV4> {
+        let network = self.endpoint.as_ref()?.network_id.to_string();
+        let rest = file.strip_suffix(protocol.name())?.strip_suffix('.')?;
+        let mut parts = rest.split('-');
+        if parts.next()? != network {
+            return None;
+        }
+        Some(SocketAddrV4::new(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+
+    /// A socket's address by a short name: its path may have only 107 bytes (unix(7)).
+    pub(super) fn at(&mut self, file: &str) -> Result<SocketAddrUnix> {
+        let handle = match self.handle.take() {
+            Some(handle) => handle,
+            None => {
+                paths::make_dir(&self.dir)?;
+                rustix::fs::open(&self.dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                    .map_err(|e| Error::io("open", &self.dir, e))?
+            }
+        };
+        let name = format!("/proc/self/fd/{}/{file}", handle.as_raw_fd());
+        self.handle = Some(handle);
+        SocketAddrUnix::new(name.as_bytes()).map_err(|e| Error::os("name a socket", e))
+    }
+
+    pub(super) fn unlink(&self, file: &str) {
+        if let Some(handle) = &self.handle {
+            let _ = rustix::fs::unlinkat(handle, file, AtFlags::empty());
+        }
+    }
+
+    fn connect(&mut self, from: Option<u64>, to: SocketAddr) -> Result<(SocketAddr, OwnedFd), Fault> {
+        let bound = from.and_then(|number| self.bound.get(&number));
+        let port = bound.map(|l| l.address.port());
+        if let Some(real) = bound.and_then(|l| l.real.as_ref()) {
+            let socket = real.try_clone().map_err(Fault::from)?;
+            self.grants.check(to).map_err(|denial| self.deny(&denial))?;
+            sockets::begin_connect(&socket, to)?;
+            return Ok((sockets::local(&socket).unwrap_or(to), socket));
+        }
+        match route(&self.network.mode, self.endpoint.as_ref(), to) {
+            Route::Own => {
+                let called = self.bound.values().find(|l| l.protocol == Protocol::Tcp && covers(l.address, to));
+                let file = called.and_then(|l| l.file.clone()).ok_or(Fault::ConnectionRefused)?;
+                let port = self.port_or_any(port);
+                let local = source(self.endpoint.as_ref(), to.ip(), port);
+                Ok((local, self.call(&file, local, to)?))
+            }
+            Route::Neighbour(at) => {
+                self.grants.check_neighbour(at.into()).map_err(|denial| self.deny(&denial))?;
+                let file = self.file_of(at, Protocol::Tcp);
+                let port = self.port_or_any(port);
+                let local = source(self.endpoint.as_ref(), IpAddr::V4(*at.ip()), port);
+                Ok((local, self.call(&file, local, at.into())?))
+            }
+            Route::Host(host_port) => {
+                self.grants.check_host(host_port).map_err(|denial| self.deny(&denial))?;
+                self.connect_outside(to, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), host_port))
+            }
+            Route::Outside => {
+                self.grants.check(to).map_err(|denial| self.deny(&denial))?;
+                self.connect_outside(to, to)
+            }
+            Route::Nowhere => Err(Fault::RemoteUnreachable),
+        }
+    }
+
+    fn port_or_any(&mut self, port: Option<u16>) -> u16 {
+        port.unwrap_or_else(|| self.ports.ephemeral())
+    }
+
+    /// Connects to a unix socket of our directory in the name of `local`.
+    fn call(&mut self, file: &str, local: SocketAddr, to: SocketAddr) -> Result<OwnedFd, Fault> {
+        let socket = sockets::unix(SocketType::STREAM).map_err(Fault::from)?;
+        let name = caller::name(local, to).map_err(Fault::from)?;
+        let at = self.at(file).map_err(|_| Fault::Unknown)?;
+        bind(&socket, &name).and_then(|()| connect(&socket, &at)).map_err(sockets::fault)?;
+        Ok(socket)
+    }
+
+    /// Connects to `real`, which the guest calls `to`.
+    fn connect_outside(&mut self, to: SocketAddr, real: SocketAddr) -> Result<(SocketAddr, OwnedFd), Fault> {
+        let socket = sockets::inet(Protocol::Tcp, real.ip()).map_err(Fault::from)?;
+        sockets::begin_connect(&socket, real)?;
+        let local = sockets::local(&socket);
+        let shown = match self.network.mode {
+            WasmMode::Host => local.unwrap_or(to),
+            WasmMode::None | WasmMode::Network(_) => {
+                source(self.endpoint.as_ref(), to.ip(), local.map_or(0, |at| at.port()))
+            }
+        };
+        Ok((shown, socket))
+    }
+
+    fn datagrams(&mut self, number: u64) -> Result<File, Fault> {
+        let Some(local) = self.bound.get_mut(&number).filter(|l| l.protocol == Protocol::Udp) else {
+            return Err(Fault::InvalidState);
+        };
+        let (address, real) = (local.address, local.real.take());
+        let handed = self.hand_out(number, address, Protocol::Udp);
+        let mut relays = std::mem::take(&mut self.relays);
+        let opened = relays.open(number, address, real, handed, self);
+        self.relays = relays;
+        opened
+    }
+
+    fn lookup(&mut self, engine: &Engine, name: &str) -> Result<(Answer, Vec<File>), Fault> {
+        if !is_name(name) {
+            return Err(Fault::InvalidArgument);
+        }
+        let name = canonical_name(name);
+        let here = |addresses: Vec<IpAddr>| Ok((Answer::Addresses(addresses), Vec::new()));
+        if name == "localhost" || name.ends_with(".localhost") {
+            // RFC 6761, 6.3.
+            return here(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
+        if let Some(own) = &self.endpoint {
+            if self.names.iter().any(|n| n.eq_ignore_ascii_case(&name)) {
+                return here(vec![own.address.into()]);
+            }
+            if name == HOST_NAME {
+                return here(vec![own.gateway.into()]);
+            }
+            let found = engine.resolve(own.network_id, &name).map_err(|_| Fault::TemporaryResolverFailure)?;
+            if !found.is_empty() {
+                return here(found.into_iter().map(IpAddr::V4).collect());
+            }
+        }
+        if self.network.mode == WasmMode::None {
+            return Err(Fault::NameUnresolvable);
+        }
+        self.grants.check_name(&name).map_err(|denial| self.deny(&denial))?;
+        let known = resolver::hosts(&name);
+        if !known.is_empty() {
+            return here(self.permitted(&name, known)?);
+        }
+        if self.lookups.len() >= MOST_LOOKUPS {
+            return Err(Fault::TemporaryResolverFailure);
+        }
+        let (lookup, answer) = Lookup::begin(&name, &self.dns)?;
+        let number = self.next;
+        self.next += 1;
+        self.lookups.insert(number, lookup);
+        Ok((Answer::Later, vec![answer.into()]))
+    }
+
+    /// The addresses of a name that may be told.
+    fn permitted(&mut self, name: &str, addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, Fault> {
+        let mut told = Vec::new();
+        let mut denied = None;
+        for address in addresses {
+            match self.grants.check_answer(name, address) {
+                Ok(()) => {
+                    self.grants.learn(name, address);
+                    told.push(address);
+                }
+                Err(denial) => denied = Some(self.deny(&denial)),
+            }
+        }
+        match denied {
+            Some(fault) if told.is_empty() => Err(fault),
+            _ => Ok(told),
+        }
+    }
+
+    fn looked_up(&mut self, number: u64, result: Result<Vec<IpAddr>, Fault>) {
+        let Some(lookup) = self.lookups.remove(&number) else { return };
+        let name = lookup.name.clone();
+        let result = result.and_then(|addresses| self.permitted(&name, addresses));
+        lookup.tell(&result);
+    }
+
+    fn hand_out_all(&mut self) -> Result<(Vec<PortBinding>, Vec<File>), Fault> {
+        let mut all = (Vec::new(), Vec::new());
+        for published in &mut self.published {
+            if published.holder.is_none() && published.binding.protocol == Protocol::Tcp {
+                all.1.push(published.socket.try_clone().map_err(Fault::from)?);
+                all.0.push(published.binding.clone());
+                published.holder = Some(SERVER);
+            }
+        }
+        Ok(all)
+    }
+
+    fn answer(&mut self, engine: &Engine, ask: Ask) -> Result<Option<(Answer, Vec<File>)>, Fault> {
+        let alone = |answer| Ok(Some((answer, Vec::new())));
+        match ask {
+            Ask::Failed(_) => Ok(None),
+            Ask::Ready => alone(Answer::Go),
+            Ask::Join => alone(match self.join(engine) {
+                Ok(()) => Answer::Joined(self.endpoint.as_ref().map(|e| (e.address.into(), e.gateway.into()))),
+                Err(e) => Answer::Error(Failure::from(&e)),
+            }),
+            Ask::Bind { protocol, local } => {
+                let (number, address) = self.bind(protocol, local)?;
+                alone(Answer::Bound(number, address))
+            }
+            Ask::Release(number) => {
+                self.release(number);
+                Ok(None)
+            }
+            Ask::Listen(number) => {
+                let (kinds, files) = self.listen(number)?;
+                Ok(Some((Answer::Listening(kinds), files)))
+            }
+            Ask::Connect { from, to } => {
+                let (local, socket) = self.connect(from, to)?;
+                Ok(Some((Answer::Connected(local), vec![socket.into()])))
+            }
+            Ask::Datagrams(number) => {
+                let socket = self.datagrams(number)?;
+                Ok(Some((Answer::Datagrams, vec![socket])))
+            }
+            Ask::Lookup(name) => self.lookup(engine, &name).map(Some),
+            Ask::Published => {
+                let (bindings, files) = self.hand_out_all()?;
+                Ok(Some((Answer::Published(bindings), files)))
+            }
+        }
+    }
+}
+
+fn copy(socket: &OwnedFd) -> Result<File, Fault> {
+    Ok(socket.try_clone().map_err(Fault::from)?.into())
+}
+
+impl Drop for Gate {
+    /// Takes the unix sockets away, and stops listening: the task may hold its copies of the ports for a moment yet.
+    fn drop(&mut self) {
+        for published in self.published.iter().filter(|p| p.binding.protocol == Protocol::Tcp) {
+            let _ = shutdown(&published.socket, Shutdown::Read);
+        }
+        self.clear();
+    }
+}
+
+/// A gate at work: with the store, which knows other containers' names.
+pub(crate) struct Desk<'a> {
+    pub gate: &'a mut Gate,
+    pub engine: &'a Engine,
+}
+
+impl Gatekeeper for Desk<'_> {
+    fn answer(&mut self, ask: Ask) -> Option<(Answer, Vec<File>)> {
+        self.gate.answer(self.engine, ask).unwrap_or_else(|fault| Some((Answer::Fault(fault), Vec::new())))
+    }
+}

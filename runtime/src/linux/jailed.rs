@@ -1,0 +1,447 @@
+//! The task's side of its network: every question goes over the line to the monitor, and descriptors come back.
+//!
+//! From then on nothing is asked: the guest's reads and writes are one system call each on the descriptor, which may be
+//! a connection of the host's or a unix socket to a neighbour. They are tried at once; only what would block waits for
+//! the event loop.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt;
+use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags, acceptfrom_with, recv, send};
+use tokio::io::unix::AsyncFd;
+
+use super::caller;
+use super::line::Line;
+use super::sockets;
+use crate::error::{Class, Error, Result};
+use crate::network::line::{Answer, Ask, Source};
+use crate::network::packet::{self, HEADER, MOST};
+use crate::network::{
+    Bound, Connected, Connection, Datagrams, Fault, Listener, Lookup, PortBinding, Protocol, SocketOption,
+    VirtualNetwork,
+};
+
+/// The network of a guest in a jailed process.
+pub(super) struct Jailed {
+    line: Arc<Mutex<Line>>,
+    /// The host, as the guest sees it, once it has joined.
+    gateway: OnceLock<IpAddr>,
+}
+
+impl Jailed {
+    /// Over this line.
+    pub fn new(line: Line) -> Self {
+        Jailed { line: Arc::new(Mutex::new(line)), gateway: OnceLock::new() }
+    }
+
+    /// Asks for the container's place on its network.
+    ///
+    /// # Errors
+    /// What the monitor says.
+    pub fn join(&self) -> Result<()> {
+        match self.ask(&Ask::Join)? {
+            Answer::Joined(place) => {
+                if let Some((_, gateway)) = place {
+                    self.gateway.get_or_init(|| gateway);
+                }
+                Ok(())
+            }
+            Answer::Error(failure) => Err(failure.into()),
+            _ => Err(Error::new(Class::Internal, "the monitor gave an answer that was not asked for")),
+        }
+    }
+
+    /// Asks something, and waits for the answer.
+    ///
+    /// # Errors
+    /// When the monitor is gone.
+    pub fn ask(&self, ask: &Ask) -> Result<Answer> {
+        lock(&self.line).ask(ask).map(|(answer, _)| answer)
+    }
+
+    /// Says what is not answered.
+    ///
+    /// # Errors
+    /// When the monitor is gone.
+    pub fn tell(&self, ask: &Ask) -> Result<()> {
+        lock(&self.line).tell(ask)
+    }
+
+    /// Waits for what the monitor says unasked; false when the monitor is gone.
+    pub fn hears(&self, word: &Answer) -> bool {
+        lock(&self.line).hears(word)
+    }
+
+    fn gateway(&self) -> IpAddr {
+        self.gateway.get().copied().unwrap_or(Ipv4Addr::LOCALHOST.into())
+    }
+
+    fn question(&self, ask: &Ask) -> Result<(Answer, Vec<OwnedFd>), Fault> {
+        match lock(&self.line).ask(ask) {
+            Ok((Answer::Fault(fault), _)) => Err(fault),
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(Fault::Unknown),
+        }
+    }
+}
+
+fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
+    line.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn watch(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, Fault> {
+    // SAFETY: it owns a descriptor of its own, which is not replaced or closed while it is watched.
+    unsafe { AsyncFd::register(fd) }.map_err(|e| Fault::from(io::Error::from(e)))
+}
+
+/// Does `call`, and makes sure that the event loop tells when it is worth to do it again.
+fn attempt<T>(fd: &AsyncFd<OwnedFd>, write: bool, mut call: impl FnMut() -> Result<T, Errno>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => break,
+            other => return Ok(other?),
+        }
+    }
+    // What the loop believes is out of date, unless something came after it was asked.
+    let mut nobody = Context::from_waker(Waker::noop());
+    let ready = if write { fd.poll_write_ready(&mut nobody) } else { fd.poll_read_ready(&mut nobody) };
+    let Poll::Ready(mut guard) = ready.map_ok(Some).map(|guard| guard.unwrap_or(None)) else {
+        return Err(io::ErrorKind::WouldBlock.into());
+    };
+    match call() {
+        Err(Errno::AGAIN | Errno::INTR) => {
+            if let Some(guard) = &mut guard {
+                guard.clear_ready();
+            }
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        other => Ok(other?),
+    }
+}
+
+fn poll_readable(fd: &AsyncFd<OwnedFd>, cx: &mut Context<'_>) -> Poll<()> {
+    fd.poll_read_ready(cx).map(drop)
+}
+
+fn poll_writable(fd: &AsyncFd<OwnedFd>, cx: &mut Context<'_>) -> Poll<()> {
+    fd.poll_write_ready(cx).map(drop)
+}
+
+/// A stream on a descriptor.
+struct Stream {
+    fd: AsyncFd<OwnedFd>,
+    /// Of the internet: options have an effect.
+    inet: bool,
+    v6: bool,
+}
+
+impl Stream {
+    fn new(fd: OwnedFd) -> Result<Self, Fault> {
+        let at = sockets::local(&fd);
+        let (inet, v6) = (at.is_some(), at.is_some_and(|at| at.is_ipv6()));
+        Ok(Stream { fd: watch(fd)?, inet, v6 })
+    }
+}
+
+impl Connection for Stream {
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        attempt(&self.fd, false, || recv(&self.fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(_, length)| length))
+    }
+
+    fn try_read_more(&self, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        buffer.reserve(most);
+        attempt(&self.fd, false, || {
+            let spare = &mut buffer.spare_capacity_mut()[..most];
+            let ((filled, _), length) = recv(&self.fd, spare, RecvFlags::DONTWAIT)?;
+            debug_assert_eq!(filled.len(), length);
+            Ok(length)
+        })
+        .inspect(|&length| {
+            let filled = buffer.len() + length;
+            // SAFETY: the kernel has just written `length` bytes at the beginning of the spare capacity.
+            unsafe { buffer.set_len(filled) };
+        })
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        attempt(&self.fd, true, || send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        poll_readable(&self.fd, cx)
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        poll_writable(&self.fd, cx)
+    }
+
+    fn take_error(&self) -> Option<Fault> {
+        match sockopt::socket_error(&self.fd) {
+            Ok(Ok(())) => None,
+            Ok(Err(e)) | Err(e) => Some(sockets::fault(e)),
+        }
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let how = match how {
+            Shutdown::Read => rustix::net::Shutdown::Read,
+            Shutdown::Write => rustix::net::Shutdown::Write,
+            Shutdown::Both => rustix::net::Shutdown::Both,
+        };
+        Ok(rustix::net::shutdown(&self.fd, how)?)
+    }
+
+    fn set(&self, option: SocketOption) {
+        if self.inet {
+            // A value that the kernel does not take leaves the old one, which does no harm.
+            let _ = set(self.fd.get_ref(), self.v6, option);
+        }
+    }
+}
+
+fn set(fd: &OwnedFd, v6: bool, option: SocketOption) -> rustix::io::Result<()> {
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).min(i32::MAX as usize / 2);
+    match option {
+        SocketOption::KeepAlive(on) => sockopt::set_socket_keepalive(fd, on),
+        SocketOption::KeepAliveIdle(time) => sockopt::set_tcp_keepidle(fd, Duration::from_nanos(time)),
+        SocketOption::KeepAliveInterval(time) => sockopt::set_tcp_keepintvl(fd, Duration::from_nanos(time)),
+        SocketOption::KeepAliveCount(count) => sockopt::set_tcp_keepcnt(fd, count),
+        SocketOption::HopLimit(hops) if v6 => sockopt::set_ipv6_unicast_hops(fd, Some(hops)),
+        SocketOption::HopLimit(hops) => sockopt::set_ip_ttl(fd, u32::from(hops)),
+        SocketOption::ReceiveBuffer(bytes) => sockopt::set_socket_recv_buffer_size(fd, size(bytes)),
+        SocketOption::SendBuffer(bytes) => sockopt::set_socket_send_buffer_size(fd, size(bytes)),
+    }
+}
+
+/// Everywhere that connections to one address come in.
+struct Doors {
+    doors: Vec<(Source, AsyncFd<OwnedFd>)>,
+    bound: SocketAddr,
+    gateway: IpAddr,
+    /// Each door is the first to be asked in its turn.
+    turn: usize,
+}
+
+impl Listener for Doors {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Connected, Fault>> {
+        for n in 0..self.doors.len() {
+            let at = (self.turn + n) % self.doors.len();
+            loop {
+                let (source, door) = &self.doors[at];
+                let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+                match attempt(door, false, || acceptfrom_with(door, flags)) {
+                    Ok((fd, peer)) => {
+                        if let Some(connected) = self.accepted(*source, fd, peer) {
+                            self.turn = at + 1;
+                            return Poll::Ready(connected);
+                        }
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        match poll_readable(door, cx) {
+                            // It became readable in this moment.
+                            Poll::Ready(()) => {}
+                            Poll::Pending => break,
+                        }
+                    }
+                    // One that was given up before it was accepted (accept(2), "Error handling").
+                    Err(e) if is_passing(&e) => {}
+                    Err(e) => return Poll::Ready(Err(Fault::from(e))),
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
+
+fn is_passing(e: &io::Error) -> bool {
+    let passing = [
+        Errno::CONNABORTED,
+        Errno::CONNRESET,
+        Errno::NETDOWN,
+        Errno::NETUNREACH,
+        Errno::HOSTDOWN,
+        Errno::HOSTUNREACH,
+        Errno::PROTO,
+        Errno::NOPROTOOPT,
+        Errno::NONET,
+        Errno::OPNOTSUPP,
+    ];
+    Errno::from_io_error(e).is_some_and(|e| passing.contains(&e))
+}
+
+impl Doors {
+    fn accepted(&self, source: Source, fd: OwnedFd, peer: Option<SocketAddrAny>) -> Option<Result<Connected, Fault>> {
+        let (remote, local) = match source {
+            // What is no monitor is shown the door.
+            Source::Network => caller::parse(peer)?,
+            Source::Host => {
+                let _ = sockopt::set_tcp_nodelay(&fd, true);
+                let remote = peer.and_then(|any| SocketAddr::try_from(any).ok())?;
+                (remote, self.bound)
+            }
+        };
+        let family = |at| in_family(at, self.bound.is_ipv6(), self.gateway);
+        Some(Stream::new(fd).map(|stream| Connected {
+            connection: Arc::new(stream),
+            local: family(local),
+            remote: family(remote),
+        }))
+    }
+}
+
+/// A socket of one family sees no address of the other: IPv6 callers of an IPv4 socket are the host, as behind docker's
+/// proxy; IPv4 callers of an IPv6 socket have mapped addresses.
+fn in_family(at: SocketAddr, v6: bool, gateway: IpAddr) -> SocketAddr {
+    let ip = match at.ip() {
+        IpAddr::V4(ip) if v6 => ip.to_ipv6_mapped().into(),
+        IpAddr::V6(ip) if !v6 => match ip.to_ipv4_mapped() {
+            Some(ip) => ip.into(),
+            None if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+            None => gateway,
+        },
+        same => same,
+    };
+    SocketAddr::new(ip, at.port())
+}
+
+/// One socket's datagrams, as packets to and from the monitor.
+struct Packets(AsyncFd<OwnedFd>);
+
+impl Datagrams for Packets {
+    fn try_send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+        let packet = packet::encode(to, bytes);
+        attempt(&self.0, true, || send(&self.0, &packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)).map(drop)
+    }
+
+    fn try_receive(&self) -> io::Result<(Vec<u8>, SocketAddr)> {
+        let mut buffer = vec![0; HEADER + MOST];
+        let length = attempt(&self.0, false, || {
+            recv(&self.0, buffer.as_mut_slice(), RecvFlags::DONTWAIT).map(|(_, length)| length)
+        })?;
+        match packet::decode(&buffer[..length.min(HEADER + MOST)]) {
+            Some((from, data)) => Ok((data.to_vec(), from)),
+            None => Err(io::ErrorKind::ConnectionReset.into()),
+        }
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        poll_readable(&self.0, cx)
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        poll_writable(&self.0, cx)
+    }
+}
+
+/// A name that is looked up: known at once, or when it comes over a pipe.
+enum Answered {
+    Now(Option<Vec<IpAddr>>),
+    Later(AsyncFd<OwnedFd>, Vec<u8>),
+}
+
+impl Lookup for Answered {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<IpAddr>, Fault>> {
+        let (fd, text) = match self {
+            Answered::Now(addresses) => return Poll::Ready(Ok(addresses.take().unwrap_or_default())),
+            Answered::Later(fd, text) => (fd, text),
+        };
+        loop {
+            let mut part = [0; 4096];
+            match attempt(fd, false, || rustix::io::read(&*fd, &mut part)) {
+                Ok(0) => {
+                    let answer = serde_json::from_slice(text).unwrap_or(Err(Fault::TemporaryResolverFailure));
+                    return Poll::Ready(answer);
+                }
+                Ok(length) => text.extend_from_slice(&part[..length]),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(poll_readable(fd, cx)),
+                Err(_) => return Poll::Ready(Err(Fault::TemporaryResolverFailure)),
+            }
+        }
+    }
+}
+
+fn single(descriptors: Vec<OwnedFd>) -> Result<OwnedFd, Fault> {
+    descriptors.into_iter().next().ok_or(Fault::Unknown)
+}
+
+impl VirtualNetwork for Jailed {
+    fn bind(&self, protocol: Protocol, local: SocketAddr) -> Result<Bound, Fault> {
+        match self.question(&Ask::Bind { protocol, local })? {
+            (Answer::Bound(number, address), _) => {
+                let line = Arc::clone(&self.line);
+                // A monitor that is gone has nothing to give back.
+                Ok(Bound::new(address, number, move || drop(lock(&line).tell(&Ask::Release(number)))))
+            }
+            _ => Err(Fault::Unknown),
+        }
+    }
+
+    fn listen(&self, bound: &Bound, _backlog: u32) -> Result<Box<dyn Listener>, Fault> {
+        let (Answer::Listening(kinds), descriptors) = self.question(&Ask::Listen(bound.id))? else {
+            return Err(Fault::Unknown);
+        };
+        let doors = kinds.into_iter().zip(descriptors).map(|(kind, fd)| Ok((kind, watch(fd)?)));
+        let doors = doors.collect::<Result<_, Fault>>()?;
+        Ok(Box::new(Doors { doors, bound: bound.address, gateway: self.gateway(), turn: 0 }))
+    }
+
+    fn connect(&self, from: Option<&Bound>, remote: SocketAddr) -> Result<Connected, Fault> {
+        match self.question(&Ask::Connect { from: from.map(|bound| bound.id), to: remote })? {
+            (Answer::Connected(local), descriptors) => {
+                let stream = Stream::new(single(descriptors)?)?;
+                Ok(Connected { connection: Arc::new(stream), local, remote })
+            }
+            _ => Err(Fault::Unknown),
+        }
+    }
+
+    fn datagrams(&self, bound: &Bound) -> Result<Arc<dyn Datagrams>, Fault> {
+        match self.question(&Ask::Datagrams(bound.id))? {
+            (Answer::Datagrams, descriptors) => Ok(Arc::new(Packets(watch(single(descriptors)?)?))),
+            _ => Err(Fault::Unknown),
+        }
+    }
+
+    fn lookup(&self, name: &str) -> Result<Box<dyn Lookup>, Fault> {
+        match self.question(&Ask::Lookup(name.to_owned()))? {
+            (Answer::Addresses(addresses), _) => Ok(Box::new(Answered::Now(Some(addresses)))),
+            (Answer::Later, descriptors) => Ok(Box::new(Answered::Later(watch(single(descriptors)?)?, Vec::new()))),
+            _ => Err(Fault::Unknown),
+        }
+    }
+
+    fn published(&self) -> io::Result<Vec<(PortBinding, TcpListener)>> {
+        match self.question(&Ask::Published).map_err(io::Error::other)? {
+            (Answer::Published(bindings), descriptors) => {
+                Ok(bindings.into_iter().zip(descriptors.into_iter().map(TcpListener::from)).collect())
+            }
+            _ => Err(io::Error::other("the monitor gave an answer that was not asked for")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_fit_their_socket() {
+        let gateway = IpAddr::from([172, 30, 0, 1]);
+        let shown = |at: &str, v6| in_family(at.parse().unwrap(), v6, gateway).to_string();
+        assert_eq!(shown("10.0.0.1:5", false), "10.0.0.1:5");
+        assert_eq!(shown("10.0.0.1:5", true), "[::ffff:10.0.0.1]:5");
+        assert_eq!(shown("[::ffff:10.0.0.1]:5", false), "10.0.0.1:5");
+        assert_eq!(shown("[::1]:5", false), "127.0.0.1:5");
+        assert_eq!(shown("[2001:db8::1]:5", false), "172.30.0.1:5");
+        assert_eq!(shown("[2001:db8::1]:5", true), "[2001:db8::1]:5");
+    }
+}

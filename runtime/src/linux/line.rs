@@ -1,0 +1,172 @@
+//! The line between a wasm task's process and its monitor: sequenced packets (unix(7)), so each message is whole, of
+//! JSON, and with the descriptors that belong to it (`SCM_RIGHTS`).
+//!
+//! The task asks, the monitor answers; a question is answered before the next one is asked. Questions come from a
+//! process that may be hostile, so the monitor takes no descriptors from it and cuts off who sends what is no question.
+
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, send, sendmsg, socketpair,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Class, Error, Result};
+use crate::network::line::{Answer, Ask};
+
+/// The longest message; an error's text is what makes one long.
+const MAX: usize = 64 * 1024;
+/// The most descriptors in one (the kernel's `SCM_MAX_FD`).
+pub(super) const MOST_DESCRIPTORS: usize = 253;
+
+/// One end.
+#[derive(Debug)]
+pub(super) struct Line(File);
+
+impl Line {
+    /// Both ends, close-on-exec.
+    pub fn pair() -> Result<(Line, Line)> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(|e| Error::os("make a socket pair", e))?;
+        Ok((Line(ours.into()), Line(theirs.into())))
+    }
+
+    /// The end that this descriptor is.
+    pub fn of(fd: OwnedFd) -> Line {
+        Line(fd.into())
+    }
+
+    /// Its descriptor.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0.into()
+    }
+
+    /// For polling.
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+
+    /// The task's side: says what is not answered.
+    ///
+    /// # Errors
+    /// When the monitor is gone.
+    pub fn tell(&self, ask: &Ask) -> Result<()> {
+        send(&self.0, &encode(ask)?, SendFlags::NOSIGNAL).map(drop).map_err(|e| Error::os("speak to the monitor", e))
+    }
+
+    /// The task's side: asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// When the monitor is gone.
+    pub fn ask(&self, ask: &Ask) -> Result<(Answer, Vec<OwnedFd>)> {
+        self.tell(ask)?;
+        receive(&self.0, RecvFlags::empty())?.ok_or_else(|| Error::new(Class::Cancelled, "the monitor is gone"))
+    }
+
+    /// The task's side: waits for what the monitor says unasked; false when the monitor is gone.
+    pub fn hears(&self, word: &Answer) -> bool {
+        matches!(receive::<Answer>(&self.0, RecvFlags::empty()), Ok(Some((heard, _))) if heard == *word)
+    }
+
+    /// The monitor's side: what the task says; `None` when it has ended. With `wait`, until it says something.
+    ///
+    /// # Errors
+    /// `Unavailable` when there is nothing; `Corrupt` for what is no question.
+    pub fn hear(&self, wait: bool) -> Result<Option<Ask>> {
+        let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+        Ok(receive(&self.0, flags)?.map(|(ask, _)| ask))
+    }
+
+    /// The monitor's side: answers. A task that does not read its answers is no longer waited for.
+    ///
+    /// # Errors
+    /// When the task is gone.
+    pub fn answer(&self, answer: &Answer, descriptors: &[File]) -> Result<()> {
+        let bytes = encode(answer)?;
+        let fds: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(&fds));
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, flags)
+            .map(drop)
+            .map_err(|e| Error::os("answer the guest's process", e))
+    }
+}
+
+fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(message).map_err(|e| wharf_images::Error::json("a message", e).into())
+}
+
+fn receive<T: DeserializeOwned>(line: &File, flags: RecvFlags) -> Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut bytes = vec![0; MAX];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let got = rustix::io::retry_on_intr(|| {
+        recvmsg(line, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags | RecvFlags::CMSG_CLOEXEC)
+    });
+    let got = match got {
+        Ok(got) => got,
+        // What a closed socket with unread bytes says.
+        Err(Errno::CONNRESET) => return Ok(None),
+        Err(Errno::AGAIN) => return Err(Error::new(Class::Unavailable, "nothing was said")),
+        Err(e) => return Err(Error::os("hear the other side", e)),
+    };
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            descriptors.extend(fds);
+        }
+    }
+    if got.bytes == 0 {
+        return Ok(None);
+    }
+    match serde_json::from_slice(&bytes[..got.bytes]) {
+        Ok(message) => Ok(Some((message, descriptors))),
+        Err(e) => Err(Error::new(Class::Corrupt, format!("a message on the line: {e}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+    use crate::network::Fault;
+
+    #[test]
+    fn questions_and_answers_with_descriptors() {
+        let (monitor, task) = Line::pair().unwrap();
+        assert_eq!(monitor.hear(false).unwrap_err().class(), Class::Unavailable);
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| task.ask(&Ask::Lookup("web".to_owned())).unwrap());
+            assert_eq!(monitor.hear(true).unwrap(), Some(Ask::Lookup("web".to_owned())));
+            monitor.answer(&Answer::Later, &[File::from(reader)]).unwrap();
+            let (answer, mut fds) = asked.join().unwrap();
+            assert_eq!((answer, fds.len()), (Answer::Later, 1));
+            File::from(writer).write_all(b"x").unwrap();
+            let mut byte = [0];
+            File::from(fds.remove(0)).read_exact(&mut byte).unwrap();
+            assert_eq!(&byte, b"x");
+        });
+        drop(task);
+        assert_eq!(monitor.hear(true).unwrap(), None);
+        assert!(monitor.answer(&Answer::Fault(Fault::Unknown), &[]).is_err());
+    }
+
+    #[test]
+    fn what_is_no_question_is_an_error() {
+        let (monitor, task) = Line::pair().unwrap();
+        send(task.file(), b"{\"nonsense\":1}", SendFlags::NOSIGNAL).unwrap();
+        assert_eq!(monitor.hear(false).unwrap_err().class(), Class::Corrupt);
+    }
+}

@@ -1,0 +1,202 @@
+//! The rules of a container's own network, which are the same wherever its sockets really are: which addresses it has,
+//! which ports are taken, and where a destination lies.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use super::{Endpoint, Fault, Protocol, WasmMode, grants};
+
+/// Ports for whoever asks for any (RFC 6056; Linux's default range).
+const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
+
+/// Where a destination lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// In the container itself.
+    Own,
+    /// Another container of its network.
+    Neighbour(SocketAddrV4),
+    /// The host, on this port.
+    Host(u16),
+    /// Beyond.
+    Outside,
+    /// Nowhere.
+    Nowhere,
+}
+
+/// Where `to` lies for a container that is connected so.
+pub fn route(mode: &WasmMode, endpoint: Option<&Endpoint>, to: SocketAddr) -> Route {
+    if *mode == WasmMode::Host {
+        return Route::Outside;
+    }
+    match (grants::canonical(to.ip()), endpoint) {
+        (ip, _) if ip.is_loopback() => Route::Own,
+        (IpAddr::V4(ip), Some(own)) if ip == own.address => Route::Own,
+        (IpAddr::V4(ip), Some(own)) if ip == own.gateway => Route::Host(to.port()),
+        (IpAddr::V4(ip), Some(own)) if own.is_neighbour(ip) => Route::Neighbour(SocketAddrV4::new(ip, to.port())),
+        (_, Some(_)) => Route::Outside,
+        (_, None) => Route::Nowhere,
+    }
+}
+
+/// The container's own address towards `to`: what a socket that connects there is called.
+pub fn source(endpoint: Option<&Endpoint>, to: IpAddr, port: u16) -> SocketAddr {
+    let ip = match (to, endpoint) {
+        (ip, _) if ip.is_loopback() => ip,
+        (IpAddr::V4(_), Some(own)) => own.address.into(),
+        (IpAddr::V4(_), None) => Ipv4Addr::LOCALHOST.into(),
+        // There are no IPv6 networks yet; towards the outside the host's address is used, which is not shown.
+        (IpAddr::V6(_), _) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(ip, port)
+}
+
+/// True if a socket bound to `bound` is reached at `at`.
+pub fn covers(bound: SocketAddr, at: SocketAddr) -> bool {
+    let same_family = bound.is_ipv4() == at.is_ipv4();
+    bound.port() == at.port() && same_family && (bound.ip().is_unspecified() || bound.ip() == at.ip())
+}
+
+/// The ports that a container's sockets have taken.
+#[derive(Debug, Default)]
+pub struct PortTable {
+    taken: BTreeMap<(Protocol, u16), Vec<IpAddr>>,
+    next: u16,
+}
+
+impl PortTable {
+    /// Takes an address; port 0 stands for any that is free.
+    ///
+    /// # Errors
+    /// `AddressNotBindable` for an address that is not the container's; `AddressInUse`.
+    pub fn bind(
+        &mut self,
+        protocol: Protocol,
+        local: SocketAddr,
+        endpoint: Option<&Endpoint>,
+    ) -> Result<SocketAddr, Fault> {
+        let own = endpoint.map(|e| IpAddr::V4(e.address));
+        let ip = local.ip();
+        if !(ip.is_unspecified() || ip.is_loopback() || Some(ip) == own) {
+            return Err(Fault::AddressNotBindable);
+        }
+        if local.port() != 0 {
+            return self.take(protocol, local).then_some(local).ok_or(Fault::AddressInUse);
+        }
+        for _ in EPHEMERAL {
+            let local = SocketAddr::new(ip, self.ephemeral());
+            if self.take(protocol, local) {
+                return Ok(local);
+            }
+        }
+        Err(Fault::AddressInUse)
+    }
+
+    /// A port for a connection that nobody will look for by it.
+    pub fn ephemeral(&mut self) -> u16 {
+        let (first, last) = (*EPHEMERAL.start(), *EPHEMERAL.end());
+        self.next = if (first..last).contains(&self.next) { self.next + 1 } else { first };
+        self.next
+    }
+
+    fn take(&mut self, protocol: Protocol, local: SocketAddr) -> bool {
+        let takers = self.taken.entry((protocol, local.port())).or_default();
+        let clash = |other: &IpAddr| {
+            // The families are apart: WASI's IPv6 sockets take no IPv4.
+            other.is_ipv4() == local.is_ipv4()
+                && (other.is_unspecified() || local.ip().is_unspecified() || *other == local.ip())
+        };
+        if takers.iter().any(clash) {
+            return false;
+        }
+        takers.push(local.ip());
+        true
+    }
+
+    /// Gives an address back.
+    pub fn release(&mut self, protocol: Protocol, local: SocketAddr) {
+        if let Some(takers) = self.taken.get_mut(&(protocol, local.port())) {
+            takers.retain(|ip| *ip != local.ip());
+            if takers.is_empty() {
+                self.taken.remove(&(protocol, local.port()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint() -> Endpoint {
+        Endpoint {
+            network: "bridge".to_owned(),
+            network_id: 1,
+            address: Ipv4Addr::new(172, 30, 0, 2),
+            prefix: 16,
+            gateway: Ipv4Addr::new(172, 30, 0, 1),
+            aliases: Vec::new(),
+        }
+    }
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().expect("address")
+    }
+
+    #[test]
+    fn destinations() {
+        let own = endpoint();
+        let to = |text| route(&WasmMode::Network("bridge".to_owned()), Some(&own), at(text));
+        assert_eq!(to("127.0.0.1:80"), Route::Own);
+        assert_eq!(to("127.255.0.9:80"), Route::Own);
+        assert_eq!(to("[::1]:80"), Route::Own);
+        assert_eq!(to("172.30.0.2:80"), Route::Own);
+        assert_eq!(to("[::ffff:127.0.0.1]:80"), Route::Own);
+        assert_eq!(to("172.30.0.1:80"), Route::Host(80));
+        assert_eq!(to("172.30.9.9:80"), Route::Neighbour(SocketAddrV4::new(Ipv4Addr::new(172, 30, 9, 9), 80)));
+        assert_eq!(to("172.31.0.1:80"), Route::Outside);
+        assert_eq!(to("[2001:db8::1]:80"), Route::Outside);
+        assert_eq!(route(&WasmMode::None, None, at("1.2.3.4:80")), Route::Nowhere);
+        assert_eq!(route(&WasmMode::None, None, at("127.0.0.1:80")), Route::Own);
+        assert_eq!(route(&WasmMode::Host, None, at("127.0.0.1:80")), Route::Outside);
+    }
+
+    #[test]
+    fn ports_are_taken_once() {
+        let (mut table, own) = (PortTable::default(), endpoint());
+        let mut bind = |text| table.bind(Protocol::Tcp, at(text), Some(&own));
+        assert_eq!(bind("0.0.0.0:80"), Ok(at("0.0.0.0:80")));
+        for taken in ["0.0.0.0:80", "127.0.0.1:80", "172.30.0.2:80"] {
+            assert_eq!(bind(taken), Err(Fault::AddressInUse), "{taken}");
+        }
+        assert!(bind("[::]:80").is_ok(), "the families are apart");
+        assert!(bind("127.0.0.1:81").is_ok() && bind("172.30.0.2:81").is_ok());
+        assert_eq!(bind("0.0.0.0:81"), Err(Fault::AddressInUse));
+        for foreign in ["172.30.0.3:1", "8.8.8.8:1", "[fe80::1]:1", "172.30.0.1:1"] {
+            assert_eq!(bind(foreign), Err(Fault::AddressNotBindable), "{foreign}");
+        }
+        assert!(table.bind(Protocol::Udp, at("0.0.0.0:80"), None).is_ok(), "the protocols are apart");
+        table.release(Protocol::Tcp, at("0.0.0.0:80"));
+        assert!(table.bind(Protocol::Tcp, at("127.0.0.1:80"), None).is_ok());
+    }
+
+    #[test]
+    fn any_port_until_none_is_left() {
+        let mut table = PortTable::default();
+        let mut seen = std::collections::HashSet::new();
+        for _ in EPHEMERAL {
+            let local = table.bind(Protocol::Tcp, at("0.0.0.0:0"), None).expect("a port");
+            assert!(seen.insert(local.port()) && EPHEMERAL.contains(&local.port()));
+        }
+        assert_eq!(table.bind(Protocol::Tcp, at("0.0.0.0:0"), None), Err(Fault::AddressInUse));
+        table.release(Protocol::Tcp, at("0.0.0.0:40000"));
+        assert_eq!(table.bind(Protocol::Tcp, at("0.0.0.0:0"), None), Ok(at("0.0.0.0:40000")));
+    }
+
+    #[test]
+    fn neighbours_are_told_by_the_prefix() {
+        let own = endpoint();
+        assert!(own.is_neighbour(Ipv4Addr::new(172, 30, 255, 1)) && !own.is_neighbour(Ipv4Addr::new(172, 31, 0, 1)));
+        assert_eq!(own.mac(), "02:42:ac:1e:00:02");
+    }
+}

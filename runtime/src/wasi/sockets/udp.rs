@@ -1,0 +1,290 @@
+//! `wasi:sockets/udp` and `udp-create-socket`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use wasmtime::component::Resource;
+use wasmtime_wasi::async_trait;
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress, Network};
+use wasmtime_wasi::p2::{DynPollable, Pollable, SocketError, subscribe};
+
+use super::bindings::{udp, udp_create_socket};
+use super::{Options, Result, SocketsView, at_once, failed, fits, is_remote, is_unicast};
+use crate::network::packet::MOST;
+use crate::network::{Bound, Datagrams, Fault, Protocol, SocketOption};
+
+/// The most datagrams that one call sends or receives.
+const AT_ONCE: usize = 16;
+
+/// A UDP socket.
+pub struct UdpSocket {
+    family: IpAddressFamily,
+    state: State,
+    remote: Option<SocketAddr>,
+    options: Options,
+}
+
+enum State {
+    New,
+    /// `start-bind` was called, `finish-bind` not yet.
+    Binding(Bound),
+    Bound {
+        bound: Bound,
+        /// Opened with the first streams.
+        datagrams: Option<Arc<dyn Datagrams>>,
+    },
+}
+
+/// Where datagrams come from.
+pub struct Incoming {
+    datagrams: Arc<dyn Datagrams>,
+    remote: Option<SocketAddr>,
+}
+
+/// Where datagrams go to.
+pub struct Outgoing {
+    datagrams: Arc<dyn Datagrams>,
+    family: IpAddressFamily,
+    remote: Option<SocketAddr>,
+    /// How many the last `check-send` has permitted.
+    permit: usize,
+    /// The last one did not fit.
+    full: bool,
+}
+
+#[async_trait]
+impl Pollable for UdpSocket {
+    // Nothing takes time.
+    async fn ready(&mut self) {}
+}
+
+#[async_trait]
+impl Pollable for Incoming {
+    async fn ready(&mut self) {
+        std::future::poll_fn(|cx| self.datagrams.poll_readable(cx)).await;
+    }
+}
+
+#[async_trait]
+impl Pollable for Outgoing {
+    async fn ready(&mut self) {
+        if self.full {
+            std::future::poll_fn(|cx| self.datagrams.poll_writable(cx)).await;
+        }
+    }
+}
+
+impl udp_create_socket::Host for SocketsView<'_> {
+    fn create_udp_socket(&mut self, family: IpAddressFamily) -> Result<Resource<UdpSocket>> {
+        Ok(self.table.push(UdpSocket { family, state: State::New, remote: None, options: Options::default() })?)
+    }
+}
+
+impl udp::Host for SocketsView<'_> {}
+
+impl udp::HostUdpSocket for SocketsView<'_> {
+    fn start_bind(
+        &mut self,
+        this: Resource<UdpSocket>,
+        network: Resource<Network>,
+        local: IpSocketAddress,
+    ) -> Result<()> {
+        self.table.get(&network)?;
+        let socket = self.table.get_mut(&this)?;
+        match socket.state {
+            State::New => {}
+            State::Binding(_) => return Err(ErrorCode::ConcurrencyConflict.into()),
+            State::Bound { .. } => return Err(ErrorCode::InvalidState.into()),
+        }
+        let local = SocketAddr::from(local);
+        if !fits(local.ip(), socket.family) {
+            return Err(ErrorCode::InvalidArgument.into());
+        }
+        socket.state = State::Binding(self.sockets.network.bind(Protocol::Udp, local).map_err(failed)?);
+        Ok(())
+    }
+
+    fn finish_bind(&mut self, this: Resource<UdpSocket>) -> Result<()> {
+        let socket = self.table.get_mut(&this)?;
+        match std::mem::replace(&mut socket.state, State::New) {
+            State::Binding(bound) => socket.state = State::Bound { bound, datagrams: None },
+            other => {
+                socket.state = other;
+                return Err(ErrorCode::NotInProgress.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn stream(
+        &mut self,
+        this: Resource<UdpSocket>,
+        remote: Option<IpSocketAddress>,
+    ) -> Result<(Resource<Incoming>, Resource<Outgoing>)> {
+        // "Implementations may trap if the streams returned by a previous invocation haven't been dropped yet."
+        if self.table.iter_children(&this)?.any(|child| child.is::<Incoming>() || child.is::<Outgoing>()) {
+            return Err(SocketError::trap(wasmtime::format_err!("the socket's streams have not been dropped yet")));
+        }
+        let socket = self.table.get_mut(&this)?;
+        let State::Bound { bound, datagrams } = &mut socket.state else {
+            return Err(ErrorCode::InvalidState.into());
+        };
+        let remote = remote.map(SocketAddr::from);
+        if remote.is_some_and(|remote| !fits(remote.ip(), socket.family) || !is_remote(remote)) {
+            return Err(ErrorCode::InvalidArgument.into());
+        }
+        let datagrams = match datagrams {
+            Some(datagrams) => datagrams,
+            None => datagrams.insert(self.sockets.network.datagrams(bound).map_err(failed)?),
+        };
+        socket.remote = remote;
+        let incoming = Incoming { datagrams: Arc::clone(datagrams), remote };
+        let datagrams = Arc::clone(datagrams);
+        let outgoing = Outgoing { datagrams, family: socket.family, remote, permit: 0, full: false };
+        Ok((self.table.push_child(incoming, &this)?, self.table.push_child(outgoing, &this)?))
+    }
+
+    fn local_address(&mut self, this: Resource<UdpSocket>) -> Result<IpSocketAddress> {
+        match &self.table.get(&this)?.state {
+            State::Bound { bound, .. } => Ok(bound.address.into()),
+            State::New | State::Binding(_) => Err(ErrorCode::InvalidState.into()),
+        }
+    }
+
+    fn remote_address(&mut self, this: Resource<UdpSocket>) -> Result<IpSocketAddress> {
+        self.table.get(&this)?.remote.map(Into::into).ok_or_else(|| ErrorCode::InvalidState.into())
+    }
+
+    fn address_family(&mut self, this: Resource<UdpSocket>) -> wasmtime::Result<IpAddressFamily> {
+        Ok(self.table.get(&this)?.family)
+    }
+
+    fn unicast_hop_limit(&mut self, this: Resource<UdpSocket>) -> Result<u8> {
+        Ok(self.table.get(&this)?.options.hop_limit)
+    }
+
+    fn set_unicast_hop_limit(&mut self, this: Resource<UdpSocket>, value: u8) -> Result<()> {
+        self.table.get_mut(&this)?.options.change(SocketOption::HopLimit(value)).map(drop)
+    }
+
+    fn receive_buffer_size(&mut self, this: Resource<UdpSocket>) -> Result<u64> {
+        Ok(self.table.get(&this)?.options.receive_buffer)
+    }
+
+    fn set_receive_buffer_size(&mut self, this: Resource<UdpSocket>, value: u64) -> Result<()> {
+        self.table.get_mut(&this)?.options.change(SocketOption::ReceiveBuffer(value)).map(drop)
+    }
+
+    fn send_buffer_size(&mut self, this: Resource<UdpSocket>) -> Result<u64> {
+        Ok(self.table.get(&this)?.options.send_buffer)
+    }
+
+    fn set_send_buffer_size(&mut self, this: Resource<UdpSocket>, value: u64) -> Result<()> {
+        self.table.get_mut(&this)?.options.change(SocketOption::SendBuffer(value)).map(drop)
+    }
+
+    fn subscribe(&mut self, this: Resource<UdpSocket>) -> wasmtime::Result<Resource<DynPollable>> {
+        subscribe(self.table, this)
+    }
+
+    fn drop(&mut self, this: Resource<UdpSocket>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+impl udp::HostIncomingDatagramStream for SocketsView<'_> {
+    fn receive(&mut self, this: Resource<Incoming>, most: u64) -> Result<Vec<udp::IncomingDatagram>> {
+        let stream = self.table.get(&this)?;
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(AT_ONCE);
+        let mut received = Vec::new();
+        while received.len() < most {
+            match stream.datagrams.try_receive() {
+                Ok((_, from)) if stream.remote.is_some_and(|remote| remote != from) => {}
+                Ok((data, from)) => received.push(udp::IncomingDatagram { data, remote_address: from.into() }),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => break,
+                // Told with the next call, which receives nothing.
+                Err(_) if !received.is_empty() => break,
+                Err(e) => return Err(failed(Fault::from(e))),
+            }
+        }
+        Ok(received)
+    }
+
+    fn subscribe(&mut self, this: Resource<Incoming>) -> wasmtime::Result<Resource<DynPollable>> {
+        subscribe(self.table, this)
+    }
+
+    fn drop(&mut self, this: Resource<Incoming>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+impl Outgoing {
+    fn send(&mut self, datagram: udp::OutgoingDatagram) -> Result<()> {
+        let given = datagram.remote_address.map(SocketAddr::from);
+        let to = match (given, self.remote) {
+            (Some(given), Some(remote)) if given != remote => return Err(ErrorCode::InvalidArgument.into()),
+            (Some(to), _) | (None, Some(to)) => to,
+            (None, None) => return Err(ErrorCode::InvalidArgument.into()),
+        };
+        if !fits(to.ip(), self.family) || !is_remote(to) {
+            return Err(ErrorCode::InvalidArgument.into());
+        }
+        // Neither broadcast nor multicast is part of the container's network.
+        if !is_unicast(to.ip()) {
+            return Err(ErrorCode::AccessDenied.into());
+        }
+        if datagram.data.len() > MOST {
+            return Err(ErrorCode::DatagramTooLarge.into());
+        }
+        match self.datagrams.try_send(&datagram.data, to) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                self.full = true;
+                Err(ErrorCode::WouldBlock.into())
+            }
+            Err(e) => Err(failed(Fault::from(e))),
+        }
+    }
+}
+
+impl udp::HostOutgoingDatagramStream for SocketsView<'_> {
+    fn check_send(&mut self, this: Resource<Outgoing>) -> Result<u64> {
+        let stream = self.table.get_mut(&this)?;
+        stream.full = stream.full && stream.datagrams.poll_writable(&mut at_once()).is_pending();
+        stream.permit = if stream.full { 0 } else { AT_ONCE };
+        Ok(stream.permit as u64)
+    }
+
+    fn send(&mut self, this: Resource<Outgoing>, datagrams: Vec<udp::OutgoingDatagram>) -> Result<u64> {
+        let stream = self.table.get_mut(&this)?;
+        if datagrams.is_empty() {
+            return Ok(0);
+        }
+        if datagrams.len() > stream.permit {
+            return Err(SocketError::trap(wasmtime::format_err!("send was not permitted by check-send")));
+        }
+        stream.permit = 0;
+        let mut sent = 0;
+        for datagram in datagrams {
+            match stream.send(datagram) {
+                Ok(()) => sent += 1,
+                // "If at least one datagram has been sent successfully, this function never returns an error."
+                Err(_) if sent > 0 || stream.full => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(sent)
+    }
+
+    fn subscribe(&mut self, this: Resource<Outgoing>) -> wasmtime::Result<Resource<DynPollable>> {
+        subscribe(self.table, this)
+    }
+
+    fn drop(&mut self, this: Resource<Outgoing>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! Published ports as docker shows them, and `port`.
+
+use std::io::Write as _;
+
+use serde_json::{Map, Value, json};
+use wharf_runtime::container::Container;
+use wharf_runtime::network::PortBinding;
+use wharf_runtime::network::ports::{ExposedPort, parse_expose};
+use wharf_runtime::network::store::Attachment;
+
+use super::context::Context;
+use super::failure::{Failure, Result};
+use super::parse::Parsed;
+use super::verb::{Listed, Operands, Verb};
+
+/// The command of this file.
+pub static VERBS: &[Verb] = &[Verb {
+    names: &["port", "container port"],
+    about: "List port mappings or a specific mapping for the container",
+    usage: "CONTAINER [PRIVATE_PORT[/PROTO]]",
+    listed: Listed::Other,
+    operands: Operands::AtLeast(1),
+    trailing: false,
+    sections: &[],
+    run: port,
+}];
+
+fn port(parsed: &Parsed, context: &Context) -> Result<()> {
+    let engine = context.engine()?;
+    let (name, wanted) = match parsed.operands() {
+        [name] => (name, None),
+        [name, wanted] => (name, Some(wanted)),
+        _ => return Err(Failure::new("a container and one port of it at most can be named")),
+    };
+    let container = engine.container(name)?;
+    let attachments = engine.attachments()?.remove(&container.id).unwrap_or_default();
+    let bound = bound(&attachments);
+    let Some(wanted) = wanted else {
+        let mut lines: Vec<String> = bound.iter().map(|b| format!("{} -> {}\n", exposed(b), host(b))).collect();
+        lines.sort();
+        return Ok(std::io::stdout().write_all(lines.concat().as_bytes())?);
+    };
+    let port = match parse_expose(wanted).map_err(Failure::new)?[..] {
+        [port] => port,
+        _ => return Err(Failure::new(format!("invalid port: {wanted}: one port was expected"))),
+    };
+    let lines: Vec<String> = bound.iter().filter(|b| exposed(b) == port).map(|b| host(b) + "\n").collect();
+    if lines.is_empty() {
+        return Err(Failure::new(format!("Error: No public port '{port}' published for {name}")));
+    }
+    Ok(std::io::stdout().write_all(lines.concat().as_bytes())?)
+}
+
+fn bound(attachments: &[Attachment]) -> Vec<&PortBinding> {
+    attachments.iter().flat_map(|attachment| &attachment.ports).collect()
+}
+
+fn exposed(binding: &PortBinding) -> ExposedPort {
+    ExposedPort { port: binding.container_port, protocol: binding.protocol }
+}
+
+/// `0.0.0.0:8080`
+fn host(binding: &PortBinding) -> String {
+    let text = binding.to_string();
+    text.split("->").next().unwrap_or_default().to_owned()
+}
+
+/// The PORTS of `ps`: published ones, and those that are only exposed.
+pub fn column(container: &Container, attachments: &[Attachment]) -> String {
+    if !container.state.state.is_live() {
+        return String::new();
+    }
+    let bound = bound(attachments);
+    let published = bound.iter().map(ToString::to_string);
+    let only_exposed = wharf_runtime::plan::exposed(&container.config, &container.image).unwrap_or_default();
+    let only_exposed = only_exposed.into_iter().filter(|port| !bound.iter().any(|b| exposed(b) == *port));
+    only_exposed.map(|port| port.to_string()).chain(published).collect::<Vec<_>>().join(", ")
+}
+
+/// `{"80/tcp": [{"HostIp": ..., "HostPort": ...}]}`
+fn by_port<'a>(
+    bindings: impl IntoIterator<Item = &'a PortBinding>,
+    ip: impl Fn(&PortBinding) -> String,
+) -> Map<String, Value> {
+    let mut all: Map<String, Value> = Map::new();
+    for binding in bindings {
+        let port = match (binding.host_port, binding.host_port_last) {
+            (0, _) => String::new(),
+            (first, Some(last)) => format!("{first}-{last}"),
+            (port, None) => port.to_string(),
+        };
+        let entry = json!({"HostIp": ip(binding), "HostPort": port});
+        match all.get_mut(&exposed(binding).to_string()) {
+            Some(Value::Array(list)) => list.push(entry),
+            _ => drop(all.insert(exposed(binding).to_string(), json!([entry]))),
+        }
+    }
+    all
+}
+
+fn ip(binding: &PortBinding) -> String {
+    binding.host_ip.map_or_else(String::new, |ip| ip.to_string())
+}
+
+/// `HostConfig.PortBindings`: as asked for.
+pub fn asked(container: &Container) -> Value {
+    by_port(&container.config.ports, ip).into()
+}
+
+/// `Config.ExposedPorts`: what is published is exposed too.
+pub fn all_exposed(container: &Container) -> Value {
+    let mut ports = wharf_runtime::plan::exposed(&container.config, &container.image).unwrap_or_default();
+    ports.extend(container.config.ports.iter().map(exposed));
+    ports.into_iter().map(|port| (port.to_string(), json!({}))).collect::<Map<_, _>>().into()
+}
+
+/// `NetworkSettings`.
+pub fn network_settings(container: &Container, attachments: &[Attachment], network: &str) -> Value {
+    let mut ports = by_port(bound(attachments), ip);
+    if container.state.state.is_live() {
+        let only_exposed = wharf_runtime::plan::exposed(&container.config, &container.image).unwrap_or_default();
+        for port in only_exposed {
+            ports.entry(port.to_string()).or_insert(Value::Null);
+        }
+    }
+    let mut networks = Map::new();
+    for Attachment { endpoint, .. } in attachments {
+        let own = [container.name.clone(), container.short_id().to_owned()];
+        let names: Vec<&String> = own.iter().chain(&endpoint.aliases).collect();
+        networks.insert(
+            endpoint.network.clone(),
+            json!({
+                "Aliases": if endpoint.aliases.is_empty() { Value::Null } else { json!(endpoint.aliases) },
+                "MacAddress": endpoint.mac(),
+                "NetworkID": endpoint.network,
+                "EndpointID": format!("{}-{}", endpoint.network, container.id),
+                "Gateway": endpoint.gateway,
+                "IPAddress": endpoint.address,
+                "IPPrefixLen": endpoint.prefix,
+                "DNSNames": names,
+            }),
+        );
+    }
+    if networks.is_empty() {
+        let empty = json!({"IPAddress": "", "Gateway": "", "MacAddress": "", "NetworkID": network, "Aliases": null});
+        networks.insert(network.to_owned(), empty);
+    }
+    let first = attachments.first().map(|attachment| &attachment.endpoint);
+    let text = |f: fn(&wharf_runtime::network::Endpoint) -> String| first.map_or_else(String::new, f);
+    json!({
+        "Ports": ports,
+        "Gateway": text(|e| e.gateway.to_string()),
+        "IPAddress": text(|e| e.address.to_string()),
+        "IPPrefixLen": first.map_or(0, |e| e.prefix),
+        "MacAddress": text(|e| e.mac()),
+        "Networks": networks,
+    })
+}
