@@ -11,7 +11,15 @@
 //! Writing hundreds of megabytes through to the disk would take most of a pull's time, and a layer can be unpacked again
 //! from its blob, which is synced. So a commit does not sync: it notes the boot (`random/boot_id`, random(4)). While the
 //! machine has not restarted, what is in the page cache is as good as on the disk; after a restart a layer that nobody
-//! has [settled](Area::settle) counts as missing, and the next pull or create makes it anew.
+//! has [settled](Area::settle) counts as missing, and the next pull or create makes it anew, without the network.
+//!
+//! Why nobody settles sooner than the sweep (after `rmi` and `prune`, when the person has what they asked for): the only
+//! way to know that a tree is on the disk is fsync(2) of each of its files, or syncfs(2), which waits for all that
+//! anybody has written to the file system. At the end of a pull either would double its time; sync_file_range(2) says
+//! nothing of names and sizes; and a process left behind to do it would outlive the command that a script, a test or a
+//! unit believes to be over, hold the disk busy for whoever comes next, and keep a directory in use that may be about to
+//! be removed. The price is paid at most once a restart for each image, by the first who needs it, and is the time of
+//! unpacking it: about ten milliseconds a megabyte.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
