@@ -65,6 +65,7 @@ pub(crate) struct Stat {
 
 /// What a name in a tree is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code, reason = "not every system's trees have all of these")]
 pub(crate) enum StatKind {
     File,
     Dir,
