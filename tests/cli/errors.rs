@@ -33,14 +33,14 @@ fn typos_get_a_suggestion() {
 
 #[test]
 fn flags_that_come_later_are_refused_by_name() {
-    insta::assert_snapshot!(fails(125, &["run", "-p", "80:80", "x"]), @r"
-    --publish is not supported yet
+    insta::assert_snapshot!(fails(125, &["run", "--link", "y", "x"]), @r"
+    --link is not supported yet
 
     Usage:  wharf run [OPTIONS] IMAGE [COMMAND] [ARG...]
 
     Run 'wharf run --help' for more information
     ");
-    for flag in ["--health-http=x", "--network-alias=x", "--dns=1.1.1.1", "--gpus=all", "--pid=host"] {
+    for flag in ["--health-http=x", "--dns=1.1.1.1", "--runtime=x", "--gpus=all", "--pid=host"] {
         let stderr = fails(125, &["create", flag, "x"]);
         let name = flag.split('=').next().unwrap_or(flag);
         assert!(stderr.starts_with(&format!("{name} is not supported yet\n")), "{flag}: {stderr}");
