@@ -1,12 +1,14 @@
 //! The peers: crun, podman, docker and wasmtime as `.ci/peers` installs them, each with directories of its own.
 
 use std::fs;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use super::fixtures::docker::Docker;
-use super::fixtures::tool;
+use super::fixtures::{eventually, tool};
 
 /// Where `.ci/peers` puts wasmtime.
 const WASMTIME: &str = "/opt/wharf-peers/bin/wasmtime";
@@ -48,6 +50,40 @@ pub fn wasmtime(dir: &Path, module: &str, args: &[&str]) -> impl Fn() -> Command
         let mut command = Command::new(WASMTIME);
         command.args(["run", "--allow-precompiled"]).arg(&compiled).args(&args);
         command
+    }
+}
+
+/// `wasmtime serve`, until it is dropped.
+pub struct WasmtimeServe {
+    child: Child,
+    /// Where it answers.
+    pub port: u16,
+}
+
+/// `wasmtime serve` of a component, with the settings it chooses itself, on a port of the loopback.
+pub fn wasmtime_serve(component: &str) -> WasmtimeServe {
+    need(WASMTIME);
+    // The port is free now; should another program take it at once, the server says so and the bench ends.
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let address = format!("127.0.0.1:{port}");
+    // Without `-S cli` it links only what its proxies may import, and this component reads files.
+    let child = Command::new(WASMTIME)
+        .args(["serve", "-S", "cli", "--addr", &address, component])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("wasmtime");
+    eventually("wasmtime serve (.ci/peers builds one that can)", Duration::from_secs(30), || {
+        TcpStream::connect(&address).ok()
+    });
+    WasmtimeServe { child, port }
+}
+
+impl Drop for WasmtimeServe {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill().and_then(|()| self.child.wait());
     }
 }
 

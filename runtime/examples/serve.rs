@@ -30,12 +30,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         access_log: std::env::var_os("QUIET").is_none(),
     };
     let task = WasmTask { module, cwd: "/".to_owned(), http: Some(limits), ..WasmTask::default() };
-    let Ready::Server(serving) =
-        Program::load(&task)?.prepare(&task, &Rootfs::Dir(root.join("rootfs")), None, Arc::new(Unconnected))?
-    else {
+    let (program, rootfs) = (Program::load(&task)?, Rootfs::Dir(root.join("rootfs")));
+    let Ready::Server(serving) = program.prepare(&task, &rootfs, None, Arc::new(Unconnected))? else {
         return Err("the component does not serve HTTP".into());
     };
-    serving.run(&[TcpListener::bind(address)?], || {
+    serving.run(&[TcpListener::bind(address)?], None, || {
         // However it ends.
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
     })?;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use wharf_images::image::RunConfig;
 use wharf_images::snapshot::Rootfs;
 use wharf_images::{Class, Image, WasmEntry};
 
@@ -219,7 +220,7 @@ fn http_task(container: &Container) -> Result<HttpTask> {
     let config = &container.config;
     let limits = &config.requests;
     Ok(HttpTask {
-        port: http_port(config, &container.image)?,
+        port: http_port(config, &container.image.config)?,
         timeout_ms: Some(limits.timeout_ms.unwrap_or(REQUEST_TIMEOUT_MS)).filter(|ms| *ms > 0),
         memory: limits.memory.unwrap_or(REQUEST_MEMORY),
         concurrency: limits.concurrency.unwrap_or(REQUESTS),
@@ -232,8 +233,8 @@ fn http_task(container: &Container) -> Result<HttpTask> {
 ///
 /// # Errors
 /// As [`published`].
-pub fn http_port(config: &ContainerConfig, image: &Image) -> Result<u16> {
-    let exposed = exposed(config, image)?.into_iter().find(|e| e.protocol == Protocol::Tcp).map(|e| e.port);
+pub fn http_port(config: &ContainerConfig, image: &RunConfig) -> Result<u16> {
+    let exposed = all_exposed(config, image)?.into_iter().find(|e| e.protocol == Protocol::Tcp).map(|e| e.port);
     let published = || config.ports.iter().find(|p| p.protocol == Protocol::Tcp).map(|p| p.container_port);
     Ok(exposed.or_else(published).unwrap_or(80))
 }
@@ -274,8 +275,12 @@ pub fn published(config: &ContainerConfig, image: &Image) -> Result<Vec<PortBind
 /// # Errors
 /// As [`published`].
 pub fn exposed(config: &ContainerConfig, image: &Image) -> Result<Vec<ExposedPort>> {
+    all_exposed(config, &image.config)
+}
+
+fn all_exposed(config: &ContainerConfig, image: &RunConfig) -> Result<Vec<ExposedPort>> {
     let mut exposed = config.expose.clone();
-    for text in &image.config.exposed_ports {
+    for text in &image.exposed_ports {
         exposed.extend(ports::parse_expose(text).map_err(|e| Error::new(Class::InvalidInput, e))?);
     }
     exposed.sort_unstable();

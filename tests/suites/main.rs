@@ -12,6 +12,7 @@ mod docker;
 mod events;
 mod files;
 mod health;
+mod http;
 mod interrupted;
 mod look;
 mod privileges;

@@ -4,6 +4,7 @@
 //! a test that this machine cannot run calls [`skip`], and `.ci/run` prints the list.
 
 pub mod docker;
+pub mod http;
 pub mod images;
 pub mod leaks;
 pub mod proxy;

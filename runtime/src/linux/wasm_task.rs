@@ -216,18 +216,11 @@ fn host(spec: &TaskSpec, task: &WasmTask, line: Line) -> i32 {
             drop(network);
             guest.run()
         }
-        Ready::Server(serving) => {
-            let served =
-                network.published().map_err(|e| Error::os("take the published ports", e)).and_then(|published| {
-                    let listeners: Vec<_> = published.into_iter().map(|(_, listener)| listener).collect();
-                    http_task::serve(serving, &listeners)
-                });
-            served.unwrap_or_else(|e| {
-                // The container's own standard error: its log.
-                eprintln!("wharf: {e}");
-                e.exit_code()
-            })
-        }
+        Ready::Server(serving) => http_task::serve(serving, &*network).unwrap_or_else(|e| {
+            // The container's own standard error: its log.
+            eprintln!("wharf: {e}");
+            e.exit_code()
+        }),
     }
 }
 

@@ -11,6 +11,8 @@ use super::inspect::{self, PREVIEW1, START};
 use crate::config::{ContainerConfig, MountKind, NetworkMode};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::network::Protocol;
+use crate::plan;
 
 /// What a group of imports is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -162,15 +164,25 @@ impl View {
         if !asks(Group::Cli) {
             self.unused.extend(config.env.iter().map(|e| format!("{}: it reads no environment", name(e))));
         }
+        let calls_out = self.imports.iter().any(|i| i.name.starts_with("wasi:http/outgoing-handler@"));
+        let served = if self.role == Role::Server { serving(config, image) } else { Vec::new() };
+        if self.role != Role::Server && !asks(Group::Sockets) {
+            let published = config.ports.iter().map(|p| format!("port {}: it imports no sockets", p.container_port));
+            self.unused.extend(published);
+        }
         let grants = groups.into_iter().filter_map(|group| {
-            let (granted, refused) = match group {
+            let (mut granted, refused) = match group {
                 Group::Cli => cli(config, image),
                 Group::Clocks => (texts(&["the time of the host"]), Vec::new()),
                 Group::Random => (texts(&["random numbers of the host"]), Vec::new()),
                 Group::Filesystem => filesystem(config),
+                Group::Http if !calls_out => (Vec::new(), Vec::new()),
                 Group::Http | Group::Sockets => network(config),
                 Group::Io | Group::Unknown => return None,
             };
+            if group == Group::Http {
+                granted.splice(0..0, served.iter().cloned());
+            }
             Some(Grant { group, granted, refused })
         });
         self.grants = grants.collect();
@@ -217,14 +229,36 @@ fn filesystem(config: &ContainerConfig) -> (Vec<String>, Vec<String>) {
     (granted, texts(&["all other files of the host (-v gives a directory)"]))
 }
 
+/// How it is connected, and what may go out: as `network::grants` decides it.
 fn network(config: &ContainerConfig) -> (Vec<String>, Vec<String>) {
-    let refused = match config.network {
-        NetworkMode::None => "every address (--network none)",
-        NetworkMode::Default | NetworkMode::Host | NetworkMode::Named(_) => {
-            "every address: this Wharf has no network for WebAssembly guests yet"
-        }
+    let mut granted = match &config.network {
+        NetworkMode::None => return (Vec::new(), texts(&["every address but its own loopback (--network none)"])),
+        NetworkMode::Host => texts(&["the host's own network"]),
+        NetworkMode::Default => texts(&["containers on its network"]),
+        NetworkMode::Named(name) => vec![format!("containers on the network {name}")],
     };
-    (Vec::new(), texts(&[refused]))
+    let mut refused = Vec::new();
+    if config.network != NetworkMode::Host {
+        match config.allow_net.is_empty() {
+            true => granted.push("all other hosts".to_owned()),
+            false => {
+                granted.extend(config.allow_net.iter().map(|target| format!("{target} (--allow-net)")));
+                refused.push("all other hosts (no --allow-net lists them)".to_owned());
+            }
+        }
+        refused.push("the host's loopback, and link-local addresses (--allow-net ADDRESS would allow one)".to_owned());
+    }
+    refused.extend(config.deny_net.iter().map(|target| format!("{target} (--deny-net)")));
+    (granted, refused)
+}
+
+/// The port that a server answers on, and where the host publishes it.
+fn serving(config: &ContainerConfig, image: &RunConfig) -> Vec<String> {
+    let Ok(port) = plan::http_port(config, image) else { return Vec::new() };
+    let published = config.ports.iter().filter(|p| p.protocol == Protocol::Tcp && p.container_port == port);
+    let mut granted = vec![format!("requests on port {port}")];
+    granted.extend(published.map(|binding| format!("requests on the host's {binding}")));
+    granted
 }
 
 fn role(description: &Description, function: Option<&str>) -> (Role, Option<String>) {
@@ -316,6 +350,23 @@ mod tests {
         let cli = grant(&view, Group::Cli);
         assert!(cli.granted.iter().any(|g| g == "environment: HOSTNAME, TOKEN"), "{cli:?}");
         assert!(!format!("{view:?}").contains("secret"), "values are nobody's affair");
+    }
+
+    #[test]
+    fn a_server_says_where_it_answers_and_what_it_may_ask() {
+        let published = "127.0.0.1:8080:80".to_owned();
+        let config = ContainerConfig {
+            ports: crate::network::ports::parse_publish(&published).expect("a port"),
+            allow_net: vec!["example.com:443".parse().expect("a target")],
+            ..ContainerConfig::default()
+        };
+        let view = view(&guest("http"), &config);
+        assert_eq!((view.role, view.runs), (Role::Server, true), "{view:?}");
+        let http = grant(&view, Group::Http);
+        assert_eq!(http.granted[0], "requests on port 80");
+        assert!(http.granted[1].contains("127.0.0.1:8080"), "{http:?}");
+        assert!(http.granted.iter().any(|g| g == "example.com:443 (--allow-net)"), "{http:?}");
+        assert!(http.refused.iter().any(|r| r.contains("link-local")), "{http:?}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::memory::MemoryLimit;
 use super::tree::{self, Tree};
 use super::{cache, engine};
 use crate::error::{Class, Error, Result};
-use crate::network::{Unconnected, VirtualNetwork};
+use crate::network::{Listener, Unconnected, VirtualNetwork};
 use crate::task::WasmTask;
 use crate::wasi;
 use crate::wasi::filesystem::{Files, FilesView};
@@ -268,12 +268,22 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Serves until `wait` returns, and gives what it gives when the last request has been answered.
+    /// The container's port that it answers on.
+    pub fn port(&self) -> u16 {
+        self.server.port()
+    }
+
+    /// Serves what comes in on `listeners`, and from `neighbours` on the container's network, until `wait` returns. Gives what it gave when the last request has been answered.
     ///
     /// # Errors
     /// The system's, when there are no threads to be had.
-    pub fn run<R>(self, listeners: &[TcpListener], wait: impl FnOnce() -> R) -> Result<R> {
-        self.server.run(listeners, wait)
+    pub fn run<R>(
+        self,
+        listeners: &[TcpListener],
+        neighbours: Option<Box<dyn Listener>>,
+        wait: impl FnOnce() -> R,
+    ) -> Result<R> {
+        self.server.run(listeners, neighbours, wait)
     }
 }
 

@@ -38,6 +38,7 @@ use self::log::AccessLog;
 use self::pulse::Ticker;
 use super::memory::MemoryLimit;
 use crate::error::{Class, Error, Result};
+use crate::network::Listener;
 use crate::task::HttpTask;
 
 /// What the host functions of one request's instance work on.
@@ -93,17 +94,28 @@ impl<T: Guest> Server<T> {
         Ok(Server { shared: Arc::new(shared), workers })
     }
 
-    /// Serves what comes in on `listeners` until `wait` returns, then lets the requests that have begun finish.
+    /// The container's port that it answers on.
+    pub fn port(&self) -> u16 {
+        self.shared.limits.port
+    }
+
+    /// Serves what comes in on `listeners`, and from `neighbours` on the container's network, until `wait` returns. Then
+    /// lets the requests that have begun finish.
     ///
     /// # Errors
     /// The system's, when there are no threads or event loops to be had.
-    pub fn run<R>(self, listeners: &[TcpListener], wait: impl FnOnce() -> R) -> Result<R> {
+    pub fn run<R>(
+        self,
+        listeners: &[TcpListener],
+        mut neighbours: Option<Box<dyn Listener>>,
+        wait: impl FnOnce() -> R,
+    ) -> Result<R> {
         let (stop, stopped) = watch::channel(false);
         let mut threads = Vec::with_capacity(self.workers);
         for number in 0..self.workers {
             let copies: std::io::Result<Vec<_>> = listeners.iter().map(TcpListener::try_clone).collect();
             let copies = copies.map_err(|e| Error::os("duplicate a listener", e))?;
-            let worker = worker::Worker::new(self.shared.clone(), number, copies, stopped.clone())?;
+            let worker = worker::Worker::new(self.shared.clone(), number, copies, neighbours.take(), stopped.clone())?;
             let thread = std::thread::Builder::new().name(format!("http-{number}"));
             threads.push(thread.spawn(move || worker.run()).map_err(|e| Error::os("make a thread", e))?);
         }

@@ -1,6 +1,7 @@
 //! One worker: a thread with an event loop, the connections it has accepted, and their requests.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
@@ -10,12 +11,15 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
+use super::stream::Stream;
 use super::{Guest, Shared, request};
 use crate::error::{Error, Result};
+use crate::network::Listener;
 
 /// A client has so long for the head of a request, or between two.
 const HEAD_TIME: Duration = Duration::from_secs(60);
@@ -35,6 +39,7 @@ pub struct Worker<T: 'static> {
     number: usize,
     runtime: Runtime,
     listeners: Vec<TcpListener>,
+    neighbours: Option<Box<dyn Listener>>,
     stop: watch::Receiver<bool>,
 }
 
@@ -50,6 +55,7 @@ impl<T: Guest> Worker<T> {
         shared: Arc<Shared<T>>,
         number: usize,
         listeners: Vec<StdListener>,
+        neighbours: Option<Box<dyn Listener>>,
         stop: watch::Receiver<bool>,
     ) -> Result<Self> {
         let loops = |e| Error::os("make an event loop", e);
@@ -61,16 +67,19 @@ impl<T: Guest> Worker<T> {
         };
         let listeners = listeners.into_iter().map(listen).collect::<io::Result<_>>().map_err(loops)?;
         drop(here);
-        Ok(Worker { shared, number, runtime, listeners, stop })
+        Ok(Worker { shared, number, runtime, listeners, neighbours, stop })
     }
 
     /// Serves until it is told to stop, and everything it has begun is over.
     pub fn run(self) {
-        let Worker { shared, number, runtime, listeners, stop } = self;
+        let Worker { shared, number, runtime, listeners, neighbours, stop } = self;
         runtime.block_on(async {
             let (alive, mut all_over) = mpsc::channel(1);
             for listener in listeners {
                 tokio::spawn(accept(shared.clone(), number, listener, stop.clone(), alive.clone()));
+            }
+            if let Some(listener) = neighbours {
+                tokio::spawn(accept_neighbours(shared, number, listener, stop, alive.clone()));
             }
             drop(alive);
             // Nothing is ever sent; it is closed when the last sender is gone.
@@ -98,6 +107,8 @@ async fn accept<T: Guest>(
         };
         match accepted {
             Ok((stream, _)) => {
+                // Small chunks of a streamed answer must not wait for each other; where it is not possible, they do.
+                let _ = stream.set_nodelay(true);
                 tokio::spawn(connection(shared.clone(), number, stream, stop.clone(), alive.clone()));
             }
             // The client has gone already, or there is no descriptor for it; those that end give theirs back.
@@ -106,17 +117,40 @@ async fn accept<T: Guest>(
     }
 }
 
+/// Connections of the container's own network.
+async fn accept_neighbours<T: Guest>(
+    shared: Arc<Shared<T>>,
+    number: usize,
+    mut listener: Box<dyn Listener>,
+    stop: watch::Receiver<bool>,
+    alive: Alive,
+) {
+    let mut stopped = std::pin::pin!(stopped(stop.clone()));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stopped.as_mut() => return,
+            accepted = poll_fn(|cx| listener.poll_accept(cx)) => accepted,
+        };
+        match accepted {
+            Ok(connected) => {
+                let stream = Stream(connected.connection);
+                tokio::spawn(connection(shared.clone(), number, stream, stop.clone(), alive.clone()));
+            }
+            Err(_) => tokio::time::sleep(EXHAUSTED).await,
+        }
+    }
+}
+
 async fn connection<T: Guest>(
     shared: Arc<Shared<T>>,
     number: usize,
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     stop: watch::Receiver<bool>,
     alive: Alive,
 ) {
     let count = &shared.connections[number];
     count.fetch_add(1, Ordering::Relaxed);
-    // Small chunks of a streamed answer must not wait for each other; where it is not possible, they do.
-    let _ = stream.set_nodelay(true);
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).pipeline_flush(true);
     builder
