@@ -34,10 +34,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Ready::Server(serving) = program.prepare(&task, &rootfs, None, Arc::new(Unconnected))? else {
         return Err("the component does not serve HTTP".into());
     };
-    serving.run(&[TcpListener::bind(address)?], None, || {
-        // However it ends.
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    })?;
+    serving.run(
+        &[TcpListener::bind(address)?],
+        || Ok(None),
+        || {
+            // However it ends.
+            let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        },
+    )?;
     std::fs::remove_dir_all(root)?;
     Ok(())
 }

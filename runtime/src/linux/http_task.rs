@@ -32,8 +32,8 @@ pub fn serve(serving: Serving, network: &dyn VirtualNetwork) -> Result<i32> {
     let taken = |e: Fault| Error::new(Class::Unavailable, format!("serve the container's port {port}: {e}"));
     let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
     let bound = network.bind(Protocol::Tcp, address).map_err(taken)?;
-    let neighbours = network.listen(&bound, BACKLOG).map_err(taken)?;
-    serving.run(&listeners, Some(neighbours), || {
+    let neighbours = || network.listen(&bound, BACKLOG).map(Some).map_err(taken);
+    serving.run(&listeners, neighbours, || {
         loop {
             if let Some(signal) = signals.next() {
                 return 128 + signal;

@@ -280,7 +280,7 @@ impl Serving {
     pub fn run<R>(
         self,
         listeners: &[TcpListener],
-        neighbours: Option<Box<dyn Listener>>,
+        neighbours: impl FnOnce() -> Result<Option<Box<dyn Listener>>>,
         wait: impl FnOnce() -> R,
     ) -> Result<R> {
         self.server.run(listeners, neighbours, wait)

@@ -100,22 +100,30 @@ impl<T: Guest> Server<T> {
     }
 
     /// Serves what comes in on `listeners`, and from `neighbours` on the container's network, until `wait` returns. Then
-    /// lets the requests that have begun finish.
+    /// lets the requests that have begun finish. `neighbours` is called in the context of tokio's event loop.
     ///
     /// # Errors
-    /// The system's, when there are no threads or event loops to be had.
+    /// Those of `neighbours`; the system's, when there are no threads or event loops to be had.
     pub fn run<R>(
         self,
         listeners: &[TcpListener],
-        mut neighbours: Option<Box<dyn Listener>>,
+        neighbours: impl FnOnce() -> Result<Option<Box<dyn Listener>>>,
         wait: impl FnOnce() -> R,
     ) -> Result<R> {
         let (stop, stopped) = watch::channel(false);
+        // The first worker's.
+        let mut neighbours = Some(neighbours);
         let mut threads = Vec::with_capacity(self.workers);
         for number in 0..self.workers {
             let copies: std::io::Result<Vec<_>> = listeners.iter().map(TcpListener::try_clone).collect();
             let copies = copies.map_err(|e| Error::os("duplicate a listener", e))?;
-            let worker = worker::Worker::new(self.shared.clone(), number, copies, neighbours.take(), stopped.clone())?;
+            let worker = worker::Worker::new(
+                self.shared.clone(),
+                number,
+                copies,
+                || neighbours.take().map_or(Ok(None), |listen| listen()),
+                stopped.clone(),
+            )?;
             let thread = std::thread::Builder::new().name(format!("http-{number}"));
             threads.push(thread.spawn(move || worker.run()).map_err(|e| Error::os("make a thread", e))?);
         }

@@ -47,15 +47,15 @@ pub struct Worker<T: 'static> {
 pub type Alive = mpsc::Sender<Infallible>;
 
 impl<T: Guest> Worker<T> {
-    /// Makes its event loop and takes its copies of the listeners.
+    /// Makes its event loop and takes its copies of the listeners. `neighbours` is called in the event loop's context.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's, and those of `neighbours`.
     pub fn new(
         shared: Arc<Shared<T>>,
         number: usize,
         listeners: Vec<StdListener>,
-        neighbours: Option<Box<dyn Listener>>,
+        neighbours: impl FnOnce() -> Result<Option<Box<dyn Listener>>>,
         stop: watch::Receiver<bool>,
     ) -> Result<Self> {
         let loops = |e| Error::os("make an event loop", e);
@@ -66,6 +66,7 @@ impl<T: Guest> Worker<T> {
             TcpListener::from_std(listener)
         };
         let listeners = listeners.into_iter().map(listen).collect::<io::Result<_>>().map_err(loops)?;
+        let neighbours = neighbours()?;
         drop(here);
         Ok(Worker { shared, number, runtime, listeners, neighbours, stop })
     }
