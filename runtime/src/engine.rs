@@ -657,7 +657,7 @@ impl Engine {
     /// `Unsupported` for a log driver that cannot be read.
     pub fn logs(&self, name: &str, options: &LogOptions, f: &mut dyn FnMut(&LogLine) -> bool) -> Result<()> {
         let container = self.container(name)?;
-        if container.config.log.driver != "json-file" {
+        if container.config.log.driver == "none" {
             return Err(Error::new(Class::Unsupported, "configured logging driver does not support reading"));
         }
         let path = self.paths.log(&container.id);

@@ -11,6 +11,7 @@ use crate::config::{BindMount, ContainerConfig, MountKind, NetworkMode, RequestL
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::monitor::log::LogPolicy;
 use crate::network::ports::{self, ExposedPort, PortBinding};
 use crate::network::{self, Protocol, WasmMode, WasmNetwork};
 use crate::paths;
@@ -65,10 +66,7 @@ pub fn env(config: &ContainerConfig, image: &Image) -> Vec<String> {
 /// `InvalidInput`, naming the flag.
 pub fn check(container: &Container) -> Result<Vec<String>> {
     let config = &container.config;
-    if !matches!(config.log.driver.as_str(), "json-file" | "none") {
-        return Err(Error::new(Class::InvalidInput, format!("logger: no log driver named '{}'", config.log.driver))
-            .with_hint("use json-file or none"));
-    }
+    LogPolicy::of(container)?;
     if let Some(signal) = &config.stop_signal {
         signal::parse(signal)?;
     }

@@ -231,11 +231,7 @@ fn log(parsed: &Parsed) -> Result<LogConfig> {
     let default = LogConfig::default();
     let driver = match parsed.value("log-driver") {
         None | Some("") => default.driver,
-        Some(driver @ ("json-file" | "none")) => driver.to_owned(),
-        Some(other) => {
-            return Err(Failure::new(format!("the log driver {other:?} is not supported yet"))
-                .hint("Use json-file (the default) or none."));
-        }
+        Some(driver) => driver.to_owned(),
     };
     Ok(LogConfig { driver, options: values::map(parsed.read_all("log-opt", values::option)?) })
 }
@@ -287,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused() {
-        let refused = ["--link=a", "--health-tcp=x", "--log-driver=syslog", "--pid=host"];
+        let refused = ["--link=a", "--health-tcp=x", "--pid=host"];
         for flag in refused {
             let text = read(&[flag, "img"]).map_or_else(|e| e.text("wharf run", true), |_| String::new());
             assert!(text.contains("not supported yet"), "{flag}: {text}");

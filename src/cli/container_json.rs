@@ -21,6 +21,7 @@ pub fn container(
     container: &Container,
     attachments: &[Attachment],
     size: Option<u64>,
+    log_path: &str,
     volume_dir: &dyn Fn(&str) -> String,
 ) -> Value {
     let (program, args) = match container.args.split_first() {
@@ -43,6 +44,7 @@ pub fn container(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": null,
+        "LogPath": if container.config.log.driver == "none" { "" } else { log_path },
         "HostConfig": host_config(container),
         "Mounts": container.config.mounts.iter().map(|mount| mount_point(mount, volume_dir)).collect::<Vec<_>>(),
         "Config": config(container),
@@ -97,7 +99,7 @@ fn host_config(container: &Container) -> Value {
         MountKind::Bind(_) | MountKind::Volume(_) => None,
     });
     let ulimits = config.ulimits.iter().map(|(name, (soft, hard))| json!({"Name": name, "Soft": soft, "Hard": hard}));
-    json!({
+    let mut object = json!({
         "Binds": binds.collect::<Vec<_>>(),
         "ContainerIDFile": "",
         "LogConfig": {"Type": config.log.driver, "Config": config.log.options},
@@ -139,7 +141,22 @@ fn host_config(container: &Container) -> Value {
         "PidsLimit": limits.pids,
         "Devices": config.devices,
         "Ulimits": ulimits.collect::<Vec<_>>(),
-    })
+    });
+    // What Wharf has no other value of: clients read these fields all the same.
+    let nothing = json!({
+        "BlkioDeviceReadBps": [], "BlkioDeviceReadIOps": [], "BlkioDeviceWriteBps": [], "BlkioDeviceWriteIOps": [],
+        "BlkioWeightDevice": [], "Cgroup": "", "CgroupParent": "", "ConsoleSize": [0, 0], "CpuCount": 0,
+        "CpuPercent": 0, "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "DeviceCgroupRules": null,
+        "DeviceRequests": null, "Dns": [], "DnsOptions": [], "DnsSearch": [], "ExtraHosts": null,
+        "IOMaximumBandwidth": 0, "IOMaximumIOps": 0, "Isolation": "", "Links": null, "MemorySwappiness": null,
+        "OomKillDisable": null,
+    });
+    if let (Value::Object(object), Value::Object(nothing)) = (&mut object, nothing) {
+        for (field, value) in nothing {
+            object.entry(field).or_insert(value);
+        }
+    }
+    object
 }
 
 fn mount_point(mount: &Mount, volume_dir: &dyn Fn(&str) -> String) -> Value {

@@ -1,18 +1,24 @@
 //! What is on the disk: `system check` and `system df`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 
+use jiff::Timestamp;
+use serde_json::json;
 use wharf_images::gc::check;
-use wharf_images::{Digest, ImageStore};
+use wharf_images::store::{Filters, Summary};
+use wharf_images::{Digest, ImageStore, Reference};
 use wharf_runtime::engine::{Engine, ListOptions};
+use wharf_runtime::volume::Volume;
 
 use super::context::Context;
 use super::failure::{Failure, Result, tell};
+use super::images::NONE;
 use super::listing::{Column, Listing};
 use super::parse::Parsed;
+use super::template::{Format, from_json};
 use super::verb::{FORMAT, Flag, Listed, Operands, Section, Verb};
-use super::{text, units};
+use super::{ps, table, text, units};
 
 /// The commands of this file.
 pub static VERBS: &[Verb] = &[
@@ -38,7 +44,7 @@ pub static VERBS: &[Verb] = &[
         trailing: false,
         sections: &[Section {
             title: "Options",
-            flags: &[FORMAT, Flag::switch("verbose", "Show detailed information on space usage").short('v').not_yet()],
+            flags: &[FORMAT, Flag::switch("verbose", "Show detailed information on space usage").short('v')],
         }],
         run: df,
     },
@@ -117,8 +123,125 @@ impl Usage {
 
 fn df(parsed: &Parsed, context: &Context) -> Result<()> {
     let engine = context.engine()?;
-    let rows = [images(&engine, engine.images()?)?, containers(&engine)?, volumes(&engine)?];
+    if parsed.switch("verbose") {
+        return verbose(parsed, &engine);
+    }
+    // Nothing is built here.
+    let build = Usage { kind: "Build Cache", total: 0, active: 0, size: 0, reclaimable: 0 };
+    let rows = [images(&engine, engine.images()?)?, containers(&engine)?, volumes(&engine)?, build];
     LISTING.print(parsed, &rows, &["Type", "TotalCount", "Active", "Size", "Reclaimable"])
+}
+
+/// An image in the long list.
+struct ImageRow {
+    summary: Summary,
+    name: Option<Reference>,
+    /// Bytes of layers that other images have too.
+    shared: u64,
+    containers: usize,
+    now: Timestamp,
+}
+
+static IMAGES: Listing<ImageRow> = Listing {
+    columns: &[
+        Column { field: "ID", header: "IMAGE ID", text: |row| row.summary.image.id.short().to_owned() },
+        Column { field: "Repository", header: "REPOSITORY", text: ImageRow::repository },
+        Column { field: "Tag", header: "TAG", text: ImageRow::tag },
+        Column { field: "CreatedSince", header: "CREATED", text: ImageRow::created },
+        Column { field: "Size", header: "SIZE", text: |row| units::size(row.summary.image.size) },
+        Column { field: "SharedSize", header: "SHARED SIZE", text: |row| units::size(row.shared) },
+        Column { field: "UniqueSize", header: "UNIQUE SIZE", text: ImageRow::unique },
+        Column { field: "Containers", header: "CONTAINERS", text: |row| row.containers.to_string() },
+    ],
+    labels: |_| None,
+};
+
+impl ImageRow {
+    fn repository(&self) -> String {
+        self.name.as_ref().map_or_else(|| NONE.to_owned(), Reference::familiar_repository)
+    }
+
+    fn tag(&self) -> String {
+        self.name.as_ref().and_then(Reference::tag).unwrap_or(NONE).to_owned()
+    }
+
+    fn created(&self) -> String {
+        let created = self.summary.created.and_then(|seconds| Timestamp::from_second(seconds).ok());
+        created.map_or_else(|| "N/A".to_owned(), |at| units::ago(at, self.now))
+    }
+
+    fn unique(&self) -> String {
+        units::size(self.summary.image.size - self.shared)
+    }
+}
+
+/// A volume in the long list: its name, how many containers use it, its bytes.
+type VolumeRow = (String, usize, u64);
+
+static VOLUMES: Listing<VolumeRow> = Listing {
+    columns: &[
+        Column { field: "Name", header: "VOLUME NAME", text: |row| row.0.clone() },
+        Column { field: "Links", header: "LINKS", text: |row| row.1.to_string() },
+        Column { field: "Size", header: "SIZE", text: |row| units::size(row.2) },
+    ],
+    labels: |_| None,
+};
+
+/// Docker's long form: each image, container and volume.
+fn verbose(parsed: &Parsed, engine: &Engine) -> Result<()> {
+    let images = image_rows(engine)?;
+    let containers = ps::with_sizes(engine)?;
+    let volume = |(volume, users): (Volume, usize)| -> Result<VolumeRow> {
+        let size = engine.volumes().size(&volume.name)?;
+        Ok((volume.name, users, size))
+    };
+    let volumes = super::volume::with_users(engine)?.into_iter().map(volume).collect::<Result<Vec<_>>>()?;
+    let mut out = std::io::stdout();
+    if let Some(format) = parsed.value("format").filter(|format| !format.is_empty() && *format != "table") {
+        let all = json!({
+            "Images": IMAGES.objects(&images),
+            "Containers": ps::LISTING.objects(&containers),
+            "Volumes": VOLUMES.objects(&volumes),
+            "BuildCache": [],
+        });
+        let text = match format {
+            "json" => all.to_string(),
+            template => Format::parse(template)?.render(from_json(all))?,
+        };
+        return Ok(writeln!(out, "{text}")?);
+    }
+    let shown = ["Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers"];
+    writeln!(out, "Images space usage:\n\n{}", IMAGES.text(&images, &shown, None, false)?)?;
+    let shown = ["ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names"];
+    writeln!(out, "Containers space usage:\n\n{}", ps::LISTING.text(&containers, &shown, None, false)?)?;
+    let shown = ["Name", "Links", "Size"];
+    writeln!(out, "Local Volumes space usage:\n\n{}", VOLUMES.text(&volumes, &shown, None, false)?)?;
+    let header = ["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"].map(str::to_owned);
+    Ok(write!(out, "Build cache usage: 0B\n\n{}", table::layout(&[header.into()]))?)
+}
+
+fn image_rows(engine: &Engine) -> Result<Vec<ImageRow>> {
+    let now = Timestamp::now();
+    let found = engine.images()?.list(&Filters::default())?;
+    // A layer that two images have is shared by both.
+    let mut users: BTreeMap<String, usize> = BTreeMap::new();
+    for summary in &found {
+        for digest in summary.image.layers.iter().map(|layer| &layer.blob().digest).collect::<BTreeSet<_>>() {
+            *users.entry(digest.to_string()).or_default() += 1;
+        }
+    }
+    let mut rows = Vec::new();
+    for summary in found {
+        let blobs = summary.image.layers.iter().map(wharf_images::Layer::blob);
+        let shared = blobs.filter(|blob| users.get(blob.digest.as_str()).is_some_and(|n| *n > 1)).map(|blob| blob.size);
+        let shared = shared.sum();
+        let containers = engine.users_of_image(&summary.image.id)?.len();
+        let names: Vec<_> = summary.names.iter().cloned().map(Some).collect();
+        for name in if names.is_empty() { vec![None] } else { names } {
+            rows.push(ImageRow { summary: summary.clone(), name, shared, containers, now });
+        }
+    }
+    Ok(rows)
 }
 
 fn images(engine: &Engine, store: &ImageStore) -> Result<Usage> {

@@ -112,7 +112,7 @@ fn tag(parsed: &Parsed, context: &Context) -> Result<()> {
 }
 
 /// Who needs an image. When that cannot be learned, somebody is taken to need it.
-fn users(engine: &Engine) -> impl Fn(&Digest) -> Vec<String> {
+pub fn users(engine: &Engine) -> impl Fn(&Digest) -> Vec<String> {
     |id| engine.users_of_image(id).unwrap_or_else(|e| vec![format!("(unknown: {e})")])
 }
 
@@ -152,19 +152,21 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
     }
     let engine = context.engine()?;
     let pruned = engine.images()?.prune(all, &filters, &users(&engine))?;
-    let mut out = String::new();
-    if !pruned.removed.is_empty() {
-        out.push_str("Deleted Images:\n");
-        for removed in &pruned.removed {
-            out.push_str(&match removed {
-                Removed::Untagged(name) => format!("untagged: {name}\n"),
-                Removed::Deleted(id) => format!("deleted: {id}\n"),
-            });
-        }
-        out.push('\n');
-    }
+    let mut out = removed_text(&pruned.removed);
     out.push_str(&format!("Total reclaimed space: {}\n", units::size(pruned.reclaimed)));
     Ok(std::io::stdout().write_all(out.as_bytes())?)
+}
+
+/// The list of what a prune removed, and a line after it; nothing when there was nothing.
+pub fn removed_text(all: &[Removed]) -> String {
+    if all.is_empty() {
+        return String::new();
+    }
+    let line = |removed: &Removed| match removed {
+        Removed::Untagged(name) => format!("untagged: {name}\n"),
+        Removed::Deleted(id) => format!("deleted: {id}\n"),
+    };
+    format!("Deleted Images:\n{}\n", all.iter().map(line).collect::<String>())
 }
 
 fn inspect_images(parsed: &Parsed, context: &Context) -> Result<()> {

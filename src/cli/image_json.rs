@@ -49,5 +49,10 @@ pub fn image(store: &ImageStore, image: &Image) -> Result<Value> {
         "Manifest": image.manifest.to_string(),
         "Style": image.style,
         "StyleReason": image.style_reason,
+        "Wharf": {
+            "Style": image.style.description(),
+            "Reason": image.style_reason,
+            "Backend": if image.is_wasm() { "wasm" } else { "linux" },
+        },
     }))
 }

@@ -85,8 +85,9 @@ fn container(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Va
     };
     let size = if parsed.switch("size") { Some(engine.size(&container.id)?) } else { None };
     let attachments = engine.attachments()?.remove(&container.id).unwrap_or_default();
+    let log_path = engine.paths().log(&container.id).display().to_string();
     let volume_dir = |name: &str| engine.volumes().mountpoint(name).display().to_string();
-    Ok(Some(container_json::container(&container, &attachments, size, &volume_dir)))
+    Ok(Some(container_json::container(&container, &attachments, size, &log_path, &volume_dir)))
 }
 
 /// Shows each name's object, `None` being one that does not exist: the others are shown all the same.

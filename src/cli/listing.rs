@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use gtmpl_ng::Value;
 
-use super::failure::{Failure, Result, tell};
+use super::failure::{Result, tell};
 use super::parse::Parsed;
 use super::table;
 use super::template::{Format, LABELS};
@@ -78,13 +78,19 @@ impl<T> Listing<T> {
         }
     }
 
-    /// One line of JSON, all values texts, as docker has it.
+    /// The rows as JSON objects, all values texts, as docker has it.
+    pub fn objects(&self, rows: &[T]) -> Vec<serde_json::Value> {
+        rows.iter().map(|row| self.object(row)).collect()
+    }
+
+    fn object(&self, row: &T) -> serde_json::Value {
+        let field = |column: &Column<T>| (column.field.to_owned(), serde_json::Value::String((column.text)(row)));
+        self.columns.iter().map(field).collect()
+    }
+
+    /// One line of JSON.
     fn json(&self, row: &T) -> Result<String> {
-        let fields: BTreeMap<_, _> = self.columns.iter().map(|column| (column.field, (column.text)(row))).collect();
-        match serde_json::to_string(&fields) {
-            Ok(line) => Ok(line + "\n"),
-            Err(e) => Err(Failure::new(format!("write JSON: {e}"))),
-        }
+        Ok(format!("{}\n", self.object(row)))
     }
 
     fn value(&self, row: &T) -> Value {

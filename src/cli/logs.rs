@@ -22,7 +22,6 @@ pub static VERBS: &[Verb] = &[Verb {
     sections: &[Section {
         title: "Options",
         flags: &[
-            // The extra details are log options like `labels` and `tag`, of which json-file here keeps none.
             Flag::switch("details", "Show extra details provided to logs"),
             Flag::switch("follow", "Follow log output").short('f'),
             Flag::value(
@@ -57,13 +56,13 @@ fn logs(parsed: &Parsed, context: &Context) -> Result<()> {
         since: moment("since")?,
         until: moment("until")?,
     };
-    let timestamps = parsed.switch("timestamps");
+    let shown = Shown { timestamps: parsed.switch("timestamps"), details: parsed.switch("details") };
     let safe = (io::stdout().is_terminal(), io::stderr().is_terminal());
     let mut lost = None;
     context.engine()?.logs(&parsed.operands()[0], &options, &mut |line| {
         let written = match line.stream {
-            Stream::Stdout => write(&mut io::stdout(), line, timestamps, safe.0),
-            Stream::Stderr => write(&mut io::stderr(), line, timestamps, safe.1),
+            Stream::Stdout => write(&mut io::stdout(), line, shown, safe.0),
+            Stream::Stderr => write(&mut io::stderr(), line, shown, safe.1),
         };
         lost = written.err();
         lost.is_none()
@@ -77,34 +76,58 @@ fn tail(text: Option<&str>) -> Option<usize> {
     text?.parse().ok()
 }
 
-fn write(to: &mut dyn io::Write, line: &LogLine, timestamps: bool, terminal: bool) -> io::Result<()> {
-    let shown = if terminal { text::printable(&line.text) } else { line.text.as_str().into() };
-    if timestamps {
+/// What is shown before a line.
+#[derive(Debug, Clone, Copy)]
+struct Shown {
+    timestamps: bool,
+    /// What log options wrote into the entry: labels and variables.
+    details: bool,
+}
+
+fn write(to: &mut dyn io::Write, line: &LogLine, shown: Shown, terminal: bool) -> io::Result<()> {
+    let said = if terminal { text::printable(&line.text) } else { line.text.as_str().into() };
+    if shown.timestamps {
         write!(to, "{:.9} ", line.time)?;
     }
-    to.write_all(shown.as_bytes())
+    if shown.details {
+        let pairs = line.attributes.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value)));
+        write!(to, "{} ", pairs.collect::<Vec<_>>().join(","))?;
+    }
+    to.write_all(said.as_bytes())
+}
+
+/// Go's `url.QueryEscape`, which docker uses here.
+fn escape(text: &str) -> String {
+    let byte = |b: u8| match b {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(b).to_string(),
+        b' ' => "+".to_owned(),
+        _ => format!("%{b:02X}"),
+    };
+    text.bytes().map(byte).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn written(timestamps: bool, terminal: bool) -> String {
+    fn written(timestamps: bool, details: bool, terminal: bool) -> String {
         let line = LogLine {
             text: "a\x1b[2Jb\n".to_owned(),
             stream: Stream::Stdout,
             time: "2024-05-01T10:00:00.5Z".parse().expect("time"),
+            attributes: [("a".to_owned(), "1 2".to_owned()), ("b".to_owned(), "\x1b".to_owned())].into(),
         };
         let mut out = Vec::new();
-        write(&mut out, &line, timestamps, terminal).expect("write");
+        write(&mut out, &line, Shown { timestamps, details }, terminal).expect("write");
         String::from_utf8(out).expect("text")
     }
 
     #[test]
     fn lines_are_as_docker_prints_them() {
-        assert_eq!(written(false, false), "a\x1b[2Jb\n");
-        assert_eq!(written(true, false), "2024-05-01T10:00:00.500000000Z a\x1b[2Jb\n");
-        assert_eq!(written(false, true), "a\\x1b[2Jb\n");
+        assert_eq!(written(false, false, false), "a\x1b[2Jb\n");
+        assert_eq!(written(true, false, false), "2024-05-01T10:00:00.500000000Z a\x1b[2Jb\n");
+        assert_eq!(written(true, true, false), "2024-05-01T10:00:00.500000000Z a=1+2,b=%1B a\x1b[2Jb\n");
+        assert_eq!(written(false, false, true), "a\\x1b[2Jb\n");
     }
 
     #[test]

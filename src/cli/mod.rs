@@ -40,6 +40,7 @@ mod session;
 mod stats;
 mod suggest;
 mod system;
+mod system_prune;
 mod table;
 mod template;
 mod text;
@@ -81,6 +82,7 @@ static TABLE: &[&[Verb]] = &[
     archive::VERBS,
     system::VERBS,
     boot::VERBS,
+    system_prune::VERBS,
     volume::VERBS,
     events::VERBS,
     disk::VERBS,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use wharf_runtime::config::{MountKind, NetworkMode};
 use wharf_runtime::container::{BackendKind, Container};
-use wharf_runtime::engine::ListOptions;
+use wharf_runtime::engine::{Engine, ListOptions};
 use wharf_runtime::health::Verdict;
 use wharf_runtime::network::BRIDGE;
 use wharf_runtime::network::store::Attachment;
@@ -49,7 +49,7 @@ const COMMAND: usize = 20;
 const MOUNT: usize = 15;
 
 /// A container as the table shows it.
-struct Row {
+pub struct Row {
     container: Container,
     now: Timestamp,
     no_trunc: bool,
@@ -58,7 +58,8 @@ struct Row {
     attachments: Vec<Attachment>,
 }
 
-static LISTING: Listing<Row> = Listing {
+/// All that is known of containers in lists.
+pub static LISTING: Listing<Row> = Listing {
     columns: &[
         Column { field: "ID", header: "CONTAINER ID", text: Row::id },
         Column { field: "Image", header: "IMAGE", text: Row::image },
@@ -104,6 +105,21 @@ fn ps(parsed: &Parsed, context: &Context) -> Result<()> {
     });
     let shown = if parsed.switch("size") { &SHOWN[..] } else { &SHOWN[..7] };
     LISTING.print(parsed, &rows.collect::<Result<Vec<_>>>()?, shown)
+}
+
+/// All containers with their sizes.
+///
+/// # Errors
+/// The engine's.
+pub fn with_sizes(engine: &Engine) -> Result<Vec<Row>> {
+    let now = Timestamp::now();
+    let mut attachments = engine.attachments()?;
+    let row = |container: Container| {
+        let attachments = attachments.remove(&container.id).unwrap_or_default();
+        let size = Some(engine.size(&container.id)?);
+        Ok(Row { now, no_trunc: false, size, labels: labels(&container), attachments, container })
+    };
+    engine.list(ListOptions { all: true })?.into_iter().map(row).collect()
 }
 
 impl Row {

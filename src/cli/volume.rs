@@ -210,11 +210,18 @@ pub fn with_users(engine: &Engine) -> Result<Vec<(Volume, usize)>> {
 }
 
 /// The filters of one command line, their names checked.
-struct Filters(Vec<(String, String)>);
+pub struct Filters(Vec<(String, String)>);
 
 impl Filters {
     fn new(parsed: &Parsed, names: &[&str]) -> Result<Self> {
-        let filters = parsed.read_all("filter", values::filter)?;
+        Filters::of(parsed.read_all("filter", values::filter)?, names)
+    }
+
+    /// These filters, of which only some names are known.
+    ///
+    /// # Errors
+    /// Docker's words.
+    pub fn of(filters: Vec<(String, String)>, names: &[&str]) -> Result<Self> {
         for (name, value) in &filters {
             if !names.contains(&name.as_str()) {
                 return Err(Failure::new(format!("invalid filter '{name}'")));
@@ -292,9 +299,22 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
     if !parsed.switch("force") && !text::confirm(&warning)? {
         return Ok(());
     }
-    let engine = context.engine()?;
+    let (removed, freed) = remove_unused(&context.engine()?, all, &filters)?;
+    let mut out = io::stdout();
+    if !removed.is_empty() {
+        writeln!(out, "Deleted Volumes:\n{}\n", removed.join("\n"))?;
+    }
+    Ok(writeln!(out, "Total reclaimed space: {}", units::size(freed))?)
+}
+
+/// Removes the volumes that no container uses and that fit, the anonymous ones or all. Gives their names, and the bytes
+/// that were freed.
+///
+/// # Errors
+/// The engine's.
+pub fn remove_unused(engine: &Engine, all: bool, filters: &Filters) -> Result<(Vec<String>, u64)> {
     let (mut removed, mut freed) = (Vec::new(), 0);
-    for (volume, users) in with_users(&engine)? {
+    for (volume, users) in with_users(engine)? {
         if users > 0 || !(all || volume.is_anonymous()) || !filters.fit(&volume, users) {
             continue;
         }
@@ -307,11 +327,7 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
         removed.push(volume.name);
         freed += size;
     }
-    let mut out = io::stdout();
-    if !removed.is_empty() {
-        writeln!(out, "Deleted Volumes:\n{}\n", removed.join("\n"))?;
-    }
-    Ok(writeln!(out, "Total reclaimed space: {}", units::size(freed))?)
+    Ok((removed, freed))
 }
 
 fn export(parsed: &Parsed, context: &Context) -> Result<()> {

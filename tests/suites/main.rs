@@ -14,6 +14,7 @@ mod files;
 mod health;
 mod http;
 mod interrupted;
+mod logs;
 mod look;
 mod privileges;
 mod registry;

@@ -53,5 +53,5 @@ pub mod wasm_task;
 
 pub use backend::LinuxBackend;
 pub(crate) use cgroup::check_limits;
-pub(crate) use system::random;
 pub use system::{Watch, create_open_dir, create_private_dir, give_back_memory, is_root, wait_for_change};
+pub(crate) use system::{file_id, random};

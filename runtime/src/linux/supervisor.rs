@@ -29,7 +29,7 @@ use crate::linux::process;
 use crate::linux::signals::SignalFd;
 use crate::linux::streams::{self, Streams};
 use crate::monitor::ExitRecord;
-use crate::monitor::log::{LogWriter, Stream};
+use crate::monitor::log::{LogPolicy, LogWriter, Stream};
 use crate::monitor::protocol::{self, Failure, Frame, Reply, Request};
 use crate::plan::{self, PlannedFile};
 use crate::restart::{Backoff, RestartPolicy};
@@ -850,7 +850,7 @@ fn ears(engine: &Engine, container: &Container) -> Result<(UnixListener, LogWrit
     .map_err(|e| Error::io("bind", paths.socket(id), e))?;
     listener.set_nonblocking(true).map_err(|e| Error::os("prepare the socket", e))?;
     let log = paths.log(id);
-    let log = LogWriter::open((container.config.log.driver != "none").then_some(log.as_path()))?;
+    let log = LogWriter::open(&log, LogPolicy::of(container)?)?;
     Ok((listener, log))
 }
 

@@ -84,6 +84,11 @@ pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// What tells an open file from all others (device and inode).
+pub(crate) fn file_id(file: &std::fs::File) -> Option<(u64, u64)> {
+    rustix::fs::fstat(file).ok().map(|stat| (stat.st_dev, stat.st_ino))
+}
+
 /// Gives unused heap back to the system.
 pub fn give_back_memory() {
     // SAFETY: malloc_trim(3) may be called at any time.

@@ -1,7 +1,7 @@
-//! The container's log in docker's `json-file` form: one JSON object a line, `{"log":"text\n","stream":"stdout","time":"..."}`
+//! The container's log in docker's `json-file` form, of which `local` here is another spelling with other limits: one JSON object a line, `{"log":"text\n","stream":"stdout","time":"..."}`
 //! (<https://docs.docker.com/engine/logging/drivers/json-file/>), so that tools that read docker's logs read ours.
 
-use std::fs::{File, OpenOptions};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,12 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+
+pub mod policy;
+mod rotate;
+
+pub use policy::LogPolicy;
+use rotate::{Files, Source};
 
 /// Docker splits lines longer than this into several entries.
 const MAX_LINE: usize = 16 * 1024;
@@ -42,6 +48,9 @@ pub struct LogLine {
     pub stream: Stream,
     /// When.
     pub time: Timestamp,
+    /// Labels and variables of the container that its log options name.
+    #[serde(default, rename = "attrs")]
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// Which part of the log a reader wants.
@@ -66,24 +75,28 @@ impl LogOptions {
 /// Writes entries. Text is kept until its line is whole, too long, or over.
 #[derive(Debug)]
 pub struct LogWriter {
-    file: Option<File>,
+    file: Option<Files>,
+    /// `"attrs":{...},`, or nothing.
+    attributes: Vec<u8>,
     pending: [Vec<u8>; 2],
     out: Vec<u8>,
 }
 
 impl LogWriter {
-    /// Appends to the file at `path`; with `None` (driver `none`) it forgets everything.
+    /// Appends to the file at `path`, by the rules of `policy`; with the driver `none` it forgets everything.
     ///
     /// # Errors
     /// Fails when the file cannot be opened.
-    pub fn open(path: Option<&Path>) -> Result<Self> {
-        let file = match path {
-            Some(path) => {
-                Some(OpenOptions::new().create(true).append(true).open(path).map_err(|e| Error::io("open", path, e))?)
-            }
-            None => None,
-        };
-        Ok(LogWriter { file, pending: [Vec::new(), Vec::new()], out: Vec::new() })
+    pub fn open(path: &Path, policy: LogPolicy) -> Result<Self> {
+        let mut attributes = Vec::new();
+        if !policy.attributes.is_empty() {
+            attributes.extend_from_slice(b"\"attrs\":");
+            let written = serde_json::to_writer(&mut attributes, &policy.attributes);
+            written.map_err(|e| wharf_images::Error::json("log attributes", e))?;
+            attributes.push(b',');
+        }
+        let file = if policy.keep { Some(Files::open(path, policy)?) } else { None };
+        Ok(LogWriter { file, attributes, pending: [Vec::new(), Vec::new()], out: Vec::new() })
     }
 
     /// Takes output as it comes, and writes the lines that are whole.
@@ -133,15 +146,17 @@ impl LogWriter {
         escape(&mut self.out, text);
         self.out.extend_from_slice(b"\",\"stream\":\"");
         self.out.extend_from_slice(stream.name().as_bytes());
+        self.out.extend_from_slice(b"\",");
+        self.out.extend_from_slice(&self.attributes);
         // Writing to a Vec cannot fail.
-        let _ = writeln!(self.out, "\",\"time\":\"{now:.9}\"}}");
+        let _ = writeln!(self.out, "\"time\":\"{now:.9}\"}}");
     }
 
     fn flush_out(&mut self) -> io::Result<()> {
         if let Some(file) = &mut self.file
             && !self.out.is_empty()
         {
-            file.write_all(&self.out)?;
+            file.write(&self.out)?;
             self.out.clear();
         }
         Ok(())
@@ -178,10 +193,11 @@ fn escape(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// Reads a log file, and what is appended to it later.
+/// Reads a log, its older files first, and what is appended to it later.
 #[derive(Debug)]
 pub struct LogReader {
-    file: BufReader<File>,
+    /// The one that is being read, then the newer ones; the last is the one that is written.
+    files: VecDeque<BufReader<Source>>,
     path: PathBuf,
     partial: Vec<u8>,
     options: LogOptions,
@@ -194,13 +210,24 @@ impl LogReader {
     /// Fails when the file cannot be read.
     pub fn open(path: &Path, options: &LogOptions) -> Result<Self> {
         let io = |op| move |e| Error::io(op, path, e);
-        let mut file = File::open(path).map_err(io("open"))?;
+        let mut files = rotate::open_all(path)?;
         if let Some(tail) = options.tail {
-            let at = tail_offset(&mut file, tail).map_err(io("read"))?;
-            file.seek(SeekFrom::Start(at)).map_err(io("seek in"))?;
+            // From the newest back, as far as lines are wanted.
+            let mut wanted = tail;
+            let mut kept = VecDeque::new();
+            while let Some(mut file) = files.pop_back() {
+                let (at, missing) = tail_offset(&mut file, wanted).map_err(io("read"))?;
+                file.seek(SeekFrom::Start(at)).map_err(io("seek in"))?;
+                kept.push_front(file);
+                wanted = missing;
+                if missing == 0 {
+                    break;
+                }
+            }
+            files = kept;
         }
-        let file = BufReader::with_capacity(256 * 1024, file);
-        Ok(LogReader { file, path: path.to_owned(), partial: Vec::new(), options: options.clone() })
+        let files = files.into_iter().map(reader).collect();
+        Ok(LogReader { files, path: path.to_owned(), partial: Vec::new(), options: options.clone() })
     }
 
     /// The next entry that the options want, or `None` at the end of what is written so far.
@@ -210,9 +237,24 @@ impl LogReader {
     #[allow(clippy::should_implement_trait, reason = "the end is not final: more may be appended")]
     pub fn next(&mut self) -> Result<Option<LogLine>> {
         loop {
-            self.file.read_until(b'\n', &mut self.partial).map_err(|e| Error::io("read", &self.path, e))?;
+            let io = |e| Error::io("read", &self.path, e);
+            let several = self.files.len() > 1;
+            let Some(file) = self.files.front_mut() else { return Ok(None) };
+            file.read_until(b'\n', &mut self.partial).map_err(io)?;
             if self.partial.last() != Some(&b'\n') {
-                return Ok(None);
+                if several {
+                    // Put aside, and at its end. What a full disk left unfinished there is no entry.
+                    self.partial.clear();
+                    self.files.pop_front();
+                    continue;
+                }
+                let newer = rotate::newer_than(&self.path, file.get_ref())?;
+                if newer.is_empty() {
+                    return Ok(None);
+                }
+                // Something may have been written between our reading its end and its being put aside: once more.
+                self.files.extend(newer.into_iter().map(reader));
+                continue;
             }
             let line = serde_json::from_slice(&self.partial);
             self.partial.clear();
@@ -224,8 +266,12 @@ impl LogReader {
     }
 }
 
-/// Where the last `lines` lines begin.
-fn tail_offset(file: &mut File, lines: usize) -> io::Result<u64> {
+fn reader(file: Source) -> BufReader<Source> {
+    BufReader::with_capacity(256 * 1024, file)
+}
+
+/// Where the last `lines` lines begin, and how many lines more there should be than the file has.
+fn tail_offset(file: &mut Source, lines: usize) -> io::Result<(u64, usize)> {
     let mut end = file.seek(SeekFrom::End(0))?;
     // The newline that ends the last line does not begin another.
     let mut wanted = lines + 1;
@@ -239,13 +285,14 @@ fn tail_offset(file: &mut File, lines: usize) -> io::Result<u64> {
             if *b == b'\n' {
                 wanted -= 1;
                 if wanted == 0 {
-                    return Ok(start + i as u64 + 1);
+                    return Ok((start + i as u64 + 1, 0));
                 }
             }
         }
         end = start;
     }
-    Ok(0)
+    // The first line has no newline before it.
+    Ok((0, wanted - 1))
 }
 
 #[cfg(test)]
@@ -255,7 +302,7 @@ mod tests {
     fn written(parts: &[(Stream, &[u8])]) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log = LogWriter::open(Some(&path)).unwrap();
+        let mut log = LogWriter::open(&path, LogPolicy::default()).unwrap();
         for (stream, bytes) in parts {
             log.write(*stream, bytes).unwrap();
         }
@@ -303,5 +350,78 @@ mod tests {
                 assert_eq!(lines.last().unwrap().1, "line 9999\n");
             }
         }
+    }
+
+    fn policy(max_size: u64, max_files: u32, compress: bool) -> LogPolicy {
+        LogPolicy { max_size: Some(max_size), max_files, compress, ..LogPolicy::default() }
+    }
+
+    #[test]
+    fn rotated_logs_read_as_one() {
+        for compress in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("log");
+            let mut log = LogWriter::open(&path, policy(700, 4, compress)).unwrap();
+            for i in 0..40 {
+                log.write(Stream::Stdout, format!("line {i}\n").as_bytes()).unwrap();
+            }
+            let mut names: Vec<_> =
+                std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            let gz = if compress { ".gz" } else { "" };
+            assert_eq!(names, ["log", "log.1", &format!("log.2{gz}"), &format!("log.3{gz}")]);
+            let all = read(&path, &LogOptions::default());
+            assert_eq!(all.last().unwrap().1, "line 39\n");
+            let first: usize = all[0].1.trim_end().trim_start_matches("line ").parse().unwrap();
+            assert!(first > 0, "the oldest are gone");
+            let numbers: Vec<_> = (first..40).map(|i| format!("line {i}\n")).collect();
+            assert_eq!(all.iter().map(|(_, text)| text.clone()).collect::<Vec<_>>(), numbers, "none is missing");
+            for tail in [1, 5, 12, 20] {
+                let some = read(&path, &LogOptions { tail: Some(tail), ..Default::default() });
+                assert_eq!(some.len(), tail.min(all.len()), "--tail {tail}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_follows_goes_on_in_the_next_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = LogWriter::open(&path, policy(300, 3, false)).unwrap();
+        log.write(Stream::Stdout, b"line 0\n").unwrap();
+        let mut reader = LogReader::open(&path, &LogOptions::default()).unwrap();
+        let mut seen = 0;
+        for i in 1..50 {
+            while let Some(line) = reader.next().unwrap() {
+                assert_eq!(line.text, format!("line {seen}\n"));
+                seen += 1;
+            }
+            assert_eq!(seen, i);
+            log.write(Stream::Stdout, format!("line {i}\n").as_bytes()).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_file_alone_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = LogWriter::open(&path, policy(300, 1, false)).unwrap();
+        for i in 0..20 {
+            log.write(Stream::Stdout, format!("line {i}\n").as_bytes()).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(read(&path, &LogOptions::default()).last().unwrap().1, "line 19\n");
+    }
+
+    #[test]
+    fn attributes_stand_in_each_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let attributes = BTreeMap::from([("a\"b".to_owned(), "1".to_owned())]);
+        let mut log =
+            LogWriter::open(&path, LogPolicy { attributes: attributes.clone(), ..LogPolicy::default() }).unwrap();
+        log.write(Stream::Stdout, b"x\n").unwrap();
+        let mut reader = LogReader::open(&path, &LogOptions::default()).unwrap();
+        assert_eq!(reader.next().unwrap().unwrap().attributes, attributes);
     }
 }

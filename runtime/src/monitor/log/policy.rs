@@ -1,0 +1,136 @@
+//! What `--log-driver` and `--log-opt` say (<https://docs.docker.com/engine/logging/drivers/json-file/>).
+
+use std::collections::BTreeMap;
+
+use crate::container::Container;
+use crate::error::{Class, Error, Result};
+use crate::plan;
+
+/// How a container's log is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPolicy {
+    /// It is kept at all.
+    pub keep: bool,
+    /// Bytes of a file before it is put aside.
+    pub max_size: Option<u64>,
+    /// Files, with the one that is written.
+    pub max_files: u32,
+    /// Older files are compressed.
+    pub compress: bool,
+    /// What is written into each entry.
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl Default for LogPolicy {
+    fn default() -> Self {
+        LogPolicy { keep: true, max_size: None, max_files: 1, compress: false, attributes: BTreeMap::new() }
+    }
+}
+
+impl LogPolicy {
+    /// The policy of a container.
+    ///
+    /// # Errors
+    /// `InvalidInput`, naming the driver or the option.
+    pub fn of(container: &Container) -> Result<Self> {
+        let driver = container.config.log.driver.as_str();
+        let mut policy = match driver {
+            "json-file" => LogPolicy::default(),
+            "local" => LogPolicy { max_size: Some(20_000_000), max_files: 5, compress: true, ..LogPolicy::default() },
+            "none" => LogPolicy { keep: false, ..LogPolicy::default() },
+            other => {
+                return Err(Error::new(
+                    Class::InvalidInput,
+                    format!("logger: no log driver named '{other}' is registered"),
+                )
+                .with_hint("use json-file, local or none"));
+            }
+        };
+        let invalid = |text: String| Error::new(Class::InvalidInput, text);
+        let mut compress = None;
+        for (name, value) in &container.config.log.options {
+            match (driver, name.as_str()) {
+                ("json-file" | "local", "max-size") => {
+                    policy.max_size = size(value).ok_or_else(|| invalid(format!("invalid size: '{value}'")))?;
+                }
+                ("json-file" | "local", "max-file") => {
+                    policy.max_files =
+                        value.parse().map_err(|_| invalid(format!("max-file must be a number: {value:?}")))?;
+                    if policy.max_files < 1 {
+                        return Err(invalid("max-file cannot be less than 1".to_owned()));
+                    }
+                }
+                ("json-file" | "local", "compress") => {
+                    let given =
+                        value.parse().map_err(|_| invalid(format!("compress must be true or false: {value:?}")))?;
+                    compress = Some(given);
+                }
+                ("json-file", "labels") => {
+                    let labels = value.split(',').filter_map(|name| Some((name, label(container, name)?)));
+                    policy.attributes.extend(labels.map(|(name, value)| (name.to_owned(), value)));
+                }
+                ("json-file", "env") => {
+                    let env = plan::env(&container.config, &container.image);
+                    let wanted: Vec<&str> = value.split(',').collect();
+                    let pairs = env.iter().filter_map(|entry| entry.split_once('='));
+                    let pairs = pairs.filter(|(name, _)| wanted.contains(name));
+                    policy.attributes.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+                }
+                // Output is written before anybody waits for it, so both ways are the same here.
+                (_, "mode") if matches!(value.as_str(), "blocking" | "non-blocking") => {}
+                (_, "max-buffer-size") => {}
+                _ => return Err(invalid(format!("unknown log opt '{name}' for {driver} log driver"))),
+            }
+        }
+        if let Some(compress) = compress {
+            if compress && (policy.max_files < 2 || policy.max_size.is_none()) {
+                return Err(invalid(
+                    "compress cannot be true when max-file is less than 2 or max-size is not set".into(),
+                ));
+            }
+            policy.compress = compress;
+        }
+        if policy.max_size.is_none() && policy.max_files > 1 {
+            return Err(invalid("max-file cannot be set without max-size: nothing would ever be put aside".to_owned()));
+        }
+        Ok(policy)
+    }
+}
+
+fn label(container: &Container, name: &str) -> Option<String> {
+    container.config.labels.get(name).or_else(|| container.image.config.labels.get(name)).cloned()
+}
+
+/// Docker's sizes here count in thousands; -1 is no limit.
+fn size(text: &str) -> Option<Option<u64>> {
+    if text == "-1" {
+        return Some(None);
+    }
+    let number = text.trim_end_matches(['b', 'B']);
+    let digits = number.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match number[digits.len()..].to_ascii_lowercase().as_str() {
+        "" => 1,
+        "k" => 1_000,
+        "m" => 1_000_000,
+        "g" => 1_000_000_000,
+        _ => return None,
+    };
+    let bytes = digits.parse::<u64>().ok()?.checked_mul(factor)?;
+    (bytes > 0).then_some(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_dockers() {
+        assert_eq!(size("10m"), Some(Some(10_000_000)));
+        assert_eq!(size("3kb"), Some(Some(3_000)));
+        assert_eq!(size("512"), Some(Some(512)));
+        assert_eq!(size("-1"), Some(None));
+        for bad in ["", "0", "x", "1t", "-2", "1.5m"] {
+            assert_eq!(size(bad), None, "{bad}");
+        }
+    }
+}
