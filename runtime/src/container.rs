@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use wharf_images::events::{Kind, NewEvent};
 use wharf_images::{Digest, Image};
 
-use crate::config::ContainerConfig;
+use crate::config::{ContainerConfig, Mount, VolumeMount};
 use crate::error::Result;
 use crate::health::{Health, HealthConfig};
 use crate::signal;
 use crate::state::State;
+use crate::volume::DRIVER;
 
 /// Which backend runs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +141,29 @@ impl Container {
             .and(self.labels())
             .with("image", &self.config.image)
             .with("name", &self.name)
+    }
+
+    /// The events of its volumes when it starts: they are mounted.
+    pub fn mount_events(&self) -> Vec<NewEvent> {
+        let mounts = self.config.mounts.iter().filter_map(|mount| Some((mount, mount.volume()?)));
+        let event = |(mount, volume): (&Mount, &VolumeMount)| {
+            self.volume_event("mount", volume)
+                .with("destination", &mount.target)
+                .with("propagation", "")
+                .with("read/write", (!mount.read_only).to_string())
+        };
+        mounts.map(event).collect()
+    }
+
+    /// The events of its volumes when it has ended: they are unmounted.
+    pub fn unmount_events(&self) -> Vec<NewEvent> {
+        let volumes = self.config.mounts.iter().filter_map(|mount| mount.volume());
+        volumes.map(|volume| self.volume_event("unmount", volume)).collect()
+    }
+
+    fn volume_event(&self, action: &str, volume: &VolumeMount) -> NewEvent {
+        let driver = if volume.driver.is_empty() { DRIVER } else { &volume.driver };
+        NewEvent::new(Kind::Volume, action, &volume.name).with("container", &self.id).with("driver", driver)
     }
 
     /// The image's id.

@@ -777,7 +777,9 @@ impl Engine {
         if container.config.auto_remove {
             container.state.exit_code = record.exit.code;
             container.state.finished = Some(record.finished);
-            self.containers()?.remove(&container, &[store::died(&container, &container.state)])?;
+            let mut before = vec![store::died(&container, &container.state)];
+            before.extend(container.unmount_events());
+            self.containers()?.remove(&container, &before)?;
             self.discard(&container)?;
             return Ok(None);
         }

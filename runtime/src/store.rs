@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use wharf_images::db::{Db, Schema};
-use wharf_images::events::{self, NewEvent};
+use wharf_images::events::{self, Kind, NewEvent};
 use wharf_images::{Class, Digest, Image};
 
 use crate::config::ContainerConfig;
@@ -248,7 +248,13 @@ impl Store {
                 "die" => died(container, &status),
                 action => container.event(action),
             });
-            tell(tx, id, before.iter().chain(&own).chain(after))?;
+            let (mounted, unmounted) = match event {
+                Event::Started => (container.mount_events(), Vec::new()),
+                Event::Exit | Event::Restart => (Vec::new(), container.unmount_events()),
+                Event::Start | Event::Failed | Event::Pause | Event::Unpause => Default::default(),
+                Event::Cancel | Event::Remove | Event::RemoveFailed => Default::default(),
+            };
+            tell(tx, id, before.iter().chain(&mounted).chain(&own).chain(&unmounted).chain(after))?;
             Ok(status)
         })
     }
@@ -381,7 +387,7 @@ fn tell<'a>(tx: &Transaction<'_>, id: &str, events: impl IntoIterator<Item = &'a
     let mut name = tx.prepare_cached("SELECT name FROM containers WHERE id = ?1")?;
     let Some(name) = name.query_row([id], |r| r.get::<_, String>(0)).optional()? else { return Ok(()) };
     for event in events {
-        if event.attributes.get("name") == Some(&name) {
+        if event.kind != Kind::Container || event.attributes.get("name") == Some(&name) {
             events::emit(tx, event)?;
         } else {
             events::emit(tx, &event.clone().with("name", &name))?;

@@ -46,6 +46,13 @@ fn a_life_is_told_in_dockers_words() {
     let images = history(&wharf, &["type=image", "event=tag", "event=untag"]);
     assert_eq!(images[0], "image tag other:latest");
     assert!(images[1].starts_with("image untag sha256:"), "{images:?}");
+    wharf.ok(&["run", "--rm", "--network", "none", "--name", "vol", "-v", "data:/data", "busybox", "true"]);
+    wharf.ok(&["volume", "rm", "data"]);
+    let line = ["events", "--since", "1h", "--until", "0s", "--filter", "volume=data", "--format"];
+    let volumes =
+        wharf.ok(&[&line[..], &["{{.Type}} {{.Action}} {{.Actor.ID}} {{.Actor.Attributes.driver}}"]].concat());
+    let told = ["create", "mount", "unmount", "destroy"].map(|action| format!("volume {action} data local"));
+    assert_eq!(volumes.lines().collect::<Vec<_>>(), told);
     assert_eq!(wharf.exits(1, &["events", "--filter", "nosuch=1"]).stderr, "Error: invalid filter 'nosuch'\n");
 }
 

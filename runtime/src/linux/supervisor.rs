@@ -832,6 +832,7 @@ impl Monitor {
             let status = &mut self.container.state;
             (status.exit_code, status.finished) = (exit.code, Some(record.finished));
             before.push(store::died(&self.container, &self.container.state));
+            before.extend(self.container.unmount_events());
             before.extend(after);
             return self.engine.containers()?.remove(&self.container, &before).map(drop);
         }

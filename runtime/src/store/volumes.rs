@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use wharf_images::Class;
 use wharf_images::db::Schema;
+use wharf_images::events::{self, Kind, NewEvent};
 
 use super::{Store, from_json, nanoseconds, timestamp, to_json};
 use crate::container::Container;
@@ -53,6 +54,10 @@ impl Store {
             let inserted = tx
                 .prepare_cached("INSERT OR IGNORE INTO volumes VALUES (?1, ?2, ?3, ?4, ?5)")?
                 .execute((&volume.name, &volume.driver, options, labels, nanoseconds(volume.created)))?;
+            if inserted == 1 {
+                let event = NewEvent::new(Kind::Volume, "create", &volume.name).with("driver", &volume.driver);
+                events::emit(tx, &event)?;
+            }
             Ok(inserted == 1)
         })
     }
@@ -105,10 +110,9 @@ impl Store {
             if let Some(users) = users(tx, "u.volume = ?1", &[name])?.remove(name) {
                 return Err(in_use(name, &users));
             }
-            match tx.execute("DELETE FROM volumes WHERE name = ?1", [name])? {
-                0 => Err(crate::volume::no_such(name)),
-                _ => Ok(()),
-            }
+            let driver = tx.query_row("DELETE FROM volumes WHERE name = ?1 RETURNING driver", [name], |r| r.get(0));
+            let driver: String = driver.optional()?.ok_or_else(|| crate::volume::no_such(name))?;
+            Ok(events::emit(tx, &NewEvent::new(Kind::Volume, "destroy", name).with("driver", driver))?)
         })
     }
 }
