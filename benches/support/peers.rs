@@ -42,13 +42,23 @@ pub fn without_hybrid_cgroups() {
 
 /// `wasmtime run` of a module that wasmtime has compiled before.
 pub fn wasmtime(dir: &Path, module: &str, args: &[&str]) -> impl Fn() -> Command + use<> {
+    wasmtime_with(dir, module, &[], args)
+}
+
+/// The same, which shows the directory `shown` as `/data`.
+pub fn wasmtime_with_dir(dir: &Path, module: &str, shown: &Path, args: &[&str]) -> impl Fn() -> Command + use<> {
+    wasmtime_with(dir, module, &["--dir", &format!("{}::/data", shown.display())], args)
+}
+
+fn wasmtime_with(dir: &Path, module: &str, options: &[&str], args: &[&str]) -> impl Fn() -> Command + use<> {
     need(WASMTIME);
     let compiled = dir.join("precompiled.cwasm");
     tool(Command::new(WASMTIME).args(["compile", module, "-o"]).arg(&compiled));
-    let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+    let own = |words: &[&str]| -> Vec<String> { words.iter().map(ToString::to_string).collect() };
+    let (options, args) = (own(options), own(args));
     move || {
         let mut command = Command::new(WASMTIME);
-        command.args(["run", "--allow-precompiled"]).arg(&compiled).args(&args);
+        command.args(["run", "--allow-precompiled"]).args(&options).arg(&compiled).args(&args);
         command
     }
 }
