@@ -66,6 +66,7 @@ pub(super) struct MountedFile {
 
 /// Where a path leads.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lives for one call, and nobody keeps many")]
 pub(super) enum Target {
     /// To a directory that the path's end does not name: `.`, `..`, the root.
     Dir(Node),
