@@ -50,6 +50,8 @@ pub struct ContainerConfig {
     pub network: NetworkMode,
     /// Other names under which containers on its network find it.
     pub network_aliases: Vec<String>,
+    /// Names for addresses in the container's `/etc/hosts`. [`HOST_GATEWAY`] is the host's address on the network.
+    pub extra_hosts: Vec<(String, String)>,
     /// Ports that the host publishes.
     pub ports: Vec<PortBinding>,
     /// Publish every exposed port on a free port of the host.
@@ -119,6 +121,9 @@ pub struct RequestLimits {
     /// How many are with guests at one time; others wait.
     pub concurrency: Option<usize>,
 }
+
+/// In the place of an address: the host's, as the container sees it.
+pub const HOST_GATEWAY: &str = "host-gateway";
 
 /// How a container is connected.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

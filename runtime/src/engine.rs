@@ -23,7 +23,7 @@ use crate::monitor::ExitRecord;
 use crate::monitor::log::{LogLine, LogOptions, LogReader};
 use crate::monitor::protocol::{Reply, Request};
 use crate::network::store::{self as network, Attachment};
-use crate::network::{Endpoint, PortBinding};
+use crate::network::{Endpoint, PortBinding, networks};
 use crate::paths::{self, Paths};
 use crate::restart::RestartPolicy;
 use crate::state::{Event, State};
@@ -204,7 +204,8 @@ impl Engine {
         }
         let root = &self.paths.root;
         paths::make_dir(root)?;
-        let schemas = [wharf_images::store::SCHEMA, store::SCHEMA, store::volumes::SCHEMA, network::SCHEMA];
+        let schemas =
+            [wharf_images::store::SCHEMA, store::SCHEMA, store::volumes::SCHEMA, network::SCHEMA, networks::SCHEMA];
         let db = Arc::new(Db::open(root, &schemas)?);
         let images = ImageStore::open(root, Arc::clone(&db))?;
         Ok(self.stores.get_or_init(|| Stores { images, containers: Store::new(db) }))
@@ -328,8 +329,7 @@ impl Engine {
         if let NetworkMode::Named(name) = &config.network
             && !network::exists(self.containers()?.db(), name)?
         {
-            return Err(Error::new(Class::NotFound, format!("network {name} not found"))
-                .with_hint("networks here are `bridge`, `none` and `host`"));
+            return Err(networks::no_such(name).with_hint("see `wharf network ls`"));
         }
         let (image, brought) = self.ensure_image(&config.image, config.platform.as_ref(), pull, reporter)?;
         let id = names::new_id()?;
@@ -771,6 +771,7 @@ impl Engine {
             return Ok(Some(container));
         }
         linux::monitor::clean(&container.id)?;
+        linux::network::leave(self, &container)?;
         self.release_volumes(&container)?;
         let record = ExitRecord::read(&self.paths.exit_record(&container.id))?
             .unwrap_or_else(|| ExitRecord { exit: Exit { code: 137, oom_killed: false }, finished: Timestamp::now() });

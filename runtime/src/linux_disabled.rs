@@ -60,6 +60,57 @@ pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     getrandom::fill(bytes).map_err(io::Error::other)
 }
 
+pub mod network {
+    //! See `linux/network/mod.rs`.
+
+    use crate::container::Container;
+    use crate::engine::Engine;
+    use crate::error::Result;
+    use crate::network::networks::Network;
+
+    /// None: Linux containers run on Linux only.
+    pub fn wanted(_: &Container) -> Option<&str> {
+        None
+    }
+
+    /// Nothing was made.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn leave(_: &Engine, _: &Container) -> Result<()> {
+        Ok(())
+    }
+
+    /// Nothing was made.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn forget(_: &Engine, _: &Network) -> Result<()> {
+        Ok(())
+    }
+
+    /// Nothing was made.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn strays(_: &Engine) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    /// Nothing was made.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn sweep(_: &Engine) -> Result<usize> {
+        Ok(0)
+    }
+
+    /// The host's addresses are not known.
+    pub fn is_free(_: std::net::Ipv4Addr, _: u8) -> bool {
+        true
+    }
+}
+
 pub mod volume {
     //! See `linux/volume.rs`.
 

@@ -86,30 +86,31 @@ pub fn check(container: &Container) -> Result<Vec<String>> {
         BackendKind::Linux if config.storage_size.is_some() => {
             Err(Error::new(Class::InvalidInput, "--storage-opt size works for WebAssembly images only"))
         }
-        BackendKind::Linux => check_linux(config),
+        BackendKind::Linux => check_linux(container),
         BackendKind::Wasm => check_wasm(config),
     }
 }
 
-/// Linux containers have no bridge networks yet: what would need one is refused.
-fn check_linux(config: &ContainerConfig) -> Result<Vec<String>> {
-    let asked = [
-        ("--publish", !config.ports.is_empty()),
-        ("--publish-all", config.publish_all),
-        ("--network-alias", !config.network_aliases.is_empty()),
-        ("--dns", !config.dns.is_empty()),
-        ("--allow-net", !config.allow_net.is_empty()),
-        ("--deny-net", !config.deny_net.is_empty()),
-    ];
-    if let Some((flag, _)) = asked.iter().find(|(_, given)| *given) {
-        return Err(Error::new(Class::Unsupported, format!("{flag} works for WebAssembly images only so far"))
-            .with_hint("a Linux container can have --network host or --network none"));
+/// Ports and names need a network to be on, and what a guest may reach is asked for guests only.
+fn check_linux(container: &Container) -> Result<Vec<String>> {
+    let config = &container.config;
+    let guests = [("--allow-net", !config.allow_net.is_empty()), ("--deny-net", !config.deny_net.is_empty())];
+    if let Some((flag, _)) = guests.iter().find(|(_, given)| *given) {
+        return Err(Error::new(Class::Unsupported, format!("{flag} works for WebAssembly images only")));
     }
-    if let NetworkMode::Named(name) = &config.network {
-        let message = format!("network {name}: Linux containers cannot be connected to it yet");
-        return Err(Error::new(Class::Unsupported, message).with_hint("use --network host or --network none"));
+    let published = [("--publish", !config.ports.is_empty()), ("--publish-all", config.publish_all)];
+    match linux::network::wanted(container) {
+        Some(_) => Ok(Vec::new()),
+        None if config.network == NetworkMode::Default && published.iter().any(|(_, given)| *given) => {
+            Err(Error::new(Class::Unsupported, "only root can publish ports of Linux containers")
+                .with_hint("use --network host, or run wharf as root"))
+        }
+        // Docker's words for ports that need no publishing.
+        None if config.network == NetworkMode::Host && published.iter().any(|(_, given)| *given) => {
+            Ok(vec!["Published ports are discarded when using host network mode".to_owned()])
+        }
+        None => Ok(Vec::new()),
     }
-    Ok(Vec::new())
 }
 
 fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {

@@ -442,12 +442,12 @@ fn status(row: &Row<'_>) -> Result<Status> {
     })
 }
 
-fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T> {
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T> {
     let text = row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?;
     serde_json::from_str(text).map_err(|e| wharf_images::Error::json("a container's record", e).into())
 }
 
-fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
+pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|e| wharf_images::Error::json("a container's record", e).into())
 }
 
@@ -462,12 +462,12 @@ fn compact(config: &ContainerConfig) -> Result<String> {
     Ok(value.to_string())
 }
 
-fn nanoseconds(time: Timestamp) -> i64 {
+pub(crate) fn nanoseconds(time: Timestamp) -> i64 {
     // i64 nanoseconds reach to the year 2262.
     time.as_nanosecond() as i64
 }
 
-fn timestamp(nanoseconds: i64) -> Result<Timestamp> {
+pub(crate) fn timestamp(nanoseconds: i64) -> Result<Timestamp> {
     Timestamp::from_nanosecond(i128::from(nanoseconds))
         .map_err(|e| Error::new(Class::Corrupt, format!("a container's record: {e}")))
 }

@@ -13,6 +13,7 @@ use wharf_images::snapshot::Rootfs;
 use crate::error::Result;
 use crate::network::WasmNetwork;
 use crate::network::line::Gatekeeper;
+use crate::network::networks::Wiring;
 
 /// Everything a backend needs to run one container. No more decisions are taken after this.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +46,9 @@ pub struct LinuxTask {
     pub spec: oci_spec::runtime::Spec,
     /// Run a small init as pid 1 that reaps zombies and forwards signals.
     pub init: bool,
+    /// Connected to a network: its first process waits for its place ([`Task::connect`]).
+    #[serde(default)]
+    pub connected: bool,
     /// No new network namespace: the host's.
     pub host_network: bool,
     /// The user as docker spells it (`user`, `uid:gid`, `name:group`), looked up in the root filesystem's
@@ -233,6 +237,19 @@ pub trait Task {
     /// # Errors
     /// The kernel's.
     fn place(&mut self) -> Result<()>;
+
+    /// Tells it its place on a network, for which it waits if the spec says that it is connected.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn connect(&mut self, _wiring: &Wiring) -> Result<()> {
+        Ok(())
+    }
+
+    /// Once it has been connected: the socket on which names are asked for in its network.
+    fn take_names(&mut self) -> Option<File> {
+        None
+    }
 
     /// True when [`Task::start`] would not have to wait for it.
     fn is_ready(&self) -> bool;

@@ -41,6 +41,7 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         auto_remove: parsed.switch("rm"),
         network: network(parsed)?,
         network_aliases: texts("network-alias"),
+        extra_hosts: parsed.read_all("add-host", values::extra_host)?,
         ports: parsed.read_all("publish", parse_publish)?.concat(),
         publish_all: parsed.switch("publish-all"),
         expose: parsed.read_all("expose", parse_expose)?.concat(),

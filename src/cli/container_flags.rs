@@ -107,7 +107,7 @@ const FILESYSTEM: &[Flag] = &[
 ];
 
 const NETWORK: &[Flag] = &[
-    Flag::list("add-host", "Add a custom host-to-IP mapping (host:ip)").not_yet(),
+    Flag::list("add-host", "Add a custom host-to-IP mapping (host:ip)"),
     Flag::list(
         "allow-net",
         "Let a wasm program reach only this outside of its network (HOST[:PORT], 10.0.0.0/8, *.name)",

@@ -59,6 +59,10 @@ fn check_all(parsed: &Parsed, context: &Context) -> Result<()> {
         if swept > 0 {
             writeln!(out, "Removed what {swept} crashed containers left")?;
         }
+        let swept = engine.networks().sweep()?;
+        if swept > 0 {
+            writeln!(out, "Removed {swept} network interfaces that no network has")?;
+        }
         let swept = engine.volumes().sweep()?;
         if swept > 0 {
             writeln!(out, "Removed {swept} volumes that were never made or not wholly removed")?;
@@ -74,11 +78,15 @@ fn check_all(parsed: &Parsed, context: &Context) -> Result<()> {
     for stray in &strays {
         writeln!(out, "container {}: left over by a crash", text::visible(stray))?;
     }
+    let networks = engine.networks().strays()?;
+    for stray in &networks {
+        writeln!(out, "network interface {}: left over by a crash", text::visible(stray))?;
+    }
     let volumes = engine.volumes().strays()?;
     for stray in &volumes {
         writeln!(out, "volume {}: left over by a crash", text::visible(stray))?;
     }
-    if problems.is_empty() && strays.is_empty() && volumes.is_empty() {
+    if problems.is_empty() && strays.is_empty() && networks.is_empty() && volumes.is_empty() {
         return Ok(writeln!(out, "No problems found.")?);
     }
     if !parsed.switch("repair") {

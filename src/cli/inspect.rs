@@ -10,6 +10,7 @@ use super::container_json;
 use super::context::Context;
 use super::failure::{Failure, Result, tell};
 use super::image_json;
+use super::network;
 use super::parse::Parsed;
 use super::template::{Format, from_json};
 use super::verb::{FORMAT_OBJECT, Flag, Listed, Operands, Section, Verb};
@@ -50,15 +51,19 @@ fn inspect(parsed: &Parsed, context: &Context) -> Result<()> {
             Some(found) => Ok(Some(found)),
             None => match image(context, name)? {
                 Some(found) => Ok(Some(found)),
-                None => volume::object(context, name),
+                None => match network::object(context, name)? {
+                    Some(found) => Ok(Some(found)),
+                    None => volume::object(context, name),
+                },
             },
         }),
         "container" => show(parsed, |name| container(parsed, context, name)),
         "image" => show(parsed, |name| image(context, name)),
+        "network" => show(parsed, |name| network::object(context, name)),
         "volume" => show(parsed, |name| volume::object(context, name)),
-        other => {
-            Err(Failure::new(format!("unknown type: {other:?}: must be one of \"container\", \"image\", \"volume\"")))
-        }
+        other => Err(Failure::new(format!(
+            "unknown type: {other:?}: must be one of \"container\", \"image\", \"network\", \"volume\""
+        ))),
     }
 }
 

@@ -29,6 +29,7 @@ mod listing;
 mod login;
 mod logs;
 mod mounts;
+mod network;
 mod parse;
 mod ports;
 mod progress;
@@ -81,6 +82,7 @@ static TABLE: &[&[Verb]] = &[
     image::VERBS,
     archive::VERBS,
     system::VERBS,
+    network::VERBS,
     boot::VERBS,
     system_prune::VERBS,
     volume::VERBS,
@@ -95,6 +97,7 @@ static TABLE: &[&[Verb]] = &[
 static MANAGEMENT: &[(&str, &str)] = &[
     ("container", "Manage containers"),
     ("image", "Manage images"),
+    ("network", "Manage networks"),
     ("system", "Manage Wharf"),
     ("volume", "Manage volumes"),
     ("wasm", "Work with WebAssembly modules"),

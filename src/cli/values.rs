@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use wharf_runtime::config::NetworkMode;
+use wharf_runtime::config::{HOST_GATEWAY, NetworkMode};
 
 use super::failure::{Failure, Result};
 use super::units::parse_size;
@@ -185,6 +185,22 @@ pub fn option(text: &str) -> Result<(String, String), String> {
 /// Docker's words.
 pub fn ip(text: &str) -> Result<IpAddr, String> {
     text.trim().parse().map_err(|_| format!("ip address is not correctly formatted: {text:?}"))
+}
+
+/// `--add-host NAME:ADDRESS` or `NAME=ADDRESS`; the address may be `host-gateway`.
+///
+/// # Errors
+/// Docker's words.
+pub fn extra_host(text: &str) -> Result<(String, String), String> {
+    let split = text.split_once('=').or_else(|| text.split_once(':'));
+    let Some((name, address)) = split.filter(|(name, _)| !name.is_empty()) else {
+        return Err(format!("bad format for add-host: {text:?}"));
+    };
+    let plain = address.trim_start_matches('[').trim_end_matches(']');
+    if plain != HOST_GATEWAY && plain.parse::<std::net::IpAddr>().is_err() {
+        return Err(format!("invalid IP address in add-host: {address:?}"));
+    }
+    Ok((name.to_owned(), plain.to_owned()))
 }
 
 /// `--network`.

@@ -16,6 +16,7 @@ mod http;
 mod interrupted;
 mod logs;
 mod look;
+mod networks;
 mod privileges;
 mod registry;
 mod restart;

@@ -19,6 +19,7 @@ use super::seccomp::{self, Filter};
 use super::tty;
 use super::userns::{self, Mappings};
 use crate::error::{Class, Error, Result};
+use crate::network::networks::Wiring;
 use crate::task::{Backend, ExecSpec, Exit, Limits, LinuxTask, Stdio, Task, TaskSpec, Usage, Workload};
 
 /// Runs Linux programs in namespaces.
@@ -94,7 +95,7 @@ fn first_process(plan: &Plan<'_>, namespaces: i32, streams: Streams, cgroup: &Cg
     .map_err(|e| Error::os("make the container's first process", e))?;
     drop(child_side);
     let channel = monitor_side.take();
-    let mut process = Process { child, channel, stage: Stage::Unplaced, console: None, exit: None };
+    let mut process = Process { child, channel, stage: Stage::Unplaced, console: None, names: None, exit: None };
     let joined = cgroup.add_cloned(process.child.pid()).and_then(|()| match user {
         0 => Ok(()),
         _ => userns::write(process.child.pid(), plan.mappings),
@@ -137,6 +138,8 @@ struct Process {
     channel: Option<Channel>,
     stage: Stage,
     console: Option<File>,
+    /// On which names are asked for in its network namespace.
+    names: Option<File>,
     exit: Option<Exit>,
 }
 
@@ -169,7 +172,12 @@ impl Process {
         if !matches!(self.stage, Stage::Making) {
             return;
         }
-        let ready = self.hear().and_then(|message| match message {
+        let mut heard = self.hear();
+        if let Ok(Some(Message::Names(socket))) = heard {
+            self.names = Some(socket.into());
+            heard = self.hear();
+        }
+        let ready = heard.and_then(|message| match message {
             Some(Message::Ready(console)) => console.map(tty::accept_master).transpose(),
             Some(Message::Failed(error)) => Err(error),
             _ => Err(Error::new(Class::Internal, "the container's process ended before it was set up")
@@ -253,6 +261,14 @@ impl Task for ContainerTask {
 
     fn place(&mut self) -> Result<()> {
         self.process.place()
+    }
+
+    fn connect(&mut self, connection: &Wiring) -> Result<()> {
+        self.process.say(&Message::Connect(connection.clone()))
+    }
+
+    fn take_names(&mut self) -> Option<File> {
+        self.process.names.take()
     }
 
     fn is_ready(&self) -> bool {
@@ -344,7 +360,7 @@ fn join(container: &Container, first: &Child, exec: &ExecSpec, streams: Streams)
     .map_err(|e| Error::os("make a process to join the container", e))?;
     drop(child_side);
     let channel = monitor_side.take();
-    let mut joining = Process { child, channel, stage: Stage::Making, console: None, exit: None };
+    let mut joining = Process { child, channel, stage: Stage::Making, console: None, names: None, exit: None };
     let made = container.cgroup.add_cloned(joining.child.pid()).and_then(|()| joining.say(&Message::Placed));
     let made = made.and_then(|()| match joining.hear()? {
         Some(Message::Made(pid, pidfd)) => Ok(Child::from_parts(pid, pidfd)),
@@ -355,7 +371,14 @@ fn join(container: &Container, first: &Child, exec: &ExecSpec, streams: Streams)
         Ok(child) => {
             // It has done its work and ends.
             joining.child.wait().map_err(|e| Error::os("reap", e))?;
-            Ok(Process { child, channel: joining.channel.take(), stage: Stage::Making, console: None, exit: None })
+            Ok(Process {
+                child,
+                channel: joining.channel.take(),
+                stage: Stage::Making,
+                console: None,
+                names: None,
+                exit: None,
+            })
         }
         Err(error) => Err(joining.abandon(error)),
     }

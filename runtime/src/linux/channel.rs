@@ -15,6 +15,7 @@ use rustix::net::{
 
 use super::process;
 use crate::error::{Class, Error, Result};
+use crate::network::networks::Wiring;
 
 /// The largest message; a longer error text is cut.
 const MAX: usize = 4096;
@@ -39,6 +40,10 @@ const CLASSES: [Class; 11] = [
 pub(super) enum Message {
     /// Monitor to child: your cgroup and your user namespace are in place.
     Placed,
+    /// Monitor to child: your place on a network.
+    Connect(Wiring),
+    /// Child to monitor: the socket on which names are asked for in my network namespace.
+    Names(OwnedFd),
     /// Child to monitor: set up; only execve is left. With the master of its terminal, if it has one.
     Ready(Option<OwnedFd>),
     /// Child to monitor: I made another process, which is your child: its pid and its pidfd.
@@ -125,6 +130,17 @@ impl Channel {
         }
     }
 
+    /// The child's side: waits for its place on a network.
+    ///
+    /// # Errors
+    /// When the monitor is gone.
+    pub fn wait_until_connected(&self) -> Result<Wiring> {
+        match self.receive()? {
+            Some(Message::Connect(connection)) => Ok(connection),
+            _ => Err(Error::new(Class::Cancelled, "the monitor is gone")),
+        }
+    }
+
     /// The child's side: a result as the code to exit with; an error is told to the monitor first.
     pub fn tell(&self, result: Result<i32>) -> i32 {
         result.unwrap_or_else(|error| {
@@ -138,6 +154,11 @@ impl Channel {
 fn encode(message: &Message) -> (Vec<u8>, Option<&OwnedFd>) {
     match message {
         Message::Placed => (vec![b'P'], None),
+        // Names and numbers always become JSON.
+        Message::Connect(connection) => {
+            ([&b"C"[..], &serde_json::to_vec(connection).unwrap_or_default()].concat(), None)
+        }
+        Message::Names(fd) => (vec![b'N'], Some(fd)),
         Message::Ready(fd) => (vec![b'R'], fd.as_ref()),
         Message::Go => (vec![b'G'], None),
         Message::Made(pid, fd) => ([&b"M"[..], &pid.to_ne_bytes()].concat(), Some(fd)),
@@ -162,6 +183,8 @@ fn decode(bytes: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
     let (kind, rest) = bytes.split_first()?;
     Some(match kind {
         b'P' => Message::Placed,
+        b'C' => Message::Connect(serde_json::from_slice(rest).ok()?),
+        b'N' => Message::Names(fd?),
         b'R' => Message::Ready(fd),
         b'G' => Message::Go,
         b'M' => Message::Made(u32::from_ne_bytes(rest.try_into().ok()?), fd?),

@@ -13,13 +13,13 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
-use super::channel::Channel;
+use super::channel::{Channel, Message};
 use super::launch::{self, First, OwnProgram, Program, Streams};
 use super::mounts::{self, Situation};
 use super::rootfs::{self, Root};
 use super::seccomp::Filter;
 use super::userns::{self, Mappings};
-use super::{devices, kernel, process};
+use super::{devices, kernel, network, process};
 use crate::error::{Class, Error, Result};
 use crate::task::{LinuxTask, TaskSpec};
 
@@ -70,7 +70,9 @@ fn build(plan: &Plan<'_>, namespaces: i32, streams: Streams, channel: &Channel) 
         channel.wait_until_placed()?;
     }
     rustix::process::setsid().map_err(|e| Error::os("start a session", e))?;
+    let outside = plan.linux.connected.then(network::Outside::open).transpose()?;
     unshare(namespaces & !(libc::CLONE_NEWPID | libc::CLONE_NEWUSER | libc::CLONE_NEWCGROUP))?;
+    let unconnected = outside.map(network::Outside::leave).transpose()?;
     if !rootless {
         channel.wait_until_placed()?;
     }
@@ -114,8 +116,13 @@ fn build(plan: &Plan<'_>, namespaces: i32, streams: Streams, channel: &Channel) 
     }
     drop(prepared);
     names(spec, namespaces)?;
-    if namespaces & libc::CLONE_NEWNET != 0 {
-        kernel::raise_loopback()?;
+    match unconnected {
+        Some(unconnected) => {
+            unconnected.connect(&channel.wait_until_connected()?)?;
+            channel.send(&Message::Names(network::names::socket()?))?;
+        }
+        None if namespaces & libc::CLONE_NEWNET != 0 => kernel::raise_loopback()?,
+        None => {}
     }
     if let Some(parameters) = linux.and_then(|linux| linux.sysctl().as_ref()) {
         kernel::set_parameters(&root, parameters, namespaces)?;

@@ -29,6 +29,7 @@ mod launch;
 mod line;
 pub mod monitor;
 mod mounts;
+pub mod network;
 pub(crate) mod plan;
 pub mod private;
 pub mod process;

@@ -7,6 +7,7 @@ use crate::config::{MountKind, NetworkMode};
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::linux::network;
 use crate::linux::spec::{self, SpecContext};
 use crate::linux::userns;
 use crate::plan::{self, PlannedFile};
@@ -40,6 +41,14 @@ pub(crate) fn linux_task(engine: &Engine, container: &Container, files: &mut Vec
         context.resolv_conf = file("resolv.conf", fs::read("/etc/resolv.conf").unwrap_or_default());
     } else {
         context.hosts = file("hosts", LOCAL_HOSTS.as_bytes().to_vec());
+    }
+    context.connected = network::wanted(container).is_some();
+    if context.connected {
+        // It asks us, and so reaches its neighbours by name; what we do not know we ask those whom the host asks.
+        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let search = host.lines().filter(|line| line.starts_with("search ")).map(|line| format!("{line}\n"));
+        let text = format!("nameserver {}\n{}options ndots:0\n", network::names::ADDRESS, search.collect::<String>());
+        context.resolv_conf = file("resolv.conf", text.into_bytes());
     }
     for mount in &config.mounts {
         match &mount.kind {

@@ -46,7 +46,7 @@ fn in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
 }
 
 /// The servers to ask; the host itself when none is named.
-fn servers(given: &[IpAddr]) -> Vec<IpAddr> {
+pub(super) fn servers(given: &[IpAddr]) -> Vec<IpAddr> {
     let mut servers = given.to_vec();
     if servers.is_empty() {
         servers = fs::read_to_string(RESOLV_CONF).map(|text| in_resolv_conf(&text)).unwrap_or_default();
@@ -226,7 +226,7 @@ impl Lookup {
     }
 }
 
-fn ask_from(server: IpAddr) -> Result<OwnedFd, Fault> {
+pub(super) fn ask_from(server: IpAddr) -> Result<OwnedFd, Fault> {
     let socket = sockets::inet(Protocol::Udp, server).map_err(Fault::from)?;
     // Connected: only this server's packets come in, and that nobody is there is told.
     connect(&socket, &SocketAddr::new(server, DNS_PORT)).map_err(sockets::fault)?;

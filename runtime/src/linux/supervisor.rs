@@ -25,6 +25,7 @@ use crate::linux::check_limits;
 use crate::linux::client::{Client, Role};
 use crate::linux::gate::{self, Desk, Gate};
 use crate::linux::monitor::{backend, in_run_dir};
+use crate::linux::network::{self, Connected};
 use crate::linux::process;
 use crate::linux::signals::SignalFd;
 use crate::linux::streams::{self, Streams};
@@ -94,6 +95,9 @@ pub(crate) fn supervise(engine: Engine, launch: Launch) -> i32 {
 
 /// The container could not be started: what was made is taken away, what was recorded says why.
 fn undo(engine: &Engine, container: &Container, recorded: bool, error: &Error) -> Result<()> {
+    if recorded {
+        network::leave(engine, container)?;
+    }
     engine.release_volumes(container)?;
     if !recorded {
         return engine.discard(container);
@@ -147,6 +151,8 @@ struct Monitor {
     tasks: BTreeMap<u64, Streams>,
     next_task: u64,
     clients: Vec<Client>,
+    /// Of a Linux container that is on a network.
+    connected: Option<Connected>,
     /// When a stop runs out of patience.
     kill_at: Option<Instant>,
     /// When the guest's time is up.
@@ -175,8 +181,9 @@ impl Monitor {
         mut unrecorded: Option<Protection>,
         attach: Option<Attach>,
     ) -> Result<Self, Box<Unbegun>> {
-        let (mut made, mut gate) = (None, None);
-        let begun = Self::try_begin(&engine, &mut container, &mut unrecorded, attach, &mut made, &mut gate);
+        let (mut made, mut gate, mut connected) = (None, None, None);
+        let ways = (&mut gate, &mut connected);
+        let begun = Self::try_begin(&engine, &mut container, &mut unrecorded, attach, &mut made, ways);
         let recorded = unrecorded.is_none();
         match begun {
             Ok((listener, signals, log)) => {
@@ -195,6 +202,7 @@ impl Monitor {
                     tasks: BTreeMap::from([(MAIN, streams)]),
                     next_task: MAIN + 1,
                     clients: Vec::new(),
+                    connected,
                     kill_at: None,
                     timeout_at: timeout.map(|t| Instant::now() + t),
                     quiet_at: Some(Instant::now() + QUIET),
@@ -224,7 +232,7 @@ impl Monitor {
         unrecorded: &mut Option<Protection>,
         attach: Option<Attach>,
         made: &mut Option<Streams>,
-        gate: &mut Option<Gate>,
+        (gate, connected): (&mut Option<Gate>, &mut Option<Connected>),
     ) -> Result<(UnixListener, SignalFd, LogWriter)> {
         let paths = engine.paths();
         let id = container.id.clone();
@@ -246,6 +254,7 @@ impl Monitor {
         if let Some(protection) = unrecorded.as_mut().filter(|_| !early) {
             engine.make_bytes(container, protection)?;
         }
+        *connected = Connected::reserve(container)?;
         let (spec, files) = plan::task_spec(engine, container)?;
         if let Workload::Wasm(task) = &spec.workload {
             gate.insert(Gate::new(engine, container, &task.network)).publish()?;
@@ -268,12 +277,19 @@ impl Monitor {
         if let Some(gate) = gate.as_mut().filter(|gate| gate.is_wanted()) {
             gate.join(engine)?;
         }
+        if let Some(connected) = connected {
+            streams.task.connect(&connected.join(engine, container)?)?;
+            connected.publish(engine)?;
+        }
         // Before it runs if it is still busy, else while it runs.
         let ears = match streams.task.is_ready() {
             true => None,
             false => Some(ears(engine, container)?),
         };
         streams.take_console()?;
+        if let (Some(connected), Some(socket)) = (connected, streams.task.take_names()) {
+            connected.answer(socket);
+        }
         match gate {
             Some(gate) => streams.task.start_connected(&mut Desk { gate, engine })?,
             None => streams.task.start()?,
@@ -348,7 +364,13 @@ impl Monitor {
                 Source::Output(task, stream) => self.copy_output(task, stream),
                 Source::Exit(task) => self.reap(task)?,
                 Source::Line(task) => self.asked(task),
-                Source::Network(wake) => self.gate_woken(|gate| gate.woken(wake)),
+                Source::Gate(wake) => self.gate_woken(|gate| gate.woken(wake)),
+                Source::Network(wake) => {
+                    self.quiet_at = Some(Instant::now() + QUIET);
+                    if let Some(connected) = &mut self.connected {
+                        connected.woken(wake, &self.engine);
+                    }
+                }
             }
         }
         self.clients.iter().filter(|c| c.gone).for_each(|client| {
@@ -419,12 +441,17 @@ impl Monitor {
             }
         }
         for (wake, fd) in self.gate.iter().flat_map(Gate::polls) {
+            sources.push(Source::Gate(wake));
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        }
+        for (wake, fd) in self.connected.iter().flat_map(Connected::polls) {
             sources.push(Source::Network(wake));
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
         let rest = self.rest.map(|rest| rest.until);
-        let names = self.gate.as_ref().and_then(Gate::deadline);
-        let deadlines = [self.kill_at, self.timeout_at, self.quiet_at, rest, self.check_due(), names];
+        let gate = self.gate.as_ref().and_then(Gate::deadline);
+        let names = self.connected.as_ref().and_then(Connected::deadline);
+        let deadlines = [self.kill_at, self.timeout_at, self.quiet_at, rest, self.check_due(), gate, names];
         let deadline = deadlines.into_iter().flatten().min();
         let timeout = deadline.map(|at| {
             let left = at.saturating_duration_since(Instant::now());
@@ -709,6 +736,9 @@ impl Monitor {
 
     fn on_time(&mut self) -> Result<()> {
         let now = Instant::now();
+        if let Some(connected) = &mut self.connected {
+            connected.on_time(now);
+        }
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = None;
             let _ = self.signal(libc::SIGKILL);
@@ -778,6 +808,8 @@ impl Monitor {
         if let Err(e) = &recorded {
             eprintln!("wharf: {e}");
         }
+        // Whoever hears of the end may publish the same ports at once.
+        let left = self.connected.as_mut().map_or(Ok(()), |connected| connected.close(&self.engine));
         for mut client in std::mem::take(&mut self.clients) {
             match client.role {
                 Role::Stopping => client.send_bytes(&protocol::reply_bytes(&Reply::Done)),
@@ -794,7 +826,11 @@ impl Monitor {
                 eprintln!("wharf: {e}");
             }
         }
-        if let Err(e) = self.engine.release_volumes(&self.container) {
+        let left = left.and_then(|()| match &self.connected {
+            Some(_) => network::leave(&self.engine, &self.container),
+            None => Ok(()),
+        });
+        if let Err(e) = left.and_then(|()| self.engine.release_volumes(&self.container)) {
             eprintln!("wharf: {e}");
         }
         let id = &self.container.id;
@@ -870,7 +906,8 @@ enum Source {
     Output(u64, Stream),
     Exit(u64),
     Line(u64),
-    Network(gate::Wake),
+    Gate(gate::Wake),
+    Network(network::names::Wake),
 }
 
 /// Lets go of the streams of whoever started us: a reader of their pipe must see its end.

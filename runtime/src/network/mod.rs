@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod grants;
 pub mod line;
+pub mod networks;
 pub mod packet;
 pub mod ports;
 pub mod store;

@@ -47,6 +47,8 @@ pub struct SpecContext {
     pub uid_mappings: Vec<LinuxIdMapping>,
     /// When not root: how group ids map.
     pub gid_mappings: Vec<LinuxIdMapping>,
+    /// It is to be connected to a network.
+    pub connected: bool,
     /// Where the volumes are that it mounts, by name.
     pub volumes: BTreeMap<String, VolumeSource>,
     /// The devices that `--device` names, or all for `--privileged`: [`devices::look_up`].
@@ -139,7 +141,7 @@ pub fn linux_task(config: &ContainerConfig, image: &Image, context: &SpecContext
         .set_annotations(Some(annotations).filter(|map| !map.is_empty()))
         .set_linux(Some(linux));
     let user = config.user.clone().filter(|user| !user.is_empty()).unwrap_or_else(|| image.config.user.clone());
-    Ok(LinuxTask { spec, init: config.init, host_network, user })
+    Ok(LinuxTask { spec, init: config.init, connected: context.connected, host_network, user })
 }
 
 fn namespaces(config: &ContainerConfig, context: &SpecContext) -> Vec<LinuxNamespace> {

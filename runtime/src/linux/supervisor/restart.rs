@@ -80,7 +80,13 @@ impl Monitor {
         ExitRecord::remove(&self.engine.paths().exit_record(&self.container.id))?;
         let streams = made.insert(make(&self.engine, &self.container)?);
         streams.task.place()?;
+        if let Some(connected) = &self.connected {
+            streams.task.connect(connected.again(&self.engine, &self.container)?)?;
+        }
         streams.take_console()?;
+        if let (Some(connected), Some(socket)) = (&mut self.connected, streams.task.take_names()) {
+            connected.answer(socket);
+        }
         match &mut self.gate {
             Some(gate) => streams.task.start_connected(&mut Desk { gate, engine: &self.engine })?,
             None => streams.task.start()?,

@@ -1,0 +1,542 @@
+//! The packet filter of an instance: one nf_tables table of its own, written as a whole.
+//!
+//! The `nft` program is not needed, and its start would cost more than a container's. All of a table goes to the kernel in
+//! one batch, which it takes as one transaction: at no moment is there half a firewall. A published port is an element of
+//! a map, so publishing one is one message, and neither more rules nor slower ones.
+//!
+//! What the table says, in the words of nft(8), for the bridges `b1` (10.0.0.0/24) and `b2`, which is internal:
+//!
+//! ```text
+//! table ip wharf {
+//!     set bridges { type ifname; elements = { b1, b2 } }
+//!     set internal { type ifname; elements = { b2 } }
+//!     set same { type ifname . ifname; elements = { b1 . b1, b2 . b2 } }
+//!     map ports { type inet_proto . inet_service : ipv4_addr . inet_service }
+//!     map addressed { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service }
+//!     chain raw { type filter hook prerouting priority -300;
+//!         iifname @bridges ip daddr 127.0.0.0/8 drop              # route_localnet is for answers only
+//!     }
+//!     chain prerouting { type nat hook prerouting priority -100;
+//!         fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @addressed
+//!         fib daddr type local dnat ip to meta l4proto . th dport map @ports
+//!     }
+//!     chain output { type nat hook output priority -100; (the same) }
+//!     chain forward { type filter hook forward priority 0;
+//!         iifname . oifname @same accept                          # within a network
+//!         iifname @internal drop                                  # no way out
+//!         oifname @internal drop                                  # nor in
+//!         oifname @bridges ct state established,related accept    # answers
+//!         oifname @bridges ct status dnat accept                  # published ports
+//!         oifname @bridges drop                                   # networks are apart, and nothing else gets in
+//!     }
+//!     chain postrouting { type nat hook postrouting priority 100;
+//!         oifname @bridges ip saddr 127.0.0.0/8 masquerade        # the host, by its loopback
+//!         ip saddr 10.0.0.0/24 oifname != @bridges masquerade     # the way out
+//!         ip saddr 10.0.0.0/24 ip daddr 10.0.0.0/24 ct status dnat masquerade  # a container, by its published port
+//!     }
+//! }
+//! ```
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use rustix::io::Errno;
+use rustix::net::netlink;
+
+use super::netlink::{Attributes, REQUEST, Requests, Socket};
+
+/// A network as the firewall sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone {
+    /// Its bridge.
+    pub bridge: String,
+    /// Its first address.
+    pub network: Ipv4Addr,
+    /// The length of its prefix.
+    pub prefix: u8,
+    /// It has no way out.
+    pub internal: bool,
+}
+
+/// A published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: u8,
+    /// The host's address, if not all.
+    pub host: Option<Ipv4Addr>,
+    /// The host's port.
+    pub port: u16,
+    /// The container.
+    pub to: SocketAddrV4,
+}
+
+/// The table of one instance.
+#[derive(Debug)]
+pub struct Firewall<'a> {
+    socket: Socket,
+    table: &'a str,
+}
+
+// The names and numbers of linux/netfilter/nf_tables.h.
+const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
+const DELETE_TABLE: u16 = 2;
+const NEW_CHAIN: u16 = 3;
+const NEW_RULE: u16 = 6;
+const NEW_SET: u16 = 9;
+const NEW_ELEMENTS: u16 = 12;
+const DELETE_ELEMENTS: u16 = 14;
+/// `NFNL_SUBSYS_NFTABLES`.
+const SUBSYSTEM: u16 = 10;
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+/// `NLM_F_REQUEST | NLM_F_CREATE`, without an answer unless it fails.
+const QUIET: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_CREATE | libc::NLM_F_APPEND) as u16;
+const IPV4: u32 = 2;
+
+// Registers: the 4-byte ones, four of which make one of the old 16-byte ones.
+const WORD: u32 = 8;
+/// The 16-byte registers 1 and 2, behind one another.
+const WIDE: u32 = 1;
+
+const ACCEPT: u32 = 1;
+const DROP: u32 = 0;
+const EQUAL: u32 = 0;
+const META_IIFNAME: u32 = 6;
+const META_OIFNAME: u32 = 7;
+const META_L4PROTO: u32 = 16;
+const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
+/// `established`, `related`.
+const STATES: u32 = 2 | 4;
+/// `IPS_DST_NAT`.
+const DNAT: u32 = 0x20;
+/// `RTN_LOCAL`.
+const LOCAL: u32 = 2;
+/// Where the addresses lie in an IPv4 header.
+const SOURCE: u32 = 12;
+const DESTINATION: u32 = 16;
+
+// What nft(8) calls the types, so that it can show the sets.
+const TYPE_ADDRESS: u32 = 7;
+const TYPE_PROTOCOL: u32 = 12;
+const TYPE_PORT: u32 = 13;
+const TYPE_IFNAME: u32 = 41;
+
+/// The bytes of an interface's name in a register.
+const NAME: usize = 16;
+
+fn types(list: &[u32]) -> u32 {
+    list.iter().fold(0, |all, one| all << 6 | one)
+}
+
+impl<'a> Firewall<'a> {
+    /// The table of this name, in this process's network namespace.
+    ///
+    /// # Errors
+    /// The kernel's; `ENOPROTOOPT`, `EAFNOSUPPORT` or `EPROTONOSUPPORT` without nf_tables.
+    pub fn open(table: &'a str) -> Result<Self, Errno> {
+        Ok(Firewall { socket: Socket::open(Some(netlink::NETFILTER))?, table })
+    }
+
+    /// True if the table is there.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn exists(&self) -> Result<bool, Errno> {
+        let mut requests = Requests::default();
+        requests.add(kind(GET_TABLE), REQUEST, &header(IPV4 as u8, 0), |a| {
+            a.text(1, self.table);
+        });
+        match self.socket.ask(&requests) {
+            Ok(_) => Ok(true),
+            Err((_, Errno::NOENT)) => Ok(false),
+            Err((_, e)) => Err(e),
+        }
+    }
+
+    /// Makes the table say this, whatever it said before.
+    ///
+    /// # Errors
+    /// The kernel's; the table is then as it was.
+    pub fn write(&self, zones: &[Zone], forwards: &[Forward]) -> Result<(), Errno> {
+        let mut batch = Batch::new(self.table);
+        // Deleting what is not there fails, making what is there does not.
+        batch.add(NEW_TABLE, |a| {
+            a.big(2, 0);
+        });
+        batch.add(DELETE_TABLE, |_| ());
+        batch.add(NEW_TABLE, |a| {
+            a.big(2, 0);
+        });
+        let name = |zone: &Zone| interface(&zone.bridge).to_vec();
+        let pair = |zone: &Zone| [interface(&zone.bridge), interface(&zone.bridge)].concat();
+        batch.set("bridges", 1, types(&[TYPE_IFNAME]), NAME, &zones.iter().map(name).collect::<Vec<_>>());
+        let internal = zones.iter().filter(|zone| zone.internal);
+        batch.set("internal", 2, types(&[TYPE_IFNAME]), NAME, &internal.map(name).collect::<Vec<_>>());
+        let both = types(&[TYPE_IFNAME, TYPE_IFNAME]);
+        batch.set("same", 3, both, 2 * NAME, &zones.iter().map(pair).collect::<Vec<_>>());
+        batch.map("ports", 4, types(&[TYPE_PROTOCOL, TYPE_PORT]), 8);
+        batch.map("addressed", 5, types(&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_PORT]), 12);
+        batch.elements(NEW_ELEMENTS, forwards);
+
+        batch.chain("raw", "filter", 0, -300);
+        batch.rule("raw", |r| {
+            r.within(META_IIFNAME, "bridges").address(DESTINATION, Ipv4Addr::new(127, 0, 0, 0), 8).verdict(DROP);
+        });
+        for (chain, hook) in [("prerouting", 0), ("output", 3)] {
+            batch.chain(chain, "nat", hook, -100);
+            batch.rule(chain, |r| {
+                r.to_this_host().destination(WORD).ports(WORD + 1).translate("addressed");
+            });
+            batch.rule(chain, |r| {
+                r.to_this_host().ports(WORD).translate("ports");
+            });
+        }
+        batch.chain("forward", "filter", 2, 0);
+        batch.rule("forward", |r| {
+            r.meta(META_IIFNAME, WIDE).meta(META_OIFNAME, WIDE + 1).lookup("same", WIDE, false).verdict(ACCEPT);
+        });
+        batch.rule("forward", |r| {
+            r.within(META_IIFNAME, "internal").verdict(DROP);
+        });
+        batch.rule("forward", |r| {
+            r.within(META_OIFNAME, "internal").verdict(DROP);
+        });
+        for (key, bits) in [(CT_STATE, STATES), (CT_STATUS, DNAT)] {
+            batch.rule("forward", |r| {
+                r.within(META_OIFNAME, "bridges").tracked(key, bits).verdict(ACCEPT);
+            });
+        }
+        batch.rule("forward", |r| {
+            r.within(META_OIFNAME, "bridges").verdict(DROP);
+        });
+        batch.chain("postrouting", "nat", 4, 100);
+        batch.rule("postrouting", |r| {
+            r.within(META_OIFNAME, "bridges").address(SOURCE, Ipv4Addr::new(127, 0, 0, 0), 8).masquerade();
+        });
+        for zone in zones.iter().filter(|zone| !zone.internal) {
+            batch.rule("postrouting", |r| {
+                r.address(SOURCE, zone.network, zone.prefix)
+                    .meta(META_OIFNAME, WIDE)
+                    .lookup("bridges", WIDE, true)
+                    .masquerade();
+            });
+            batch.rule("postrouting", |r| {
+                r.address(SOURCE, zone.network, zone.prefix).address(DESTINATION, zone.network, zone.prefix);
+                r.tracked(CT_STATUS, DNAT).masquerade();
+            });
+        }
+        batch.send(&self.socket)
+    }
+
+    /// Takes the table away. What is not there is no error.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn remove(&self) -> Result<(), Errno> {
+        let mut batch = Batch::new(self.table);
+        batch.add(NEW_TABLE, |a| {
+            a.big(2, 0);
+        });
+        batch.add(DELETE_TABLE, |_| ());
+        batch.send(&self.socket)
+    }
+
+    /// Publishes ports.
+    ///
+    /// # Errors
+    /// The kernel's; `ENOENT` when there is no table.
+    pub fn publish(&self, forwards: &[Forward]) -> Result<(), Errno> {
+        let mut batch = Batch::new(self.table);
+        batch.elements(NEW_ELEMENTS, forwards);
+        batch.send(&self.socket)
+    }
+
+    /// Takes published ports back. What is not there is no error.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn withdraw(&self, forwards: &[Forward]) -> Result<(), Errno> {
+        for forward in forwards {
+            let mut batch = Batch::new(self.table);
+            batch.elements(DELETE_ELEMENTS, std::slice::from_ref(forward));
+            match batch.send(&self.socket) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// In a container's network namespace: sends datagrams for `from` to port `to` of the same address. So whoever answers there
+/// does not hold the port that the address is known by, and a name server in the container can.
+///
+/// # Errors
+/// The kernel's.
+pub fn redirect(from: SocketAddrV4, to: u16) -> Result<(), Errno> {
+    let firewall = Firewall::open("wharf")?;
+    let mut batch = Batch::new(firewall.table);
+    batch.add(NEW_TABLE, |a| {
+        a.big(2, 0);
+    });
+    batch.chain("names", "nat", 3, -100);
+    batch.rule("names", |r| {
+        r.address(DESTINATION, *from.ip(), 32).meta(META_L4PROTO, WORD).compare(
+            WORD,
+            &[libc::IPPROTO_UDP as u8],
+            EQUAL,
+        );
+        r.payload(WORD, 2, 2, 2).compare(WORD, &from.port().to_be_bytes(), EQUAL);
+        r.immediate(WORD, &from.ip().octets()).immediate(WORD + 1, &to.to_be_bytes()).to_destination();
+    });
+    batch.send(&firewall.socket)
+}
+
+fn kind(message: u16) -> u16 {
+    SUBSYSTEM << 8 | message
+}
+
+/// `struct nfgenmsg`.
+fn header(family: u8, resource: u16) -> [u8; 4] {
+    let [high, low] = resource.to_be_bytes();
+    [family, 0, high, low]
+}
+
+fn interface(name: &str) -> [u8; NAME] {
+    let mut bytes = [0; NAME];
+    bytes[..name.len().min(NAME - 1)].copy_from_slice(&name.as_bytes()[..name.len().min(NAME - 1)]);
+    bytes
+}
+
+/// Messages that the kernel takes together or not at all.
+struct Batch<'a> {
+    table: &'a str,
+    requests: Requests,
+}
+
+impl<'a> Batch<'a> {
+    fn new(table: &'a str) -> Self {
+        let mut requests = Requests::default();
+        requests.add(BATCH_BEGIN, libc::NLM_F_REQUEST as u16, &header(0, SUBSYSTEM), |_| ());
+        Batch { table, requests }
+    }
+
+    /// A message about the table, whose name is attribute 1 of all of them.
+    fn add(&mut self, message: u16, attributes: impl FnOnce(&mut Attributes<'_>)) {
+        let table = self.table;
+        self.requests.add(kind(message), QUIET, &header(IPV4 as u8, 0), |a| {
+            a.text(1, table);
+            attributes(a);
+        });
+    }
+
+    fn send(mut self, socket: &Socket) -> Result<(), Errno> {
+        self.requests.end_batch(BATCH_END, &header(0, SUBSYSTEM));
+        socket.ask(&self.requests).map(drop).map_err(|(_, e)| e)
+    }
+
+    fn set(&mut self, name: &str, id: u32, key_type: u32, key_length: usize, elements: &[Vec<u8>]) {
+        self.add(NEW_SET, |a| {
+            a.text(2, name).big(3, 0).big(4, key_type).big(5, key_length as u32).big(10, id);
+        });
+        if !elements.is_empty() {
+            self.add(NEW_ELEMENTS, |a| {
+                a.text(2, name).nest(3, |list| {
+                    for element in elements {
+                        list.nest(1, |e| {
+                            e.nest(1, |key| {
+                                key.put(1, element);
+                            });
+                        });
+                    }
+                });
+            });
+        }
+    }
+
+    fn map(&mut self, name: &str, id: u32, key_type: u32, key_length: u32) {
+        const MAP: u32 = 8;
+        self.add(NEW_SET, |a| {
+            a.text(2, name).big(3, MAP).big(4, key_type).big(5, key_length);
+            a.big(6, types(&[TYPE_ADDRESS, TYPE_PORT])).big(7, 8).big(10, id);
+        });
+    }
+
+    /// Elements of the maps of published ports.
+    fn elements(&mut self, message: u16, forwards: &[Forward]) {
+        let port = |port: u16| [&port.to_be_bytes()[..], &[0, 0]].concat();
+        for (map, addressed) in [("ports", false), ("addressed", true)] {
+            let forwards: Vec<_> = forwards.iter().filter(|forward| forward.host.is_some() == addressed).collect();
+            if forwards.is_empty() {
+                continue;
+            }
+            self.add(message, |a| {
+                a.text(2, map).nest(3, |list| {
+                    for forward in forwards {
+                        let host = forward.host.map(|host| host.octets().to_vec()).unwrap_or_default();
+                        let key = [&host[..], &[forward.protocol, 0, 0, 0], &port(forward.port)].concat();
+                        let value = [&forward.to.ip().octets()[..], &port(forward.to.port())].concat();
+                        list.nest(1, |e| {
+                            e.nest(1, |data| {
+                                data.put(1, &key);
+                            });
+                            if message == NEW_ELEMENTS {
+                                e.nest(2, |data| {
+                                    data.put(1, &value);
+                                });
+                            }
+                        });
+                    }
+                });
+            });
+        }
+    }
+
+    fn chain(&mut self, name: &str, kind: &str, hook: u32, priority: i32) {
+        self.add(NEW_CHAIN, |a| {
+            a.text(3, name).nest(4, |h| {
+                h.big(1, hook).put(2, &priority.to_be_bytes());
+            });
+            a.big(5, ACCEPT).text(7, kind);
+        });
+    }
+
+    fn rule(&mut self, chain: &str, write: impl FnOnce(&mut Rule<'_, '_>)) {
+        self.add(NEW_RULE, |a| {
+            a.text(2, chain).nest(4, |list| write(&mut Rule(list)));
+        });
+    }
+}
+
+/// A rule's expressions, which the kernel goes through until one does not match.
+struct Rule<'r, 'b>(&'r mut Attributes<'b>);
+
+impl Rule<'_, '_> {
+    fn expression(&mut self, name: &str, data: impl FnOnce(&mut Attributes<'_>)) -> &mut Self {
+        self.0.nest(1, |e| {
+            e.text(1, name).nest(2, data);
+        });
+        self
+    }
+
+    fn compare(&mut self, register: u32, value: &[u8], operation: u32) -> &mut Self {
+        self.expression("cmp", |a| {
+            a.big(1, register).big(2, operation).nest(3, |data| {
+                data.put(1, value);
+            });
+        })
+    }
+
+    fn meta(&mut self, key: u32, register: u32) -> &mut Self {
+        self.expression("meta", |a| {
+            a.big(1, register).big(2, key);
+        })
+    }
+
+    /// An interface's name is (or, inverted, is not) in a set.
+    fn lookup(&mut self, set: &str, register: u32, inverted: bool) -> &mut Self {
+        self.expression("lookup", |a| {
+            a.text(1, set).big(2, register);
+            if inverted {
+                a.big(5, 1);
+            }
+        })
+    }
+
+    fn within(&mut self, key: u32, set: &str) -> &mut Self {
+        self.meta(key, WIDE).lookup(set, WIDE, false)
+    }
+
+    fn payload(&mut self, register: u32, base: u32, offset: u32, length: u32) -> &mut Self {
+        self.expression("payload", |a| {
+            a.big(1, register).big(2, base).big(3, offset).big(4, length);
+        })
+    }
+
+    /// The address at `offset` lies in a network.
+    fn address(&mut self, offset: u32, network: Ipv4Addr, prefix: u8) -> &mut Self {
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+        self.payload(WORD, 1, offset, 4).mask(WORD, &mask.to_be_bytes());
+        self.compare(WORD, &(u32::from(network) & mask).to_be_bytes(), EQUAL)
+    }
+
+    fn mask(&mut self, register: u32, mask: &[u8; 4]) -> &mut Self {
+        self.expression("bitwise", |a| {
+            a.big(1, register).big(2, register).big(3, 4);
+            a.nest(4, |data| {
+                data.put(1, mask);
+            })
+            .nest(5, |data| {
+                data.put(1, &[0; 4]);
+            });
+        })
+    }
+
+    /// The connection's state or status has one of these bits.
+    fn tracked(&mut self, key: u32, bits: u32) -> &mut Self {
+        const NOT_EQUAL: u32 = 1;
+        self.expression("ct", |a| {
+            a.big(1, WORD).big(2, key);
+        })
+        .mask(WORD, &bits.to_ne_bytes());
+        self.compare(WORD, &[0; 4], NOT_EQUAL)
+    }
+
+    fn to_this_host(&mut self) -> &mut Self {
+        const ADDRESS_TYPE: u32 = 3;
+        const BY_DESTINATION: u32 = 2;
+        self.expression("fib", |a| {
+            a.big(1, WORD).big(2, ADDRESS_TYPE).big(3, BY_DESTINATION);
+        });
+        self.compare(WORD, &LOCAL.to_ne_bytes(), EQUAL)
+    }
+
+    fn destination(&mut self, register: u32) -> &mut Self {
+        self.payload(register, 1, DESTINATION, 4)
+    }
+
+    /// Protocol and destination port, in two registers.
+    fn ports(&mut self, register: u32) -> &mut Self {
+        self.meta(META_L4PROTO, register).payload(register + 1, 2, 2, 2)
+    }
+
+    /// Sends it to where the map says, by the key in the first registers.
+    fn translate(&mut self, map: &str) -> &mut Self {
+        self.expression("lookup", |a| {
+            a.text(1, map).big(2, WORD).big(3, WORD);
+        });
+        self.to_destination()
+    }
+
+    /// Sends it to the address and the port in the first registers.
+    fn to_destination(&mut self) -> &mut Self {
+        const TO_DESTINATION: u32 = 1;
+        self.expression("nat", |a| {
+            a.big(1, TO_DESTINATION).big(2, IPV4).big(3, WORD).big(5, WORD + 1);
+        })
+    }
+
+    fn immediate(&mut self, register: u32, value: &[u8]) -> &mut Self {
+        self.expression("immediate", |a| {
+            a.big(1, register).nest(2, |data| {
+                data.put(1, value);
+            });
+        })
+    }
+
+    fn masquerade(&mut self) -> &mut Self {
+        self.expression("masq", |_| ())
+    }
+
+    fn verdict(&mut self, verdict: u32) -> &mut Self {
+        self.expression("immediate", |a| {
+            a.big(1, 0).nest(2, |data| {
+                data.nest(2, |v| {
+                    v.big(1, verdict);
+                });
+            });
+        })
+    }
+}

@@ -1,0 +1,245 @@
+//! Bridges and pairs of virtual Ethernet devices, by rtnetlink(7).
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+use rustix::net::netdevice::name_to_index;
+
+use super::netlink::{Attributes, CREATE, DUMP, REQUEST, Requests, Socket, attributes};
+use crate::network::networks::Wiring;
+
+/// A network interface's flag: it is up.
+const UP: u32 = libc::IFF_UP as u32;
+/// `IFLA_INFO_SLAVE_KIND`, `IFLA_INFO_SLAVE_DATA`, and of a bridge's port `IFLA_BRPORT_MODE`.
+const SLAVE_KIND: u16 = 4;
+const SLAVE_DATA: u16 = 5;
+const HAIRPIN: u16 = 4;
+/// `VETH_INFO_PEER`.
+const PEER: u16 = 1;
+/// `IFLA_NET_NS_FD`.
+const NAMESPACE: u16 = libc::IFLA_NET_NS_FD;
+
+/// The interfaces, addresses and routes of one network namespace.
+#[derive(Debug)]
+pub struct Links(Socket);
+
+/// A place on a network: what an interface gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The length of the network's prefix.
+    pub prefix: u8,
+    /// The way to everywhere else, if there is one.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+impl Links {
+    /// Those of this process's network namespace.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open() -> Result<Self, Errno> {
+        Socket::open(None).map(Links)
+    }
+
+    /// The number of the interface, if there is one of this name.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn index(&self, name: &str) -> Result<Option<u32>, Errno> {
+        match name_to_index(self.0.as_fd(), name) {
+            Ok(index) => Ok(Some(index)),
+            Err(Errno::NODEV | Errno::NXIO) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Makes a bridge with this address, up. True if it is new.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn make_bridge(&self, name: &str, address: Ipv4Addr, prefix: u8, mtu: Option<u32>) -> Result<bool, Errno> {
+        let mut make = Requests::default();
+        make.add(libc::RTM_NEWLINK, REQUEST | CREATE, &link(0, 0, 0), |a| {
+            // Its own, or it would change with what is connected.
+            a.text(libc::IFLA_IFNAME, name).put(libc::IFLA_ADDRESS, &hardware(address));
+            if let Some(mtu) = mtu {
+                a.number(libc::IFLA_MTU, mtu);
+            }
+            a.nest(libc::IFLA_LINKINFO, |info| {
+                info.text(libc::IFLA_INFO_KIND, "bridge");
+            });
+        });
+        let new = match self.0.ask(&make) {
+            Ok(_) => true,
+            Err((_, Errno::EXIST)) => false,
+            Err((_, e)) => return Err(e),
+        };
+        let index = self.index(name)?.ok_or(Errno::NODEV)?;
+        let mut up = Requests::default();
+        add_address(&mut up, index, address, prefix);
+        up.add(libc::RTM_NEWLINK, REQUEST, &link(index, UP, UP), |_| ());
+        match self.0.ask(&up) {
+            Ok(_) | Err((1, Errno::EXIST)) => Ok(new),
+            Err((_, e)) => Err(e),
+        }
+    }
+
+    /// Makes a pair of devices in this namespace and another one (`there`): the outer one here, connected to the bridge and
+    /// up; the inner one, with its hardware address, there, where [`Links::settle`] is to wake it. The pair goes with
+    /// whichever namespace goes first.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn make_pair(&self, wiring: &Wiring, there: BorrowedFd<'_>) -> Result<(), Errno> {
+        let both = |a: &mut Attributes<'_>, name: &str| {
+            a.text(libc::IFLA_IFNAME, name);
+            if let Some(mtu) = wiring.mtu {
+                a.number(libc::IFLA_MTU, mtu);
+            }
+        };
+        let mut make = Requests::default();
+        make.add(libc::RTM_NEWLINK, REQUEST | CREATE, &link(0, UP, UP), |a| {
+            both(a, &wiring.outer);
+            a.number(libc::IFLA_MASTER, wiring.bridge).nest(libc::IFLA_LINKINFO, |info| {
+                info.text(libc::IFLA_INFO_KIND, "veth").nest(libc::IFLA_INFO_DATA, |data| {
+                    data.nest(PEER, |peer| {
+                        // It cannot be up before it has its other end.
+                        both(peer.fixed(&link(0, 0, 0)), &wiring.inner);
+                        peer.put(libc::IFLA_ADDRESS, &hardware(wiring.address));
+                        peer.number(NAMESPACE, there.as_raw_fd() as u32);
+                    });
+                });
+            });
+        });
+        if wiring.hairpin {
+            make.add(libc::RTM_NEWLINK, REQUEST, &link(0, 0, 0), |a| {
+                a.text(libc::IFLA_IFNAME, &wiring.outer).nest(libc::IFLA_LINKINFO, |info| {
+                    info.text(SLAVE_KIND, "bridge").nest(SLAVE_DATA, |data| {
+                        data.put(HAIRPIN, &[1]);
+                    });
+                });
+            });
+        }
+        self.0.ask(&make).map(drop).map_err(|(_, e)| e)
+    }
+
+    /// Gives an interface its place, and the loopback its life. All in one call.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn settle(&self, name: &str, place: Place) -> Result<(), Errno> {
+        let index = self.index(name)?.ok_or(Errno::NODEV)?;
+        let mut requests = Requests::default();
+        requests.add(libc::RTM_NEWLINK, REQUEST, &link(1, UP, UP), |_| ());
+        requests.add(libc::RTM_NEWLINK, REQUEST, &link(index, UP, UP), |_| ());
+        add_address(&mut requests, index, place.address, place.prefix);
+        if let Some(gateway) = place.gateway {
+            add_default_route(&mut requests, index, gateway);
+        }
+        self.0.ask(&requests).map(drop).map_err(|(_, e)| e)
+    }
+
+    /// Removes an interface; true if it was there.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn remove(&self, name: &str) -> Result<bool, Errno> {
+        let mut requests = Requests::default();
+        requests.add(libc::RTM_DELLINK, REQUEST, &link(0, 0, 0), |a| {
+            a.text(libc::IFLA_IFNAME, name);
+        });
+        match self.0.ask(&requests) {
+            Ok(_) => Ok(true),
+            Err((_, Errno::NODEV)) => Ok(false),
+            Err((_, e)) => Err(e),
+        }
+    }
+
+    /// The names of all interfaces.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn names(&self) -> Result<Vec<String>, Errno> {
+        let mut requests = Requests::default();
+        requests.add(libc::RTM_GETLINK, REQUEST | DUMP, &link(0, 0, 0), |_| ());
+        let answers = self.0.ask(&requests).map_err(|(_, e)| e)?;
+        let name = |payload: &[u8]| {
+            let (_, value) = attributes(payload.get(16..)?).find(|(kind, _)| *kind == libc::IFLA_IFNAME)?;
+            Some(String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned())
+        };
+        Ok(answers.iter().filter_map(|(_, payload)| name(payload)).collect())
+    }
+
+    /// All IPv4 addresses of the host's interfaces, with the lengths of their prefixes and the interfaces' numbers.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn addresses(&self) -> Result<Vec<(Ipv4Addr, u8, u32)>, Errno> {
+        let mut requests = Requests::default();
+        requests.add(libc::RTM_GETADDR, REQUEST | DUMP, &address_header(0, 0), |_| ());
+        let answers = self.0.ask(&requests).map_err(|(_, e)| e)?;
+        let one = |payload: &[u8]| {
+            let index = u32::from_ne_bytes(*payload.get(4..)?.first_chunk()?);
+            let (_, value) = attributes(payload.get(8..)?).find(|(kind, _)| *kind == libc::IFA_LOCAL)?;
+            Some((Ipv4Addr::from(*value.first_chunk::<4>()?), *payload.get(1)?, index))
+        };
+        Ok(answers.iter().filter_map(|(_, payload)| one(payload)).collect())
+    }
+}
+
+/// Docker's hardware address for an address: `02:42:` and the address.
+pub fn hardware(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x42, a, b, c, d]
+}
+
+/// `struct ifinfomsg`.
+fn link(index: u32, flags: u32, change: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..].copy_from_slice(&change.to_ne_bytes());
+    header
+}
+
+/// `struct ifaddrmsg`.
+fn address_header(prefix: u8, index: u32) -> [u8; 8] {
+    let mut header = [libc::AF_INET as u8, prefix, 0, 0, 0, 0, 0, 0];
+    header[4..].copy_from_slice(&index.to_ne_bytes());
+    header
+}
+
+fn add_address(requests: &mut Requests, index: u32, address: Ipv4Addr, prefix: u8) {
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+    let broadcast = Ipv4Addr::from(u32::from(address) | !mask);
+    requests.add(libc::RTM_NEWADDR, REQUEST | CREATE, &address_header(prefix, index), |a| {
+        a.put(libc::IFA_LOCAL, &address.octets()).put(libc::IFA_ADDRESS, &address.octets());
+        if prefix < 31 {
+            a.put(libc::IFA_BROADCAST, &broadcast.octets());
+        }
+    });
+}
+
+fn add_default_route(requests: &mut Requests, index: u32, gateway: Ipv4Addr) {
+    // `struct rtmsg`: family, lengths of destination and source, type of service, table, protocol, scope, type, flags.
+    let header = [
+        libc::AF_INET as u8,
+        0,
+        0,
+        0,
+        libc::RT_TABLE_MAIN,
+        libc::RTPROT_BOOT,
+        libc::RT_SCOPE_UNIVERSE,
+        libc::RTN_UNICAST,
+        0,
+        0,
+        0,
+        0,
+    ];
+    requests.add(libc::RTM_NEWROUTE, REQUEST | CREATE, &header, |a| {
+        a.put(libc::RTA_GATEWAY, &gateway.octets()).number(libc::RTA_OIF, index);
+    });
+}

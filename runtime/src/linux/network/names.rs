@@ -1,0 +1,279 @@
+//! Names in a container's network: an answerer on 127.0.0.11 in the container's network namespace, where docker has it.
+//!
+//! Names, aliases and short ids of containers on the same network are answered from the store; for everything else the
+//! host's servers (or `--dns`) are asked and their answers passed on as they come. It runs in the monitor's poll loop and
+//! waits for nobody. A question is forwarded from a socket of its own, connected to the server, so an answer counts if it
+//! comes from there with the question's number (RFC 5452); the kernel picks the port. RFC 1035 and RFC 8020 for the rest:
+//! a container's name exists, so what it has no record of (an IPv6 address) is an empty answer, not an error.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
+use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, recv, recvfrom, send, sendto,
+    socket_with,
+};
+
+use super::firewall;
+use crate::error::{Error, Result};
+use crate::linux::resolver;
+
+/// Where containers ask.
+pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+const PORT: u16 = 53;
+/// How long an answer of ours counts, in seconds: docker's.
+const LIFE: u32 = 600;
+/// How long a server may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Questions under way at one time; more are dropped, and asked again by whoever asked.
+const MOST: usize = 256;
+/// The longest datagram.
+const LONGEST: usize = 4096;
+
+/// In the container's network namespace: the socket on which containers ask.
+///
+/// # Errors
+/// The kernel's.
+pub fn socket() -> Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let opened = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None).and_then(|socket| {
+        bind(&socket, &SocketAddr::from((ADDRESS, 0)))?;
+        let port = SocketAddr::try_from(getsockname(&socket)?)?.port();
+        firewall::redirect(SocketAddrV4::new(ADDRESS, PORT), port)?;
+        Ok(socket)
+    });
+    opened.map_err(|e| Error::os("open the socket for names", e))
+}
+
+/// Who knows the names of a network.
+pub trait Directory {
+    /// The addresses of the containers with this name.
+    fn addresses(&self, name: &str) -> Vec<Ipv4Addr>;
+    /// The name of the container with this address.
+    fn name(&self, address: Ipv4Addr) -> Option<String>;
+}
+
+/// The answerer of one container.
+#[derive(Debug)]
+pub struct Answerer {
+    socket: File,
+    servers: Vec<IpAddr>,
+    /// Questions that were passed on.
+    passed: Vec<Passed>,
+}
+
+#[derive(Debug)]
+struct Passed {
+    socket: OwnedFd,
+    /// The question's number.
+    id: [u8; 2],
+    who: SocketAddr,
+    question: Vec<u8>,
+    /// How many servers have been asked.
+    asked: usize,
+    until: Instant,
+}
+
+/// Why the answerer is to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// Somebody asks.
+    Question,
+    /// A server answers.
+    Answer(usize),
+}
+
+impl Answerer {
+    /// Answers on this socket, and passes on to these servers; to the host's when there are none.
+    pub fn new(socket: File, servers: &[IpAddr]) -> Self {
+        Answerer { socket, servers: servers.to_vec(), passed: Vec::new() }
+    }
+
+    /// What to poll for reading.
+    pub fn polls(&self) -> impl Iterator<Item = (Wake, BorrowedFd<'_>)> {
+        let passed = self.passed.iter().enumerate().map(|(at, passed)| (Wake::Answer(at), passed.socket.as_fd()));
+        std::iter::once((Wake::Question, self.socket.as_fd())).chain(passed)
+    }
+
+    /// When to call [`Answerer::on_time`].
+    pub fn deadline(&self) -> Option<Instant> {
+        self.passed.iter().map(|passed| passed.until).min()
+    }
+
+    /// Gives up what took too long.
+    pub fn on_time(&mut self, now: Instant) {
+        let mut late = Vec::new();
+        self.passed.retain_mut(|passed| {
+            let keep = passed.until > now;
+            if !keep {
+                late.push((std::mem::take(&mut passed.question), passed.who, passed.asked));
+            }
+            keep
+        });
+        for (question, who, asked) in late {
+            self.pass_on(question, who, asked);
+        }
+    }
+
+    /// Does what has become possible.
+    pub fn woken(&mut self, wake: Wake, directory: &dyn Directory) {
+        let mut bytes = [0; LONGEST];
+        match wake {
+            Wake::Question => {
+                // A burst, but not for ever: others wait too.
+                for _ in 0..32 {
+                    let Ok((length, _, Some(from))) = recvfrom(&self.socket, &mut bytes, RecvFlags::DONTWAIT) else {
+                        return;
+                    };
+                    let Ok(who) = SocketAddr::try_from(from) else { continue };
+                    let question = &bytes[..length.min(LONGEST)];
+                    match answer(question, directory) {
+                        Some(answer) => self.tell(&answer, who),
+                        None => self.pass_on(question.to_vec(), who, 0),
+                    }
+                }
+            }
+            Wake::Answer(at) => {
+                let Some(passed) = self.passed.get(at) else { return };
+                match recv(&passed.socket, &mut bytes, RecvFlags::DONTWAIT) {
+                    Ok((length, _)) if bytes[..length.min(LONGEST)].starts_with(&passed.id) => {
+                        let passed = self.passed.swap_remove(at);
+                        self.tell(&bytes[..length.min(LONGEST)], passed.who);
+                    }
+                    Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
+                    // Nobody is there: the next one.
+                    Err(_) => {
+                        let passed = self.passed.swap_remove(at);
+                        self.pass_on(passed.question, passed.who, passed.asked);
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell(&self, answer: &[u8], who: SocketAddr) {
+        // Who does not listen any more is not told.
+        let _ = sendto(&self.socket, answer, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &who);
+    }
+
+    /// Asks the next server; says that none answers when there is none.
+    fn pass_on(&mut self, question: Vec<u8>, who: SocketAddr, asked: usize) {
+        let servers = resolver::servers(&self.servers);
+        let id = question.first_chunk().copied();
+        for (at, server) in servers.iter().enumerate().skip(asked).filter(|_| self.passed.len() < MOST) {
+            let Ok(socket) = resolver::ask_from(*server) else { continue };
+            if let Some(id) = id
+                && send(&socket, &question, SendFlags::NOSIGNAL).is_ok()
+            {
+                let until = Instant::now() + PATIENCE;
+                return self.passed.push(Passed { socket, id, who, question, asked: at + 1, until });
+            }
+        }
+        if let Some(failure) = failure(&question) {
+            self.tell(&failure, who);
+        }
+    }
+}
+
+/// Our answer to a question; `None` when it is not about a container.
+fn answer(bytes: &[u8], directory: &dyn Directory) -> Option<Vec<u8>> {
+    let question = Message::from_vec(bytes).ok()?;
+    let [query] = question.queries.as_slice() else { return None };
+    if question.metadata.message_type != MessageType::Query || question.metadata.op_code != OpCode::Query {
+        return None;
+    }
+    let name = query.name().to_ascii();
+    let name = name.strip_suffix('.').unwrap_or(&name);
+    let mut records = Vec::new();
+    match query.query_type() {
+        RecordType::A | RecordType::AAAA | RecordType::ANY => {
+            let addresses = directory.addresses(name);
+            if addresses.is_empty() {
+                return None;
+            }
+            if query.query_type() != RecordType::AAAA {
+                records.extend(addresses.into_iter().map(|address| RData::A(A(address))));
+            }
+        }
+        RecordType::PTR => {
+            let found = directory.name(reverse(name)?)?;
+            records.push(RData::PTR(PTR(Name::from_ascii(format!("{found}.")).ok()?)));
+        }
+        _ if directory.addresses(name).is_empty() => return None,
+        _ => {}
+    }
+    let mut answer = reply(&question, ResponseCode::NoError);
+    answer.metadata.authoritative = true;
+    let owner = query.name().clone();
+    answer.add_answers(records.into_iter().map(|data| Record::from_rdata(owner.clone(), LIFE, data)));
+    answer.to_vec().ok()
+}
+
+/// The address in a name like `2.0.17.172.in-addr.arpa`.
+fn reverse(name: &str) -> Option<Ipv4Addr> {
+    let digits = name.to_ascii_lowercase();
+    let parts: Vec<u8> = digits.strip_suffix(".in-addr.arpa")?.split('.').map_while(|part| part.parse().ok()).collect();
+    match parts[..] {
+        [d, c, b, a] => Some(Ipv4Addr::new(a, b, c, d)),
+        _ => None,
+    }
+}
+
+fn failure(bytes: &[u8]) -> Option<Vec<u8>> {
+    reply(&Message::from_vec(bytes).ok()?, ResponseCode::ServFail).to_vec().ok()
+}
+
+fn reply(question: &Message, code: ResponseCode) -> Message {
+    let mut answer = Message::new(question.metadata.id, MessageType::Response, question.metadata.op_code);
+    answer.metadata.recursion_desired = question.metadata.recursion_desired;
+    answer.metadata.recursion_available = true;
+    answer.metadata.response_code = code;
+    answer.add_queries(question.queries.iter().cloned());
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::Query;
+
+    use super::*;
+
+    struct One;
+
+    impl Directory for One {
+        fn addresses(&self, name: &str) -> Vec<Ipv4Addr> {
+            if name.eq_ignore_ascii_case("db") { vec![Ipv4Addr::new(10, 0, 0, 2)] } else { Vec::new() }
+        }
+
+        fn name(&self, address: Ipv4Addr) -> Option<String> {
+            (address == Ipv4Addr::new(10, 0, 0, 2)).then(|| "db.net".to_owned())
+        }
+    }
+
+    fn ask(name: &str, kind: RecordType) -> Option<Message> {
+        let mut question = Message::new(7, MessageType::Query, OpCode::Query);
+        question.metadata.recursion_desired = true;
+        question.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+        answer(&question.to_vec().unwrap(), &One).map(|bytes| Message::from_vec(&bytes).unwrap())
+    }
+
+    #[test]
+    fn containers_are_known_and_others_are_not() {
+        let found = ask("Db.", RecordType::A).unwrap();
+        assert_eq!((found.metadata.id, found.metadata.response_code), (7, ResponseCode::NoError));
+        assert!(matches!(&found.answers[..], [one] if one.data == RData::A(A(Ipv4Addr::new(10, 0, 0, 2)))));
+        let six = ask("db.", RecordType::AAAA).unwrap();
+        assert_eq!((six.answers.len(), six.metadata.response_code), (0, ResponseCode::NoError));
+        let back = ask("2.0.0.10.in-addr.arpa.", RecordType::PTR).unwrap();
+        assert!(matches!(&back.answers[..], [one] if one.data.to_string() == "db.net."));
+        assert!(ask("example.org.", RecordType::A).is_none());
+        assert!(ask("9.0.0.10.in-addr.arpa.", RecordType::PTR).is_none());
+        assert!(answer(b"\x00\x07garbage", &One).is_none());
+        assert!(answer(b"", &One).is_none());
+    }
+}

@@ -1,0 +1,505 @@
+//! Networks: their records, and where their addresses come from.
+//!
+//! A network's addresses are chosen here unless the person chooses them, from docker's pools
+//! (<https://docs.docker.com/engine/network/#subnet-allocation>). No two networks of an instance have an address in
+//! common. Whether the host has some of them elsewhere is asked when the kernel is told of the network.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use serde::{Deserialize, Serialize};
+use wharf_images::db::{Db, Schema};
+use wharf_images::{Class, Digest};
+
+use super::BRIDGE;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::linux;
+use crate::store::{from_json, nanoseconds, timestamp, to_json};
+
+/// What the tables of [`super::store`] learn about networks.
+pub const SCHEMA: Schema = Schema {
+    component: "network details",
+    steps: &["
+        ALTER TABLE networks ADD COLUMN created INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE networks ADD COLUMN internal INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE networks ADD COLUMN movable INTEGER NOT NULL DEFAULT 1;
+        ALTER TABLE networks ADD COLUMN options TEXT NOT NULL DEFAULT '{}';
+        ALTER TABLE networks ADD COLUMN labels TEXT NOT NULL DEFAULT '{}';
+    "],
+};
+
+/// The option that sets the size of a network's packets.
+const MTU: &str = "com.docker.network.driver.mtu";
+
+/// A network's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// Its number.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+    /// `bridge`.
+    pub driver: String,
+    /// Its first address.
+    pub address: Ipv4Addr,
+    /// The length of its prefix.
+    pub prefix: u8,
+    /// The host, as containers see it.
+    pub gateway: Ipv4Addr,
+    /// When it was made.
+    pub created: Timestamp,
+    /// It has no way out.
+    pub internal: bool,
+    /// Its addresses were chosen by us, and may be changed while nobody is on it.
+    pub is_movable: bool,
+    /// The driver's options.
+    pub options: BTreeMap<String, String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a container's first process needs to connect itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wiring {
+    /// The host's bridge.
+    pub bridge: u32,
+    /// The device's name on the host.
+    pub outer: String,
+    /// The device's name in the container.
+    pub inner: String,
+    /// The container's address.
+    pub address: Ipv4Addr,
+    /// The length of the network's prefix.
+    pub prefix: u8,
+    /// The way out, if there is one.
+    pub gateway: Option<Ipv4Addr>,
+    /// What it sends to its own published port comes back to it.
+    pub hairpin: bool,
+    /// Bytes of the largest packet, if not the usual.
+    pub mtu: Option<u32>,
+}
+
+/// A request for a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkSpec {
+    /// Its name.
+    pub name: String,
+    /// Its addresses, as `10.1.0.0/16`; chosen if `None`.
+    pub subnet: Option<(Ipv4Addr, u8)>,
+    /// The host's address on it; the first if `None`.
+    pub gateway: Option<Ipv4Addr>,
+    /// It is to have no way out.
+    pub internal: bool,
+    /// The driver's options.
+    pub options: BTreeMap<String, String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Network {
+    /// 64 hexadecimal digits, as docker calls networks.
+    pub fn uid(&self) -> String {
+        Digest::of(format!("network {} {} {}", self.id, self.name, nanoseconds(self.created)).as_bytes())
+            .hex()
+            .to_owned()
+    }
+
+    /// Bytes of its largest packets, if not the usual.
+    pub fn mtu(&self) -> Option<u32> {
+        self.options.get(MTU)?.parse().ok()
+    }
+}
+
+const COLUMNS: &str =
+    "SELECT id, name, driver, address, prefix, gateway, created, internal, movable, options, labels FROM networks";
+
+/// The network of this name, or whose [`Network::uid`] begins so.
+///
+/// # Errors
+/// The database's; `InvalidInput` when several begin so.
+pub fn find(db: &Db, name: &str) -> Result<Option<Network>> {
+    if let Some(found) = by_name(db, name)? {
+        return Ok(Some(found));
+    }
+    let hex = name.len() >= 2 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let mut found = if hex { all(db)? } else { Vec::new() };
+    found.retain(|network| network.uid().starts_with(name));
+    if found.len() > 1 {
+        return Err(Error::new(
+            Class::InvalidInput,
+            format!("network {name} is ambiguous ({} matches found on ID prefix)", found.len()),
+        ));
+    }
+    Ok(found.pop())
+}
+
+/// The network of exactly this name.
+///
+/// # Errors
+/// The database's.
+pub fn by_name(db: &Db, name: &str) -> Result<Option<Network>> {
+    db.read(|c| {
+        let mut select = c.prepare_cached(&format!("{COLUMNS} WHERE name = ?1"))?;
+        select.query_row([name], |row| Ok(network(row))).optional()?.transpose()
+    })
+}
+
+/// All networks, in the order in which they were made.
+///
+/// # Errors
+/// The database's.
+pub fn all(db: &Db) -> Result<Vec<Network>> {
+    db.read(|c| list(c))
+}
+
+fn list(c: &Connection) -> Result<Vec<Network>> {
+    let mut select = c.prepare_cached(&format!("{COLUMNS} ORDER BY id"))?;
+    let rows = select.query_map([], |row| Ok(network(row)))?;
+    rows.map(|row| row?).collect()
+}
+
+/// True when a container has a place on it.
+///
+/// # Errors
+/// The database's.
+pub fn is_used(db: &Db, id: i64) -> Result<bool> {
+    db.read(|c| used(c, id))
+}
+
+fn used(c: &Connection, id: i64) -> Result<bool> {
+    let mut select = c.prepare_cached("SELECT 1 FROM endpoints WHERE network = ?1")?;
+    Ok(select.query_row([id], |_| Ok(())).optional()?.is_some())
+}
+
+/// The name of the container with this address on a network, as a reverse lookup tells it.
+///
+/// # Errors
+/// The database's.
+pub fn name_of(db: &Db, network: i64, address: Ipv4Addr) -> Result<Option<String>> {
+    db.read(|c| {
+        let mut select = c.prepare_cached(
+            "SELECT c.name || '.' || n.name FROM endpoints e JOIN containers c ON c.id = e.container \
+             JOIN networks n ON n.id = e.network WHERE e.network = ?1 AND e.address = ?2",
+        )?;
+        Ok(select.query_row(params![network, u32::from(address)], |row| row.get(0)).optional()?)
+    })
+}
+
+/// Records a network. `is_free` tells whether the host has none of these addresses.
+///
+/// # Errors
+/// `Conflict`, in docker's words, when the name or the addresses are taken; `InvalidInput` for what makes no network.
+pub fn create(db: &Db, spec: &NetworkSpec, is_free: &dyn Fn(Ipv4Addr, u8) -> bool) -> Result<Network> {
+    check(spec)?;
+    db.write(|tx| {
+        let known = list(tx)?;
+        if known.iter().any(|network| network.name == spec.name) {
+            return Err(Error::new(Class::Conflict, format!("network with name {} already exists", spec.name)));
+        }
+        let apart = |first, prefix| !known.iter().any(|n| overlap((first, prefix), (n.address, n.prefix))) && is_free(first, prefix);
+        let (address, prefix) = match spec.subnet {
+            Some((first, prefix)) if apart(first, prefix) => (first, prefix),
+            Some(_) => {
+                let message = "invalid pool request: Pool overlaps with other one on this address space";
+                return Err(Error::new(Class::Conflict, message).with_hint("see `wharf network ls` and the host's addresses"));
+            }
+            None => pools().find(|(first, prefix)| apart(*first, *prefix)).ok_or_else(full)?,
+        };
+        let gateway = spec.gateway.unwrap_or_else(|| Ipv4Addr::from(u32::from(address) + 1));
+        let created = nanoseconds(Timestamp::now());
+        tx.prepare_cached(
+            "INSERT INTO networks (name, driver, address, prefix, gateway, created, internal, movable, options, labels) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?
+        .execute(params![
+            spec.name,
+            BRIDGE,
+            u32::from(address),
+            prefix,
+            u32::from(gateway),
+            created,
+            spec.internal,
+            spec.subnet.is_none(),
+            to_json(&spec.options)?,
+            to_json(&spec.labels)?,
+        ])?;
+        one(tx, tx.last_insert_rowid())
+    })
+}
+
+fn full() -> Error {
+    let message = "all predefined address pools have been fully subnetted";
+    Error::new(Class::LimitExceeded, message).with_hint("remove networks that are not used, or name a --subnet")
+}
+
+fn check(spec: &NetworkSpec) -> Result<()> {
+    let invalid = |message: String| Err(Error::new(Class::InvalidInput, message));
+    let name = &spec.name;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if name.is_empty()
+        || name.len() > 128
+        || !name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        || !name.chars().all(plain)
+    {
+        return invalid(format!("invalid network name: {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"));
+    }
+    if matches!(name.as_str(), "none" | "host" | "default" | "container") {
+        return Err(Error::new(Class::Forbidden, format!("operation is not permitted on predefined {name} network")));
+    }
+    if let Some((first, prefix)) = spec.subnet {
+        if !(1..=30).contains(&prefix) || (first, prefix) != (base(first, prefix), prefix) {
+            return invalid(format!("invalid subnet {first}/{prefix}: it should be {}/{prefix}", base(first, prefix)));
+        }
+        if let Some(gateway) = spec.gateway
+            && (base(gateway, prefix) != first || gateway == first)
+        {
+            return invalid(format!("no matching subnet for gateway {gateway}"));
+        }
+    } else if let Some(gateway) = spec.gateway {
+        return invalid(format!("no matching subnet for gateway {gateway}"));
+    }
+    for (option, value) in &spec.options {
+        match option.as_str() {
+            MTU if value.parse::<u32>().is_ok_and(|mtu| (68..=65535).contains(&mtu)) => {}
+            MTU => return invalid(format!("invalid value for {MTU}: {value}")),
+            // The name of the bridge is ours, and what these say is so already.
+            "com.docker.network.bridge.enable_icc" | "com.docker.network.bridge.enable_ip_masquerade"
+                if value == "true" => {}
+            _ => {
+                let message = format!("network option {option}={value} is not supported");
+                return Err(Error::new(Class::Unsupported, message).with_hint(format!("the options known here: {MTU}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Forgets a network that nobody is on.
+///
+/// # Errors
+/// `Conflict`, in docker's words, naming who is on it; `Forbidden` for the default one.
+pub fn remove(db: &Db, network: &Network) -> Result<()> {
+    let Network { id, name, .. } = network;
+    if name == BRIDGE {
+        return Err(Error::new(Class::Forbidden, format!("{name} is a pre-defined network and cannot be removed")));
+    }
+    db.write(|tx| {
+        let mut select = tx.prepare_cached(
+            "SELECT c.name FROM endpoints e JOIN containers c ON c.id = e.container WHERE e.network = ?1 ORDER BY c.created",
+        )?;
+        let users: Vec<String> = select.query_map([id], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        if !users.is_empty() {
+            let message = format!("error while removing network: network {name} has active endpoints ({})", users.join(", "));
+            return Err(Error::new(Class::Conflict, message).with_hint("stop first the containers that are on it"));
+        }
+        match tx.execute("DELETE FROM networks WHERE id = ?1", [id])? {
+            0 => Err(no_such(name)),
+            _ => Ok(()),
+        }
+    })
+}
+
+/// Gives a network other addresses. Nobody may be on it.
+///
+/// # Errors
+/// `Conflict` when somebody has come.
+pub fn relocate(db: &Db, id: i64, address: Ipv4Addr, prefix: u8) -> Result<Network> {
+    db.write(|tx| {
+        if used(tx, id)? {
+            return Err(Error::new(
+                Class::Conflict,
+                "the network's addresses cannot be changed while containers are on it",
+            ));
+        }
+        let gateway = u32::from(address) + 1;
+        tx.execute(
+            "UPDATE networks SET address = ?2, prefix = ?3, gateway = ?4 WHERE id = ?1",
+            params![id, u32::from(address), prefix, gateway],
+        )?;
+        one(tx, id)
+    })
+}
+
+fn one(tx: &Transaction<'_>, id: i64) -> Result<Network> {
+    tx.query_row(&format!("{COLUMNS} WHERE id = ?1"), [id], |row| Ok(network(row)))?
+}
+
+fn network(row: &Row<'_>) -> Result<Network> {
+    // Written by us from 32 bits.
+    let ip = |column| row.get::<_, i64>(column).map(|number| Ipv4Addr::from(number as u32));
+    Ok(Network {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        driver: row.get(2)?,
+        address: ip(3)?,
+        prefix: row.get(4)?,
+        gateway: ip(5)?,
+        created: timestamp(row.get(6)?)?,
+        internal: row.get(7)?,
+        is_movable: row.get(8)?,
+        options: from_json(row, 9)?,
+        labels: from_json(row, 10)?,
+    })
+}
+
+/// No network is called so.
+pub fn no_such(name: &str) -> Error {
+    Error::new(Class::NotFound, format!("network {name} not found"))
+}
+
+/// True when two networks have an address in common.
+pub fn overlap(a: (Ipv4Addr, u8), b: (Ipv4Addr, u8)) -> bool {
+    let shorter = a.1.min(b.1);
+    base(a.0, shorter) == base(b.0, shorter)
+}
+
+/// The first address of the network in which `address` lies.
+pub fn base(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+    Ipv4Addr::from(u32::from(address) & mask)
+}
+
+/// The addresses that a network may be given: docker's pools, and behind them many small ones.
+pub fn pools() -> impl Iterator<Item = (Ipv4Addr, u8)> {
+    let large = (17..=31).map(|b| (Ipv4Addr::new(172, b, 0, 0), 16));
+    let middle = (0..=255).step_by(16).map(|c| (Ipv4Addr::new(192, 168, c, 0), 20));
+    let small = (0..=255).map(|c| (Ipv4Addr::new(10, 201, c, 0), 24));
+    large.chain(middle).chain(small)
+}
+
+/// The networks of an instance.
+#[derive(Debug, Clone, Copy)]
+pub struct Networks<'a> {
+    engine: &'a Engine,
+}
+
+impl Engine {
+    /// Its networks.
+    pub fn networks(&self) -> Networks<'_> {
+        Networks { engine: self }
+    }
+}
+
+impl Networks<'_> {
+    fn db(&self) -> Result<&Db> {
+        Ok(self.engine.containers()?.db())
+    }
+
+    /// Makes a network. The kernel hears of it when the first container is connected.
+    ///
+    /// # Errors
+    /// As docker's: `Conflict` for a name or addresses that are taken, `InvalidInput`, `LimitExceeded`.
+    pub fn create(self, spec: &NetworkSpec) -> Result<Network> {
+        create(self.db()?, spec, &linux::network::is_free)
+    }
+
+    /// All networks but `host` and `none`, which have nothing to tell.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn list(self) -> Result<Vec<Network>> {
+        all(self.db()?)
+    }
+
+    /// The network that `name` (a name, or the beginning of an id) means.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn get(self, name: &str) -> Result<Network> {
+        find(self.db()?, name)?.ok_or_else(|| no_such(name))
+    }
+
+    /// Removes a network that nobody is on.
+    ///
+    /// # Errors
+    /// `Conflict`, `Forbidden` for the default one; the kernel's.
+    pub fn remove(self, name: &str) -> Result<()> {
+        let network = self.get(name)?;
+        remove(self.db()?, &network)?;
+        linux::network::forget(self.engine, &network)
+    }
+
+    /// What the kernel has and no record knows: what a crash at the wrong moment leaves.
+    ///
+    /// # Errors
+    /// The database's and the kernel's.
+    pub fn strays(self) -> Result<Vec<String>> {
+        linux::network::strays(self.engine)
+    }
+
+    /// Removes what [`Networks::strays`] finds. Returns how many there were.
+    ///
+    /// # Errors
+    /// As [`Networks::strays`].
+    pub fn sweep(self) -> Result<usize> {
+        linux::network::sweep(self.engine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn db(dir: &std::path::Path) -> Db {
+        Db::open(dir, &[crate::store::SCHEMA, super::super::store::SCHEMA, SCHEMA]).unwrap()
+    }
+
+    fn spec(name: &str) -> NetworkSpec {
+        NetworkSpec { name: name.to_owned(), ..NetworkSpec::default() }
+    }
+
+    #[test]
+    fn networks_have_no_address_in_common() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = db(dir.path());
+        let host = |first: Ipv4Addr, prefix| !overlap((first, prefix), (Ipv4Addr::new(172, 17, 9, 1), 24));
+        let one = create(&db, &spec("one"), &host).unwrap();
+        assert_eq!((one.address, one.gateway), (Ipv4Addr::new(172, 18, 0, 0), Ipv4Addr::new(172, 18, 0, 1)));
+        let two = create(&db, &spec("two"), &host).unwrap();
+        assert_eq!(two.address, Ipv4Addr::new(172, 19, 0, 0));
+        let within = NetworkSpec { subnet: Some((Ipv4Addr::new(172, 18, 4, 0), 24)), ..spec("three") };
+        assert_eq!(create(&db, &within, &host).unwrap_err().class(), Class::Conflict);
+        assert_eq!(create(&db, &spec("two"), &host).unwrap_err().to_string(), "network with name two already exists");
+        let all = (0..400).map_while(|n| create(&db, &spec(&format!("n{n}")), &host).ok()).count();
+        assert_eq!(all, 14 - 2 - 1 + 16 + 256, "the default network has one of the pools");
+        assert_eq!(create(&db, &spec("full"), &host).unwrap_err().class(), Class::LimitExceeded);
+    }
+
+    #[test]
+    fn bad_requests_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = db(dir.path());
+        let refuse = |spec: NetworkSpec| create(&db, &spec, &|_, _| true).unwrap_err().to_string();
+        for name in ["", "-x", "a b", "a/b", "host", "none"] {
+            refuse(spec(name));
+        }
+        let subnet = |text: &str, prefix| NetworkSpec { subnet: Some((text.parse().unwrap(), prefix)), ..spec("x") };
+        assert_eq!(refuse(subnet("10.0.0.1", 24)), "invalid subnet 10.0.0.1/24: it should be 10.0.0.0/24");
+        refuse(subnet("10.0.0.0", 31));
+        refuse(subnet("0.0.0.0", 0));
+        let far = NetworkSpec { gateway: Some(Ipv4Addr::new(10, 1, 0, 1)), ..subnet("10.0.0.0", 24) };
+        assert_eq!(refuse(far), "no matching subnet for gateway 10.1.0.1");
+        let option = NetworkSpec { options: BTreeMap::from([("foo".to_owned(), "bar".to_owned())]), ..spec("x") };
+        assert_eq!(refuse(option), "network option foo=bar is not supported");
+    }
+
+    #[test]
+    fn names_and_ids_lead_to_networks_and_the_default_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = db(dir.path());
+        let made = create(&db, &NetworkSpec { internal: true, ..spec("back") }, &|_, _| true).unwrap();
+        assert_eq!(find(&db, "back").unwrap(), Some(made.clone()));
+        assert_eq!(find(&db, &made.uid()[..12]).unwrap(), Some(made.clone()));
+        assert_eq!(find(&db, "zz").unwrap(), None);
+        let bridge = by_name(&db, BRIDGE).unwrap().unwrap();
+        assert_eq!(remove(&db, &bridge).unwrap_err().class(), Class::Forbidden);
+        let moved = relocate(&db, bridge.id, Ipv4Addr::new(10, 201, 0, 0), 24).unwrap();
+        assert_eq!((moved.gateway, moved.prefix), (Ipv4Addr::new(10, 201, 0, 1), 24));
+        remove(&db, &made).unwrap();
+        assert_eq!(remove(&db, &made).unwrap_err().class(), Class::NotFound);
+        assert_eq!(all(&db).unwrap().len(), 1);
+    }
+}

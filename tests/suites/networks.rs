@@ -1,0 +1,336 @@
+//! Networks of Linux containers as a docker user knows them, and what must not get through: tried from network namespaces
+//! that stand for other machines.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Wharf, eventually, tool, wharf};
+
+/// A web server that says this.
+fn server(text: &str) -> String {
+    format!("mkdir -p /www; echo {text} > /www/index.html; exec httpd -f -p 80 -h /www")
+}
+
+/// Asks a web server, from within a container or on the host; the last line of its answer.
+fn ask(address: &str, port: u16) -> String {
+    format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {address} {port} | tail -n 1")
+}
+
+fn sh(script: &str) -> String {
+    let out = Command::new("timeout").args(["10", "busybox", "sh", "-c", script]).output().expect("a shell");
+    String::from_utf8_lossy(&out.stdout).trim().to_owned()
+}
+
+fn address(wharf: &Wharf, container: &str) -> String {
+    let id = wharf.ok(&["inspect", "-f", "{{.Id}}", container]);
+    for network in wharf.ok(&["network", "ls", "--format", "{{.Name}}"]).lines() {
+        let object: Value = serde_json::from_str(&wharf.ok(&["network", "inspect", network])).expect("JSON");
+        if let Some(address) = object[0]["Containers"][&id]["IPv4Address"].as_str() {
+            return address.split('/').next().unwrap_or_default().to_owned();
+        }
+    }
+    panic!("{container} is on no network");
+}
+
+/// The host's network devices and firewall tables of this instance.
+fn traces() -> BTreeSet<String> {
+    let links = tool(Command::new("ip").args(["-o", "link"]));
+    let names = links.lines().filter_map(|line| line.split_whitespace().nth(1));
+    names.map(|name| name.trim_end_matches(':').split('@').next().unwrap_or_default().to_owned()).collect()
+}
+
+/// Waits until a container's server answers.
+fn answers(address: &str, port: u16, text: &str) {
+    eventually(&format!("{address}:{port} answers {text}"), Duration::from_secs(30), || {
+        (sh(&ask(address, port)) == text).then_some(())
+    });
+}
+
+#[test]
+fn containers_meet_by_name_and_address() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["run", "-d", "--name", "web", "--network-alias", "www", "busybox", "sh", "-c", &server("hello")]);
+    let web = address(&wharf, "web");
+    answers(&web, 80, "hello");
+    let run = |script: &str| wharf.ok(&["run", "--rm", "busybox", "sh", "-c", script]);
+    let id = wharf.ok(&["inspect", "-f", "{{.Id}}", "web"]);
+    for name in ["web", "www", &id[..12], &web] {
+        assert_eq!(run(&ask(name, 80)), "hello", "{name}");
+    }
+    assert!(run("nslookup nothing.invalid; true").contains("NXDOMAIN"));
+    assert!(run(&format!("nslookup {web}")).contains("name = web.bridge"), "backwards too");
+    let files = run("cat /etc/hosts /etc/resolv.conf; hostname");
+    assert!(files.contains("nameserver 127.0.0.11") && files.contains("localhost"), "{files}");
+    let (hosts, hostname) = (files.lines().collect::<Vec<_>>(), files.lines().last().unwrap_or_default());
+    assert!(hosts.iter().any(|line| line.ends_with(&format!("\t{hostname}"))), "{files}");
+    // Its own network is its own: it has an address and a way out, and sees none of the host's devices.
+    let links = run("ip -o addr; ip route");
+    assert!(links.contains("eth0") && links.contains("default via"), "{links}");
+    assert!(!links.contains("wv"), "{links}");
+    // What was never connected is not.
+    assert!(!wharf.ok(&["run", "--rm", "--network", "none", "busybox", "ip", "-o", "addr"]).contains("eth0"));
+    // A container that starts again has a place again, and its name follows.
+    wharf.ok(&["restart", "-t", "0", "web"]);
+    answers(&address(&wharf, "web"), 80, "hello");
+    assert_eq!(run(&ask("web", 80)), "hello");
+}
+
+#[test]
+fn networks_are_made_listed_and_removed_in_dockers_words() {
+    let wharf = Wharf::with_busybox();
+    let create = ["network", "create", "--subnet", "10.222.0.0/24", "--label", "a=1", "--internal", "back"];
+    let id = wharf.ok(&create);
+    assert_eq!(id.len(), 64);
+    let again = wharf.exits(1, &["network", "create", "back"]);
+    assert!(again.stderr.contains("network with name back already exists"), "{again}");
+    let overlap = wharf.exits(1, &["network", "create", "--subnet", "10.222.0.128/25", "other"]);
+    assert!(overlap.stderr.contains("Pool overlaps with other one on this address space"), "{overlap}");
+    assert_eq!(
+        wharf.ok(&["network", "ls", "--format", "{{.Name}} {{.Driver}}"]),
+        "back bridge\nbridge bridge\nhost host\nnone null"
+    );
+    assert_eq!(wharf.ok(&["network", "ls", "-q", "--no-trunc", "--filter", "label=a=1"]), id);
+    let object: Value = serde_json::from_str(&wharf.ok(&["network", "inspect", &id[..10]])).expect("JSON");
+    assert_eq!((&object[0]["Name"], &object[0]["Internal"]), (&"back".into(), &true.into()));
+    assert_eq!(object[0]["IPAM"]["Config"][0]["Subnet"], "10.222.0.0/24");
+    wharf.ok(&["run", "-d", "--name", "user", "--network", "back", "busybox", "sleep", "1000"]);
+    let used = wharf.exits(1, &["network", "rm", "back"]);
+    assert!(used.stderr.contains("network back has active endpoints (user)"), "{used}");
+    wharf.ok(&["rm", "-f", "user"]);
+    assert_eq!(wharf.ok(&["network", "prune", "-f"]), "Deleted Networks:\nback");
+    for (args, error) in [
+        (vec!["network", "rm", "back"], "network back not found"),
+        (vec!["network", "rm", "bridge"], "bridge is a pre-defined network and cannot be removed"),
+        (vec!["network", "inspect", "back"], "network back not found"),
+        (vec!["network", "create", "-d", "overlay", "x"], "plugin \"overlay\" not found"),
+        (vec!["network", "create", "host"], "predefined host network"),
+        (vec!["network", "create", "--subnet", "10.0.0.1/24", "x"], "it should be 10.0.0.0/24"),
+        (vec!["network", "create", "a/b"], "invalid network name"),
+    ] {
+        let refused = wharf.exits(1, &args);
+        assert!(refused.stderr.contains(error), "{refused}");
+    }
+    let missing = wharf.exits(125, &["run", "--rm", "--network", "nope", "busybox", "true"]);
+    assert!(missing.stderr.contains("network nope not found"), "{missing}");
+}
+
+/// A machine of its own: a network namespace, connected to this host by a cable.
+struct Machine(String);
+
+impl Machine {
+    /// With the host at 198.51.N.1, and itself at 198.51.N.2; everything else is asked of the host.
+    fn new(n: u8) -> Self {
+        let name = format!("wharf-test-{}-{n}", std::process::id());
+        let run = |line: String| tool(Command::new("sh").args(["-ec", &line]));
+        run(format!("ip netns add {name}; ip link add wt{n} type veth peer name eth0 netns {name}"));
+        run(format!("ip addr add 198.51.{n}.1/24 dev wt{n}; ip link set wt{n} up"));
+        run(format!("ip -n {name} addr add 198.51.{n}.2/24 dev eth0; ip -n {name} link set eth0 up"));
+        run(format!("ip -n {name} link set lo up; ip -n {name} route add default via 198.51.{n}.1"));
+        Machine(name)
+    }
+
+    fn run(&self, script: &str) -> String {
+        let inside = ["netns", "exec", &self.0, "timeout", "10", "busybox", "sh", "-c", script];
+        let out = Command::new("ip").args(inside).output().expect("ip");
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        Command::new("ip").args(["netns", "del", &self.0]).output().ok();
+    }
+}
+
+#[test]
+fn other_machines_reach_what_is_published_and_nothing_else() {
+    let wharf = Wharf::with_busybox();
+    let (near, far) = (Machine::new(101), Machine::new(102));
+    let publish = ["-p", "28080:80", "-p", "198.51.101.1:28081:80", "-p", "127.0.0.1:28082:80", "-p", "28083:53/udp"];
+    let script = server("published");
+    let run = [&["run", "-d", "--name", "web"][..], &publish, &["busybox", "sh", "-c", &script]].concat();
+    wharf.ok(&run);
+    let web = address(&wharf, "web");
+    answers(&web, 80, "published");
+    for (machine, host, port, expected) in [
+        (&near, "198.51.101.1", 28080, "published"),
+        (&far, "198.51.102.1", 28080, "published"),
+        (&near, "198.51.101.1", 28081, "published"),
+        (&far, "198.51.102.1", 28081, ""),
+        (&near, "198.51.101.1", 28082, ""),
+        (&near, "198.51.101.1", 80, ""),
+        // By the container's own address, with a route to it.
+        (&near, web.as_str(), 80, ""),
+        (&near, web.as_str(), 28080, ""),
+    ] {
+        assert_eq!(machine.run(&ask(host, port)), expected, "{host}:{port}");
+    }
+    for (host, port) in [("127.0.0.1", 28080), ("127.0.0.1", 28082), ("198.51.101.1", 28081)] {
+        assert_eq!(sh(&ask(host, port)), "published", "the host itself at {host}:{port}");
+    }
+    // Itself by the host's address; and another container.
+    let exec = |name: &str, script: &str| wharf.run(&["exec", name, "sh", "-c", script]).stdout.trim().to_owned();
+    assert_eq!(exec("web", &ask("198.51.101.1", 28080)), "published");
+    wharf.ok(&["run", "-d", "--name", "other", "busybox", "sleep", "1000"]);
+    assert_eq!(exec("other", &ask("198.51.102.1", 28080)), "published");
+    // The host's loopback stays the host's, although answers to its connections come through the bridge.
+    assert_eq!(
+        exec("other", "ip route add 127.0.0.0/8 via $(ip route | grep default | cut -d' ' -f3) 2>&1; true")
+            .lines()
+            .count(),
+        1
+    );
+    // Datagrams.
+    let pid = wharf.ok(&["inspect", "-f", "{{.State.Pid}}", "web"]);
+    let listener = std::thread::spawn(move || {
+        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("the container's network");
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), kind).expect("setns");
+        let socket = std::net::UdpSocket::bind("0.0.0.0:53").expect("a socket in the container's network");
+        socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a time limit");
+        let mut bytes = [0; 16];
+        let (length, from) = socket.recv_from(&mut bytes).expect("a datagram");
+        (String::from_utf8_lossy(&bytes[..length]).into_owned(), from.ip().to_string())
+    });
+    eventually("a datagram comes", Duration::from_secs(30), || {
+        let send = "echo dgram > /dev/udp/198.51.101.1/28083";
+        Command::new("ip").args(["netns", "exec", &near.0, "bash", "-c", send]).output().expect("ip");
+        listener.is_finished().then_some(())
+    });
+    let got = listener.join().expect("a listener");
+    assert_eq!(got, ("dgram\n".to_owned(), "198.51.101.2".to_owned()), "the sender's address is kept");
+    // Containers reach other machines, under the host's address.
+    let listener = std::thread::spawn(move || {
+        far.run("nc -l -p 9000 -e sh -c 'echo from outside' 2>/dev/null; ip -o addr show eth0")
+    });
+    eventually("the way out", Duration::from_secs(30), || {
+        (exec("other", "nc -w 2 198.51.102.2 9000 </dev/null") == "from outside").then_some(())
+    });
+    listener.join().expect("a listener");
+    // The port is free with the end of the container.
+    let taken = wharf.exits(125, &["run", "--rm", "-p", "28080:80", "busybox", "true"]);
+    assert!(taken.stderr.contains("Bind for 0.0.0.0:28080 failed: port is already allocated"), "{taken}");
+    wharf.ok(&["rm", "-f", "web"]);
+    wharf.ok(&["run", "--rm", "-p", "28080:80", "busybox", "true"]);
+    assert_eq!(near.run(&ask("198.51.101.1", 28080)), "");
+}
+
+#[test]
+fn networks_are_apart_and_internal_ones_closed() {
+    let wharf = Wharf::with_busybox();
+    let outside = Machine::new(103);
+    wharf.ok(&["network", "create", "one"]);
+    wharf.ok(&["network", "create", "--internal", "two"]);
+    let start = |name: &str, network: &str| {
+        let script = server(name);
+        wharf.ok(&["run", "-d", "--name", name, "--network", network, "busybox", "sh", "-c", &script]);
+        let address = address(&wharf, name);
+        answers(&address, 80, name);
+        address
+    };
+    let (first, second, third) = (start("aa", "one"), start("bb", "two"), start("cc", "two"));
+    let exec = |name: &str, script: &str| wharf.run(&["exec", name, "sh", "-c", script]).stdout.trim().to_owned();
+    assert_eq!(exec("bb", &ask("cc", 80)), "cc", "within a network");
+    assert_eq!(exec("bb", &ask(&third, 80)), "cc");
+    // Neither by name nor by address, in no direction, not even by packets sent to the other's bridge.
+    assert_eq!(exec("aa", &ask(&second, 80)), "");
+    assert_eq!(exec("bb", &ask(&first, 80)), "");
+    assert!(exec("aa", "nslookup bb; true").contains("NXDOMAIN"));
+    let gateway = wharf.ok(&["network", "inspect", "two", "-f", "{{(index .IPAM.Config 0).Gateway}}"]);
+    exec("bb", &format!("ip route add default via {gateway}"));
+    let served = std::thread::spawn(move || outside.run("nc -l -p 9001 -e echo open & sleep 8; kill %1"));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(exec("bb", "nc -w 2 198.51.103.2 9001 </dev/null"), "", "no way out of an internal network");
+    assert_eq!(exec("aa", "nc -w 2 198.51.103.2 9001 </dev/null"), "open", "the other one has one");
+    served.join().expect("a server");
+}
+
+#[test]
+fn a_storm_leaves_no_address_twice_and_nothing_behind() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["network", "create", "one"]);
+    wharf.ok(&["network", "create", "two"]);
+    let before = traces();
+    let networks = ["bridge", "one", "two"];
+    let kept: Vec<String> = (0..9).map(|n| format!("kept{n}")).collect();
+    let mut children = Vec::new();
+    for (n, name) in kept.iter().enumerate() {
+        let port = format!("{}:80", 29100 + n);
+        children.push(wharf.spawn(&[
+            "run",
+            "-d",
+            "--name",
+            name,
+            "--network",
+            networks[n % 3],
+            "-p",
+            &port,
+            "busybox",
+            "sleep",
+            "1000",
+        ]));
+    }
+    for n in 0..40 {
+        let port = format!("{}:80", 29200 + n);
+        children.push(wharf.spawn(&[
+            "run",
+            "--rm",
+            "--network",
+            networks[n % 3],
+            "-p",
+            &port,
+            "busybox",
+            "ip",
+            "-o",
+            "addr",
+        ]));
+    }
+    for child in &mut children {
+        assert_eq!(wharf::wait(child, "a container in a storm"), 0);
+    }
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    for name in &kept {
+        if let Some(other) = seen.insert(address(&wharf, name), name.clone()) {
+            panic!("{name} and {other} have one address");
+        }
+    }
+    // Some end with their monitors.
+    let monitors = wharf.monitors();
+    for pid in monitors.keys().take(3) {
+        tool(Command::new("kill").args(["-9", &pid.to_string()]));
+    }
+    eventually("the killed are seen", Duration::from_secs(30), || {
+        (wharf.ok(&["ps", "-q"]).lines().count() == kept.len() - 3).then_some(())
+    });
+    let mut removers: Vec<_> = kept.iter().map(|name| wharf.spawn(&["rm", "-f", name])).collect();
+    removers.iter_mut().for_each(|child| assert_eq!(wharf::wait(child, "rm -f"), 0));
+    // The kernel takes namespaces apart in its own time.
+    let ours = |name: &String| name.starts_with("wh") && name.contains('-') || name.starts_with("wv");
+    eventually("nothing is left", Duration::from_secs(60), || {
+        let mine: Vec<_> = traces().difference(&before).filter(|name| ours(name)).cloned().collect();
+        let prefix = prefix(&wharf);
+        (!mine.iter().any(|name| name.starts_with(&prefix))).then_some(())
+    });
+    assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");
+}
+
+/// How the bridges of this instance are called: by the digest of its root.
+fn prefix(wharf: &Wharf) -> String {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(wharf.root().as_os_str().as_encoded_bytes());
+    format!("wh{:02x}{:02x}{:02x}-", digest[0], digest[1], digest[2])
+}
+
+#[test]
+fn bridges_that_no_network_has_are_found_and_swept() {
+    let wharf = Wharf::with_busybox();
+    let stray = format!("{}77", prefix(&wharf));
+    tool(Command::new("ip").args(["link", "add", &stray, "type", "bridge"]));
+    let found = wharf.exits(1, &["system", "check"]);
+    assert!(found.stdout.contains(&format!("network interface {stray}: left over")), "{found}");
+    wharf.ok(&["system", "check", "--repair"]);
+    assert!(!traces().contains(&stray));
+}
