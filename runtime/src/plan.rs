@@ -138,7 +138,12 @@ fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
         ("--domainname", config.domainname.is_some()),
     ];
     let warning = |(flag, _): &(&str, bool)| format!("{flag} has no effect on a WebAssembly image");
-    Ok(idle.iter().filter(|(_, given)| *given).map(warning).collect())
+    let mut warnings: Vec<_> = idle.iter().filter(|(_, given)| *given).map(warning).collect();
+    if matches!(config.network, NetworkMode::Host | NetworkMode::None) && !config.ports.is_empty() {
+        let mode = if config.network == NetworkMode::Host { "host" } else { "none" };
+        warnings.push(format!("Published ports are discarded when using {mode} network mode"));
+    }
+    Ok(warnings)
 }
 
 /// The whole plan of a container, and the files to be written before it is executed. A Linux container's bytes need not be
@@ -247,7 +252,11 @@ fn wasm_network(container: &Container) -> Result<WasmNetwork> {
             NetworkMode::Default => WasmMode::Network(network::BRIDGE.to_owned()),
             NetworkMode::Named(name) => WasmMode::Network(name.clone()),
         },
-        published: published(config, &container.image)?,
+        published: match &config.network {
+            NetworkMode::Default | NetworkMode::Named(_) => published(config, &container.image)?,
+            // The host's network needs no publishing, and without one there is nobody to publish for.
+            NetworkMode::None | NetworkMode::Host => Vec::new(),
+        },
         allow: config.allow_net.clone(),
         deny: config.deny_net.clone(),
     })

@@ -22,6 +22,8 @@ use crate::network::packet::{self, HEADER, MOST};
 use crate::network::r#virtual::{Route, covers, route};
 use crate::network::{Fault, Protocol};
 
+/// Each socket takes up to five descriptors of the monitor, which may have 1024.
+const MOST_SOCKETS: usize = 150;
 /// Packets passed on before others have their turn.
 const AT_ONCE: usize = 64;
 /// Correspondents that are remembered for each socket.
@@ -115,6 +117,9 @@ impl Relays {
         published: Vec<usize>,
         gate: &mut Gate,
     ) -> Result<File, Fault> {
+        if self.0.len() >= MOST_SOCKETS {
+            return Err(Fault::NewSocketLimit);
+        }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(sockets::fault)?;
@@ -157,10 +162,10 @@ impl Relays {
         let mut buffer = vec![0; HEADER + MOST];
         for _ in 0..AT_ONCE {
             let more = match wake.end {
-                End::Task => self.from_task(wake.number, &mut buffer, gate),
-                End::Inbox => self.from_inbox(wake.number, &mut buffer, gate),
-                End::Published(index) => self.from_published(wake.number, index, &mut buffer, gate),
-                End::Outside(n) => self.from_outside(wake.number, n, &mut buffer, gate),
+                End::Task => self.of_task(wake.number, &mut buffer, gate),
+                End::Inbox => self.of_inbox(wake.number, &mut buffer, gate),
+                End::Published(index) => self.of_published(wake.number, index, &mut buffer, gate),
+                End::Outside(n) => self.of_outside(wake.number, n, &mut buffer, gate),
             };
             if more.is_none() {
                 return;
@@ -168,7 +173,7 @@ impl Relays {
         }
     }
 
-    fn from_task(&mut self, number: u64, buffer: &mut [u8], gate: &mut Gate) -> Option<()> {
+    fn of_task(&mut self, number: u64, buffer: &mut [u8], gate: &mut Gate) -> Option<()> {
         let relay = self.0.get_mut(&number)?;
         let length = match recv(&relay.task, &mut *buffer, RecvFlags::DONTWAIT) {
             Ok((_, length)) if length > 0 => length.min(buffer.len()),
@@ -227,7 +232,7 @@ impl Relays {
         }
     }
 
-    fn from_inbox(&mut self, number: u64, buffer: &mut [u8], gate: &Gate) -> Option<()> {
+    fn of_inbox(&mut self, number: u64, buffer: &mut [u8], gate: &Gate) -> Option<()> {
         let relay = self.0.get(&number)?;
         let (inbox, _) = relay.inbox.as_ref()?;
         let (_, length, from) = recvfrom(inbox, &mut *buffer, RecvFlags::DONTWAIT).ok()?;
@@ -241,7 +246,7 @@ impl Relays {
         Some(())
     }
 
-    fn from_published(&mut self, number: u64, index: usize, buffer: &mut [u8], gate: &Gate) -> Option<()> {
+    fn of_published(&mut self, number: u64, index: usize, buffer: &mut [u8], gate: &Gate) -> Option<()> {
         let relay = self.0.get_mut(&number)?;
         let socket = &gate.published.get(index)?.socket;
         let (length, real) = received(socket, buffer)?;
@@ -258,7 +263,7 @@ impl Relays {
         Some(())
     }
 
-    fn from_outside(&mut self, number: u64, n: usize, buffer: &mut [u8], gate: &Gate) -> Option<()> {
+    fn of_outside(&mut self, number: u64, n: usize, buffer: &mut [u8], gate: &Gate) -> Option<()> {
         let relay = self.0.get(&number)?;
         let (length, real) = received(relay.outside.get(n)?.as_ref()?, buffer)?;
         if relay.open {

@@ -110,12 +110,18 @@ fn receive<T: DeserializeOwned>(line: &File, flags: RecvFlags) -> Result<Option<
     let mut bytes = vec![0; MAX];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let got = rustix::io::retry_on_intr(|| {
-        recvmsg(line, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags | RecvFlags::CMSG_CLOEXEC)
-    });
+    let mut receive = || {
+        rustix::io::retry_on_intr(|| {
+            recvmsg(line, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags | RecvFlags::CMSG_CLOEXEC)
+        })
+    };
+    // A reset is told once, of a peer that has not read everything; what it said before comes after that.
+    let got = match receive() {
+        Err(Errno::CONNRESET) => receive(),
+        first => first,
+    };
     let got = match got {
         Ok(got) => got,
-        // What a closed socket with unread bytes says.
         Err(Errno::CONNRESET) => return Ok(None),
         Err(Errno::AGAIN) => return Err(Error::new(Class::Unavailable, "nothing was said")),
         Err(e) => return Err(Error::os("hear the other side", e)),

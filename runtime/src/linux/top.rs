@@ -222,7 +222,7 @@ fn guest(container: &Container, pids: &[u32]) -> Processes {
         let mut cells = Process::read(*pid)?.cells(*pid, &clock);
         let resident = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
         let pages: u64 = resident.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-        cells.push((pages * rustix::param::page_size() as u64 >> 10).to_string());
+        cells.push(((pages * rustix::param::page_size() as u64) >> 10).to_string());
         cells.push(container.args.join(" "));
         Some(cells)
     };

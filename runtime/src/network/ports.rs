@@ -251,7 +251,7 @@ mod tests {
             match parse_publish(&text) {
                 Ok(list) => {
                     prop_assert!(!list.is_empty() && list.len() <= MOST);
-                    prop_assert!(list.iter().all(|b| b.container_port != 0 && b.host_ports().len() > 0));
+                    prop_assert!(list.iter().all(|b| b.container_port != 0 && !b.host_ports().is_empty()));
                 }
                 Err(words) => prop_assert!(!words.is_empty()),
             }

@@ -238,16 +238,15 @@ fn network(config: &ContainerConfig) -> (Vec<String>, Vec<String>) {
         NetworkMode::Named(name) => vec![format!("containers on the network {name}")],
     };
     let mut refused = Vec::new();
-    if config.network != NetworkMode::Host {
-        match config.allow_net.is_empty() {
-            true => granted.push("all other hosts".to_owned()),
-            false => {
-                granted.extend(config.allow_net.iter().map(|target| format!("{target} (--allow-net)")));
-                refused.push("all other hosts (no --allow-net lists them)".to_owned());
-            }
+    // On the host's network too.
+    match config.allow_net.is_empty() {
+        true => granted.push("all other hosts".to_owned()),
+        false => {
+            granted.extend(config.allow_net.iter().map(|target| format!("{target} (--allow-net)")));
+            refused.push("all other hosts (no --allow-net lists them)".to_owned());
         }
-        refused.push("the host's loopback, and link-local addresses (--allow-net ADDRESS would allow one)".to_owned());
     }
+    refused.push("the host's loopback, and link-local addresses (--allow-net ADDRESS would allow one)".to_owned());
     refused.extend(config.deny_net.iter().map(|target| format!("{target} (--deny-net)")));
     (granted, refused)
 }
