@@ -88,6 +88,9 @@ pub struct ContainerConfig {
     pub security_opt: Vec<String>,
     /// Kernel parameters of the container's namespaces.
     pub sysctls: BTreeMap<String, String>,
+    /// What tools are told of the container; Wharf itself reads none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub annotations: BTreeMap<String, String>,
     /// Bytes of /dev/shm.
     pub shm_size: Option<u64>,
     /// The signal that `stop` sends, by name or number.

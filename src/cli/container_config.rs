@@ -60,6 +60,7 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         cap_drop: texts("cap-drop"),
         security_opt: values::security_opts(parsed.values("security-opt"))?,
         sysctls: values::map(parsed.read_all("sysctl", values::sysctl)?),
+        annotations: values::map(parsed.read_all("annotation", values::option)?),
         shm_size: parsed.read("shm-size", values::bytes)?.flatten(),
         stop_signal: text("stop-signal"),
         stop_timeout: parsed.read("stop-timeout", values::integer)?,

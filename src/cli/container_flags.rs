@@ -22,7 +22,7 @@ pub const RUN: Section = Section {
 };
 
 const GENERAL: &[Flag] = &[
-    Flag::list("annotation", "Add an annotation to the container").of("map").not_yet(),
+    Flag::list("annotation", "Add an annotation to the container").of("map"),
     Flag::list("attach", "Attach to STDIN, STDOUT or STDERR").short('a'),
     Flag::value("cidfile", "string", "Write the container ID to the file"),
     Flag::switch("disable-content-trust", "Skip image verification").or("true").not_yet(),

@@ -142,6 +142,10 @@ fn host_config(container: &Container) -> Value {
         "Devices": config.devices,
         "Ulimits": ulimits.collect::<Vec<_>>(),
     });
+    // Beside the others: the macro that makes them takes only so many.
+    if !config.annotations.is_empty() {
+        object["Annotations"] = json!(config.annotations);
+    }
     // What Wharf has no other value of: clients read these fields all the same.
     let nothing = json!({
         "BlkioDeviceReadBps": [], "BlkioDeviceReadIOps": [], "BlkioDeviceWriteBps": [], "BlkioDeviceWriteIOps": [],

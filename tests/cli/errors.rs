@@ -54,9 +54,9 @@ fn errors_of_run_carry_its_name_and_lead_to_its_help() {
 
     Run 'wharf run --help' for more information
     "#);
-    insta::assert_snapshot!(fails(125, &["run", "--log-driver", "syslog", "x"]), @r#"
-    wharf: the log driver "syslog" is not supported yet
-    Use json-file (the default) or none.
+    insta::assert_snapshot!(fails(125, &["run", "--log-driver", "syslog", "wharf/hello"]), @r#"
+    wharf: logger: no log driver named 'syslog' is registered
+    use json-file, local or none
 
     Run 'wharf run --help' for more information
     "#);

@@ -75,7 +75,8 @@ fn top_shows_a_guest_with_its_memory() {
 #[test]
 fn stats_are_the_same_for_both_backends() {
     let wharf = with_both();
-    wharf.ok(&["create", "--name", "never", "busybox"]);
+    wharf.ok(&["create", "--name", "never", "--annotation", "a.b=c", "busybox"]);
+    assert_eq!(wharf.ok(&["inspect", "-f", "{{json .HostConfig.Annotations}}", "never"]), "{\"a.b\":\"c\"}");
     wharf.ok(&["run", "-d", "--name", "linux", "--network", "none", "-m", "64m", "busybox", "sleep", "1000"]);
     let id = wharf.ok(&["run", "-d", "--name", "guest", "tools", "spin"]);
     let table = wharf.ok(&["stats", "--no-stream"]);
