@@ -172,6 +172,7 @@ impl View {
         }
         let grants = groups.into_iter().filter_map(|group| {
             let (mut granted, refused) = match group {
+                Group::Cli if self.role == Role::Server => (cli(config, image).0, Vec::new()),
                 Group::Cli => cli(config, image),
                 Group::Clocks => (texts(&["the time of the host"]), Vec::new()),
                 Group::Random => (texts(&["random numbers of the host"]), Vec::new()),
@@ -246,7 +247,12 @@ fn network(config: &ContainerConfig) -> (Vec<String>, Vec<String>) {
             refused.push("all other hosts (no --allow-net lists them)".to_owned());
         }
     }
-    refused.push("the host's loopback, and link-local addresses (--allow-net ADDRESS would allow one)".to_owned());
+    if config.network == NetworkMode::Host {
+        refused.push("the host's loopback (--allow-net ADDRESS would allow it)".to_owned());
+    } else {
+        refused.push("the host itself (--allow-net host.docker.internal would allow it)".to_owned());
+    }
+    refused.push("link-local addresses (--allow-net ADDRESS would allow one)".to_owned());
     refused.extend(config.deny_net.iter().map(|target| format!("{target} (--deny-net)")));
     (granted, refused)
 }
