@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         access_log: std::env::var_os("QUIET").is_none(),
     };
     let task = WasmTask { module, cwd: "/".to_owned(), http: Some(limits), ..WasmTask::default() };
-    let (program, rootfs) = (Program::load(&task)?, Rootfs::Dir(root.join("rootfs")));
+    let (program, rootfs) = (Program::load(&task, None)?, Rootfs::Dir(root.join("rootfs")));
     let Ready::Server(serving) = program.prepare(&task, &rootfs, None, Arc::new(Unconnected))? else {
         return Err("the component does not serve HTTP".into());
     };

@@ -317,6 +317,7 @@ impl Engine {
     /// Nothing of it is on the disk yet.
     pub(crate) fn design(
         &self,
+        id: String,
         config: &ContainerConfig,
         pull: PullPolicy,
         reporter: &dyn Reporter,
@@ -332,7 +333,6 @@ impl Engine {
             return Err(networks::no_such(name).with_hint("see `wharf network ls`"));
         }
         let (image, brought) = self.ensure_image(&config.image, config.platform.as_ref(), pull, reporter)?;
-        let id = names::new_id()?;
         let mut config = config.clone();
         config.mounts = volume::resolve(self, &config, &image)?;
         let container = Container {
@@ -399,7 +399,7 @@ impl Engine {
     /// # Errors
     /// `Conflict` when the name is taken; the registry's; `InvalidInput` for a config that cannot be.
     pub fn create(&self, config: &ContainerConfig, pull: PullPolicy, reporter: &dyn Reporter) -> Result<Created> {
-        let mut designed = self.design(config, pull, reporter)?;
+        let mut designed = self.design(names::new_id()?, config, pull, reporter)?;
         self.make(&mut designed)?;
         Ok(Created { id: designed.container.id, warnings: designed.warnings })
     }

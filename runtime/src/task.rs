@@ -4,13 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wharf_images::snapshot::Rootfs;
 
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
 use crate::network::WasmNetwork;
 use crate::network::line::Gatekeeper;
 use crate::network::networks::Wiring;
@@ -213,11 +213,30 @@ pub trait Backend {
     /// [`crate::Error::Exec`] when the program cannot be executed; all else as it is. Nothing is left behind.
     fn create(&self, spec: &TaskSpec, stdio: Stdio) -> Result<Box<dyn Task>>;
 
+    /// Makes the process of a wasm task whose plan is still being made: it loads `module` meanwhile. Of `early` only
+    /// cgroup and limits count.
+    ///
+    /// # Errors
+    /// `Unsupported` by other backends.
+    fn anticipate(&self, early: &TaskSpec, module: &Path, stdio: Stdio) -> Result<Box<dyn Anticipated>> {
+        let _ = (early, module, stdio);
+        Err(Error::new(Class::Unsupported, format!("the {} backend begins with a plan", self.name())))
+    }
+
     /// Ends and takes away whatever a task of this spec has left, when its monitor has died: processes, cgroup, mounts.
     ///
     /// # Errors
     /// Fails when something stays.
     fn clean(&self, spec: &TaskSpec) -> Result<()>;
+}
+
+/// A task's process that waits for its plan. Dropped before, it ends and leaves nothing.
+pub trait Anticipated {
+    /// Gives it the plan. Its cgroup and limits must be those it began with.
+    ///
+    /// # Errors
+    /// As [`Backend::create`].
+    fn plan(self: Box<Self>, spec: &TaskSpec) -> Result<Box<dyn Task>>;
 }
 
 /// One task's process: a container's first, or one of its execs.

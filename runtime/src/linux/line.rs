@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, send, sendmsg, socketpair,
+    SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,6 +22,8 @@ use crate::network::line::{Answer, Ask};
 
 /// The longest message; an error's text is what makes one long.
 const MAX: usize = 64 * 1024;
+/// What long bytes are cut into.
+const PIECE: usize = 32 * 1024;
 /// The most descriptors in one (the kernel's `SCM_MAX_FD`).
 pub(super) const MOST_DESCRIPTORS: usize = 253;
 
@@ -99,6 +101,45 @@ impl Line {
         sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, flags)
             .map(drop)
             .map_err(|e| Error::os("answer the guest's process", e))
+    }
+}
+
+impl Line {
+    /// The monitor's side: gives bytes of any length, in pieces, waiting for the task to take them.
+    ///
+    /// # Errors
+    /// When the task is gone.
+    pub fn give(&self, bytes: &[u8]) -> Result<()> {
+        let say = |piece: &[u8]| {
+            let sent = rustix::io::retry_on_intr(|| send(&self.0, piece, SendFlags::NOSIGNAL));
+            sent.map(drop).map_err(|e| Error::os("speak to the guest's process", e))
+        };
+        say(&(bytes.len() as u64).to_ne_bytes())?;
+        bytes.chunks(PIECE).try_for_each(say)
+    }
+
+    /// The task's side: takes what was given; `None` when the monitor is gone.
+    ///
+    /// # Errors
+    /// The kernel's; `Corrupt` for what no [`Line::give`] has sent.
+    pub fn take(&self) -> Result<Option<Vec<u8>>> {
+        let hear = |piece: &mut [u8]| {
+            let got = rustix::io::retry_on_intr(|| recv(&self.0, &mut *piece, RecvFlags::empty()));
+            got.map(|(length, _)| length).map_err(|e| Error::os("hear the monitor", e))
+        };
+        let mut length = [0; 8];
+        match hear(&mut length)? {
+            0 => return Ok(None),
+            8 => {}
+            _ => return Err(Error::new(Class::Corrupt, "a message on the line that was not expected")),
+        }
+        let mut bytes = vec![0; u64::from_ne_bytes(length) as usize];
+        for piece in bytes.chunks_mut(PIECE) {
+            if hear(piece)? != piece.len() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(bytes))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Everything Linux-only.
 
+pub(crate) mod ahead;
 pub(crate) mod archives;
 pub mod backend;
 mod caller;

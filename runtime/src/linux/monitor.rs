@@ -22,6 +22,7 @@ use crate::config::ContainerConfig;
 use crate::container::{BackendKind, Container};
 use crate::engine::{Attach, Designed, Engine, LOCK_PATIENCE, Options, PullPolicy, Started};
 use crate::error::{Error, Result};
+use crate::linux::ahead::{self, Ahead};
 use crate::linux::process::{self, SpawnOptions};
 use crate::linux::session::Session;
 use crate::linux::supervisor::{Launch, supervise};
@@ -29,6 +30,7 @@ use crate::linux::system;
 use crate::monitor::protocol::{self, Failure, Reply, Request};
 use crate::state::State;
 use crate::task::Backend;
+use crate::{names, paths};
 
 /// The name under which this program executes itself to be a monitor.
 pub const REEXEC: &str = "wharf-monitor";
@@ -58,12 +60,26 @@ fn run_in_child(
     client: UnixStream,
 ) -> i32 {
     let engine = engine.reopened();
-    let mut designed = match engine.design(config, pull, reporter) {
-        Ok(designed) => designed,
+    let id = match names::new_id() {
+        Ok(id) => id,
         Err(e) => return refuse(client, &e),
     };
-    let id = designed.container.id.clone();
+    let mut begun = None;
+    let designed = begin_ahead(&engine, config, &id, pull, attach).and_then(|ahead| {
+        begun = ahead;
+        engine.design(id.clone(), config, pull, reporter)
+    });
+    let mut designed = match designed {
+        Ok(designed) => designed,
+        Err(e) => {
+            drop(begun);
+            // What cannot be removed is swept.
+            let _ = paths::remove_dir(&engine.paths().run_container(&id));
+            return refuse(client, &e);
+        }
+    };
     if designed.brought {
+        drop(begun);
         // Bringing an image took memory and threads that a monitor must not keep: begin anew.
         if let Err(e) = engine.make(&mut designed) {
             return refuse(client, &e);
@@ -76,13 +92,32 @@ fn run_in_child(
         };
         return refuse(client, &e);
     }
-    let lock = match engine.lock(&id, LOCK_PATIENCE) {
-        Ok(Some(lock)) => lock,
-        Ok(None) => return refuse(client, &Error::new(Class::Internal, "a new container's lock is held")),
-        Err(e) => return refuse(client, &e),
+    let (lock, ahead) = match begun {
+        Some((lock, ahead)) => (lock, Some(ahead)),
+        None => match new_lock(&engine, &id) {
+            Ok(lock) => (lock, None),
+            Err(e) => return refuse(client, &e),
+        },
     };
     let Designed { container, warnings, protection, .. } = designed;
-    supervise(engine, Launch { container, unrecorded: Some(protection), lock, attach, warnings, client })
+    let unrecorded = Some(protection);
+    supervise(engine, Launch { container, unrecorded, ahead, lock, attach, warnings, client })
+}
+
+fn begin_ahead(
+    engine: &Engine,
+    config: &ContainerConfig,
+    id: &str,
+    pull: PullPolicy,
+    attach: Option<Attach>,
+) -> Result<Option<(File, Ahead)>> {
+    let Some(module) = ahead::guess(engine, config, pull) else { return Ok(None) };
+    let lock = new_lock(engine, id)?;
+    Ok(Some((lock, Ahead::begin(engine, config, id, &module, attach)?)))
+}
+
+fn new_lock(engine: &Engine, id: &str) -> Result<File> {
+    engine.lock(id, LOCK_PATIENCE)?.ok_or_else(|| Error::new(Class::Internal, "a new container's lock is held"))
 }
 
 /// `start`: the forked child is the monitor of a container that exists.
@@ -99,7 +134,7 @@ fn start_in_child(
 ) -> i32 {
     match to_be_started(&engine, name) {
         Ok((container, Some(lock))) => {
-            supervise(engine, Launch { container, unrecorded: None, lock, attach, warnings, client })
+            supervise(engine, Launch { container, unrecorded: None, ahead: None, lock, attach, warnings, client })
         }
         Ok((container, None)) => hand_over(&engine, &container, attach, client),
         Err(e) => refuse(client, &e),

@@ -21,6 +21,7 @@ use crate::config::ContainerConfig;
 use crate::container::{Container, Status};
 use crate::engine::{Attach, Change, Engine, Protection};
 use crate::error::{Error, Result};
+use crate::linux::ahead::{self, Ahead};
 use crate::linux::check_limits;
 use crate::linux::client::{Client, Role};
 use crate::linux::gate::{self, Desk, Gate};
@@ -55,6 +56,8 @@ pub(crate) struct Launch {
     pub container: Container,
     /// Bytes and record are still to be made, under this protection.
     pub unrecorded: Option<Protection>,
+    /// Its process, if that was begun before anybody knew what it is.
+    pub ahead: Option<Ahead>,
     pub lock: File,
     pub attach: Option<Attach>,
     pub warnings: Vec<String>,
@@ -65,13 +68,13 @@ pub(crate) struct Launch {
 /// Runs a container to its end. Returns this process's exit code.
 pub(crate) fn supervise(engine: Engine, launch: Launch) -> i32 {
     let _ = rustix::process::setsid();
-    let Launch { container, unrecorded, lock, attach, warnings, client } = launch;
+    let Launch { container, unrecorded, ahead, lock, attach, warnings, client } = launch;
     let id = container.id.clone();
     let refuse = |error: &Error| {
         let _ = (&client).write_all(&protocol::reply_bytes(&Reply::Error(Failure::from(error))));
         125
     };
-    let mut monitor = match Monitor::begin(engine, container, unrecorded, attach) {
+    let mut monitor = match Monitor::begin(engine, container, unrecorded, ahead, attach) {
         Ok(monitor) => monitor,
         Err(failed) => {
             let Unbegun { engine, container, recorded, error } = *failed;
@@ -179,11 +182,12 @@ impl Monitor {
         engine: Engine,
         mut container: Container,
         mut unrecorded: Option<Protection>,
+        ahead: Option<Ahead>,
         attach: Option<Attach>,
     ) -> Result<Self, Box<Unbegun>> {
         let (mut made, mut gate, mut connected) = (None, None, None);
         let ways = (&mut gate, &mut connected);
-        let begun = Self::try_begin(&engine, &mut container, &mut unrecorded, attach, &mut made, ways);
+        let begun = Self::try_begin(&engine, &mut container, &mut unrecorded, ahead, attach, &mut made, ways);
         let recorded = unrecorded.is_none();
         match begun {
             Ok((listener, signals, log)) => {
@@ -230,6 +234,7 @@ impl Monitor {
         engine: &Engine,
         container: &mut Container,
         unrecorded: &mut Option<Protection>,
+        ahead: Option<Ahead>,
         attach: Option<Attach>,
         made: &mut Option<Streams>,
         (gate, connected): (&mut Option<Gate>, &mut Option<Connected>),
@@ -259,9 +264,16 @@ impl Monitor {
         if let Workload::Wasm(task) = &spec.workload {
             gate.insert(Gate::new(engine, container, &task.network)).publish()?;
         }
-        let (tty, stdin) = (container.config.tty, container.config.interactive);
-        let (stdio, ends) = streams::make(tty, stdin, attach.and_then(|a| a.size))?;
-        let task = backend(container.backend())?.create(&spec, stdio)?;
+        let (task, ends) = match ahead.and_then(|ahead| ahead.into_parts(&spec)) {
+            Some((task, ends)) => (task.plan(&spec)?, ends),
+            None => {
+                let (tty, stdin) = (container.config.tty, container.config.interactive);
+                let (stdio, ends) = streams::make(tty, stdin, attach.and_then(|a| a.size))?;
+                let task = backend(container.backend())?.create(&spec, stdio)?;
+                ahead::remember(engine, &container.config, &spec);
+                (task, ends)
+            }
+        };
         // From here on the task loads, on the other core, while we write.
         let streams = made.insert(Streams::new(task, ends));
         if early {

@@ -13,6 +13,7 @@
 use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec};
@@ -21,7 +22,7 @@ use rustix::process::Signal;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::backend::wasm::run::{Program, Ready};
+use crate::backend::wasm::run::{Loaded, Program, Ready};
 use crate::error::{Class, Error, Result};
 use crate::linux::cgroup::Cgroup;
 use crate::linux::http_task;
@@ -32,7 +33,7 @@ use crate::linux::process::{self, Child, SpawnOptions};
 use crate::monitor::protocol::Failure;
 use crate::network::line::{Answer, Ask, Gatekeeper, Nobody};
 use crate::network::{Unconnected, VirtualNetwork};
-use crate::task::{Backend, ExecSpec, Exit, Limits, Stdio, Task, TaskSpec, Usage, WasmTask, Workload};
+use crate::task::{Anticipated, Backend, ExecSpec, Exit, Limits, Stdio, Task, TaskSpec, Usage, WasmTask, Workload};
 use crate::wasi::vfs::Held;
 
 /// The exit code of a task whose monitor went away before its guest ran. Nobody sees it.
@@ -48,31 +49,13 @@ impl Backend for WasmBackend {
     }
 
     fn create(&self, spec: &TaskSpec, stdio: Stdio) -> Result<Box<dyn Task>> {
-        let Workload::Wasm(task) = &spec.workload else {
-            return Err(Error::new(Class::Internal, "the wasm backend was given a Linux workload"));
-        };
-        let cgroup = Cgroup::create(&spec.cgroup, &spec.limits)?;
-        match spawn(spec, task, stdio, &cgroup) {
-            Ok((child, console, line, last_word)) => {
-                let guest = HostedGuest {
-                    child,
-                    console,
-                    line: Some(line),
-                    placed: false,
-                    started: false,
-                    last_word: Some(last_word),
-                    reaped: false,
-                    cgroup,
-                    exit: None,
-                };
-                Ok(Box::new(guest))
-            }
-            Err(e) => {
-                // The first error is the one that tells why.
-                let _ = cgroup.remove();
-                Err(e)
-            }
-        }
+        let task = wasm_of(spec)?;
+        Ok(Box::new(spawn(spec, stdio, |line| host(spec, task, None, line))?))
+    }
+
+    fn anticipate(&self, early: &TaskSpec, module: &Path, stdio: Stdio) -> Result<Box<dyn Anticipated>> {
+        let guest = spawn(early, stdio, |line| load_then_host(module, line))?;
+        Ok(Box::new(Waiting(Some(guest))))
     }
 
     fn clean(&self, spec: &TaskSpec) -> Result<()> {
@@ -82,9 +65,65 @@ impl Backend for WasmBackend {
     }
 }
 
-/// Forks the task's process; gives the master of its terminal, if it has one, our end of the line to it, and where it
-/// says its exit code.
-fn spawn(spec: &TaskSpec, task: &WasmTask, stdio: Stdio, cgroup: &Cgroup) -> Result<(Child, Option<File>, Line, File)> {
+fn wasm_of(spec: &TaskSpec) -> Result<&WasmTask> {
+    match &spec.workload {
+        Workload::Wasm(task) => Ok(task),
+        Workload::Linux(_) => Err(Error::new(Class::Internal, "the wasm backend was given a Linux workload")),
+    }
+}
+
+/// A guest's process that waits for its plan.
+struct Waiting(Option<HostedGuest>);
+
+impl Anticipated for Waiting {
+    fn plan(mut self: Box<Self>, spec: &TaskSpec) -> Result<Box<dyn Task>> {
+        wasm_of(spec)?;
+        let plan = serde_json::to_vec(spec).map_err(|e| wharf_images::Error::json("plan", e))?;
+        let Some(guest) = self.0.take() else {
+            return Err(Error::new(Class::Internal, "the guest's process has its plan already"));
+        };
+        if let Some(line) = &guest.line {
+            // If its process is gone, `start` hears of it.
+            let _ = line.give(&plan);
+        }
+        Ok(Box::new(guest))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(mut guest) = self.0.take() {
+            // What stays is found by its cgroup.
+            let _ = guest.delete();
+        }
+    }
+}
+
+/// Forks the task's process, in its cgroup, where `body` does all the rest.
+fn spawn(spec: &TaskSpec, stdio: Stdio, body: impl FnOnce(Line) -> i32) -> Result<HostedGuest> {
+    let cgroup = Cgroup::create(&spec.cgroup, &spec.limits)?;
+    match fork(stdio, &cgroup, body) {
+        Ok((child, console, line, last_word)) => Ok(HostedGuest {
+            child,
+            console,
+            line: Some(line),
+            placed: false,
+            last_word: Some(last_word),
+            reaped: false,
+            started: false,
+            cgroup,
+            exit: None,
+        }),
+        Err(e) => {
+            // The first error is the one that tells why.
+            let _ = cgroup.remove();
+            Err(e)
+        }
+    }
+}
+
+/// Gives the child, the master of its terminal, if it has one, our end of the line to it, and where it says its exit code.
+fn fork(stdio: Stdio, cgroup: &Cgroup, body: impl FnOnce(Line) -> i32) -> Result<(Child, Option<File>, Line, File)> {
     let (ours, theirs) = Line::pair()?;
     let (last_word, saying) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::os("make a pipe", e))?;
     let (streams, console) = Streams::open(stdio)?;
@@ -96,7 +135,7 @@ fn spawn(spec: &TaskSpec, task: &WasmTask, stdio: Stdio, cgroup: &Cgroup) -> Res
         }
         match settle(&streams, theirs, saying) {
             Ok((line, last_word)) => {
-                let code = host(spec, task, line);
+                let code = body(line);
                 // What the kernel takes a while to take apart nobody needs to wait for. If the monitor is gone, nobody does.
                 let _ = rustix::io::write(&last_word, &[code as u8]);
                 code
@@ -181,10 +220,22 @@ fn onto(number: i32, fd: &OwnedFd) -> Result<OwnedFd, Errno> {
     Ok(ManuallyDrop::into_inner(target))
 }
 
-/// In the child: loads the guest, waits for the word, runs it. Returns the exit code.
-fn host(spec: &TaskSpec, task: &WasmTask, line: Line) -> i32 {
+/// In the child: loads what it is probably to run, then waits for its plan.
+fn load_then_host(module: &Path, line: Line) -> i32 {
+    // If the guess was wrong, what the plan names is loaded, or its error told.
+    let loaded = Loaded::load(module).ok();
+    let plan = line.take().ok().flatten();
+    let Some(spec) = plan.and_then(|plan| serde_json::from_slice::<TaskSpec>(&plan).ok()) else { return ABANDONED };
+    match &spec.workload {
+        Workload::Wasm(task) => host(&spec, task, loaded, line),
+        Workload::Linux(_) => ABANDONED,
+    }
+}
+
+/// In the child: loads the guest, if it is not `loaded`, waits for the word, runs it. Returns the exit code.
+fn host(spec: &TaskSpec, task: &WasmTask, loaded: Option<Loaded>, line: Line) -> i32 {
     let network = Arc::new(Jailed::new(line));
-    let prepared = Program::load(task).and_then(|program| {
+    let prepared = Program::load(task, loaded).and_then(|program| {
         if !network.hears(&Answer::Placed) {
             return Ok(None);
         }

@@ -114,6 +114,8 @@ impl ModuleCache {
     /// The disk's.
     pub fn sweep(&self, keep: &dyn Fn(&Digest) -> bool) -> Result<u64> {
         let mut freed = 0;
+        // Notes of which module an image's name meant last; they may name what goes now.
+        let _ = fs::remove_dir_all(self.dir.join("last"));
         let entries = fs::read_dir(&self.dir).map_err(|e| Error::io("read", &self.dir, e))?;
         for entry in entries {
             let entry = entry.map_err(|e| Error::io("read", &self.dir, e))?;

@@ -10,7 +10,7 @@
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +36,13 @@ use crate::wasi::vfs::Held;
 /// The exit code of a guest that trapped.
 pub const TRAPPED: i32 = 134;
 
-/// A compiled component, loaded and linked, that has nothing to work on yet.
+/// A component for a command, loaded and linked.
+pub struct Loaded {
+    module: PathBuf,
+    component: InstancePre<State>,
+}
+
+/// A component, loaded and linked, and the task it has to do, but nothing to work on yet.
 pub struct Program {
     runtime: tokio::runtime::Runtime,
     component: InstancePre<State>,
@@ -159,25 +165,39 @@ pub(super) fn link(component: &Component) -> wasmtime::Result<InstancePre<State>
 /// # Errors
 /// As [`Program::load`] and [`Program::prepare`]; `Unsupported` for a server, which has no end.
 pub fn run(task: &WasmTask, rootfs: &Rootfs, memory: Option<u64>) -> Result<i32> {
-    match Program::load(task)?.prepare(task, rootfs, memory, Arc::new(Unconnected))? {
+    match Program::load(task, None)?.prepare(task, rootfs, memory, Arc::new(Unconnected))? {
         Ready::Command(guest) => Ok(guest.run()),
         Ready::Server(_) => Err(Error::new(Class::Unsupported, "the component serves HTTP and does not run")),
     }
 }
 
-impl Program {
-    /// Loads the task's component.
+impl Loaded {
+    /// Loads a compiled component that is probably to run.
     ///
     /// # Errors
     /// `NotFound` when the component is not in the cache; `Forbidden` when others could have written it;
     /// `Unavailable` when it was compiled for another machine (it is then removed).
-    pub fn load(task: &WasmTask) -> Result<Self> {
-        let engine = match &task.http {
-            None => engine::runner(),
-            Some(limits) => engine::server(limits),
+    pub fn load(module: &Path) -> Result<Self> {
+        let engine = engine::runner().map_err(|e| internal(&e))?;
+        let component = link(&load(&engine, module)?).map_err(|e| internal(&e))?;
+        Ok(Loaded { module: module.to_owned(), component })
+    }
+}
+
+impl Program {
+    /// Loads the task's component, if it is not `loaded` already.
+    ///
+    /// # Errors
+    /// As [`Loaded::load`].
+    pub fn load(task: &WasmTask, loaded: Option<Loaded>) -> Result<Self> {
+        let component = match (&task.http, loaded) {
+            (None, Some(loaded)) if loaded.module == task.module => loaded.component,
+            (None, _) => Loaded::load(&task.module)?.component,
+            (Some(limits), _) => {
+                let engine = engine::server(limits).map_err(|e| internal(&e))?;
+                link(&load(&engine, &task.module)?).map_err(|e| internal(&e))?
+            }
         };
-        let component = load(&engine.map_err(|e| internal(&e))?, &task.module)?;
-        let component = link(&component).map_err(|e| internal(&e))?;
         let wants_network = imports(component.component(), "wasi:sockets/")
             || imports(component.component(), "wasi:http/")
             || task.http.is_some();
