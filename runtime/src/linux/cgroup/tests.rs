@@ -1,6 +1,8 @@
 //! The v2 side against a tree of ordinary files: which file gets what. The v1 side runs for real in `tests/wall.rs`.
 
 use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use skip::skip;
 
@@ -64,7 +66,7 @@ fn without_cgroups_only_limits_are_refused() {
     assert!(group.v2_dir().is_none());
     assert_eq!(Usage { at_ns: 0, ..group.usage() }, Usage::default());
     assert!(!group.oom_killed());
-    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
     group.add(child.id()).unwrap();
     group.kill_all().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
@@ -116,8 +118,11 @@ fn halves(test: &str) -> Option<(&'static Layout, &'static Layout)> {
 fn run_in(layout: &'static Layout, name: &str, script: &str, test: impl FnOnce(&Cgroup, u32)) {
     let path = format!("wharf-unit/{}-{name}", std::process::id());
     let group = Cgroup::create_in(layout, &path, &Limits::default()).unwrap();
-    let mut child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+    // It makes no child before it is in the group.
+    let script = format!("read go; {script}");
+    let mut child = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
     group.add(child.id()).unwrap();
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&group, child.id())));
     group.kill_all().unwrap();
     child.wait().unwrap();
@@ -133,12 +138,14 @@ fn v1_alone_freezes_counts_and_kills() {
     let Some((v1, _)) = halves("v1_alone_freezes_counts_and_kills") else { return };
     run_in(v1, "alone", "while :; do :; done & while :; do :; done", |group, _| {
         assert!(group.v2_dir().is_none());
-        let moves = || {
-            let before = group.usage().cpu_ns;
-            std::thread::sleep(Duration::from_millis(80));
+        let moves_within = |patience: Duration| {
+            let (before, begun) = (group.usage().cpu_ns, Instant::now());
+            while group.usage().cpu_ns == before && begun.elapsed() < patience {
+                std::thread::sleep(Duration::from_millis(20));
+            }
             group.usage().cpu_ns > before
         };
-        assert!(moves());
+        assert!(moves_within(PATIENCE));
         // The shell may take its time to make the second.
         let deadline = Instant::now() + Duration::from_secs(30);
         while group.usage().pids != 2 && Instant::now() < deadline {
@@ -148,9 +155,9 @@ fn v1_alone_freezes_counts_and_kills() {
         assert!(group.usage().memory > 0);
         // The freezer joins now and takes both processes along.
         group.freeze(true).unwrap();
-        assert!(!moves(), "runs on while frozen");
+        assert!(!moves_within(Duration::from_millis(80)), "runs on while frozen");
         group.freeze(false).unwrap();
-        assert!(moves(), "stays frozen");
+        assert!(moves_within(PATIENCE), "stays frozen");
         group.freeze(true).unwrap();
     });
 }
