@@ -65,9 +65,8 @@ impl Line {
     }
 
     fn wait(&self, bytes: u64) -> bool {
-        let rate = self.rate.load(Ordering::Relaxed);
-        if rate > 0 {
-            std::thread::sleep(Duration::from_micros(bytes * 1_000_000 / rate));
+        if let Some(pause) = (bytes * 1_000_000).checked_div(self.rate.load(Ordering::Relaxed)) {
+            std::thread::sleep(Duration::from_micros(pause));
         }
         true
     }
