@@ -58,7 +58,7 @@ impl OpenFile {
 
     /// What it is.
     pub(crate) fn stat(&self) -> Result<Stat> {
-        Ok(Stat::of(&Metadata::from_just_metadata(self.file.metadata()?)))
+        Ok(Stat::of(&Metadata::from_file(&self.file)?))
     }
 
     /// Reads at most `most` bytes at `offset`. None is the end of the file.
