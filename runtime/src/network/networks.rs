@@ -152,7 +152,7 @@ pub fn by_name(db: &Db, name: &str) -> Result<Option<Network>> {
 /// # Errors
 /// The database's.
 pub fn all(db: &Db) -> Result<Vec<Network>> {
-    db.read(|c| list(c))
+    db.read(list)
 }
 
 fn list(c: &Connection) -> Result<Vec<Network>> {

@@ -187,10 +187,10 @@ impl<'a> Firewall<'a> {
         for (chain, hook) in [("prerouting", 0), ("output", 3)] {
             batch.chain(chain, "nat", hook, -100);
             batch.rule(chain, |r| {
-                r.to_this_host().destination(WORD).ports(WORD + 1).translate("addressed");
+                r.for_this_host().destination(WORD).ports(WORD + 1).translate("addressed");
             });
             batch.rule(chain, |r| {
-                r.to_this_host().ports(WORD).translate("ports");
+                r.for_this_host().ports(WORD).translate("ports");
             });
         }
         batch.chain("forward", "filter", 2, 0);
@@ -289,7 +289,7 @@ pub fn redirect(from: SocketAddrV4, to: u16) -> Result<(), Errno> {
             EQUAL,
         );
         r.payload(WORD, 2, 2, 2).compare(WORD, &from.port().to_be_bytes(), EQUAL);
-        r.immediate(WORD, &from.ip().octets()).immediate(WORD + 1, &to.to_be_bytes()).to_destination();
+        r.immediate(WORD, &from.ip().octets()).immediate(WORD + 1, &to.to_be_bytes()).send_on();
     });
     batch.send(&firewall.socket)
 }
@@ -484,7 +484,7 @@ impl Rule<'_, '_> {
         self.compare(WORD, &[0; 4], NOT_EQUAL)
     }
 
-    fn to_this_host(&mut self) -> &mut Self {
+    fn for_this_host(&mut self) -> &mut Self {
         const ADDRESS_TYPE: u32 = 3;
         const BY_DESTINATION: u32 = 2;
         self.expression("fib", |a| {
@@ -507,11 +507,11 @@ impl Rule<'_, '_> {
         self.expression("lookup", |a| {
             a.text(1, map).big(2, WORD).big(3, WORD);
         });
-        self.to_destination()
+        self.send_on()
     }
 
     /// Sends it to the address and the port in the first registers.
-    fn to_destination(&mut self) -> &mut Self {
+    fn send_on(&mut self) -> &mut Self {
         const TO_DESTINATION: u32 = 1;
         self.expression("nat", |a| {
             a.big(1, TO_DESTINATION).big(2, IPV4).big(3, WORD).big(5, WORD + 1);
