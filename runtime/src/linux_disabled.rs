@@ -161,7 +161,6 @@ pub mod monitor {
     use wharf_images::{Class, Reporter};
 
     use crate::config::ContainerConfig;
-    use crate::container::Container;
     use crate::engine::{Attach, Engine, PullPolicy, Started};
     use crate::error::{Error, Result};
     use crate::linux::session::Session;
