@@ -329,7 +329,9 @@ fn hard_workers_find_their_files_right() {
         fs::create_dir_all(place.rootfs.join("old/work")).unwrap();
         let mounted = place.mount("/mounted", false);
         let plain = Rootfs::Dir(place.rootfs.clone());
-        let work: &[(&Rootfs, Option<u64>, &[(&str, &str)])] = &[
+        /// A root, its limit, and working directories with paths from there.
+        type Work<'w> = (&'w Rootfs, Option<u64>, &'w [(&'w str, &'w str)]);
+        let work: &[Work<'_>] = &[
             (
                 &plain,
                 None,
