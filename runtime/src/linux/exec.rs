@@ -7,6 +7,7 @@
 use std::os::fd::BorrowedFd;
 
 use oci_spec::runtime::{Process, Spec};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::ThreadNameSpaceType;
 
 use super::capabilities::CapSet;
@@ -75,10 +76,19 @@ fn before_the_program(error: Error) -> Error {
 pub(super) fn joining_process(join: &Join<'_>, streams: Streams, channel: &Channel) -> i32 {
     let result = enter(join, channel).and_then(|own| {
         let options = SpawnOptions { sibling: true, ..SpawnOptions::default() };
-        let inner = process::spawn(options, || channel.tell(inside(join, streams, own, channel)))
-            .map_err(|e| Error::os("make a process in the container", e))?;
+        let (announced, announcing) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::os("make a pipe", e))?;
+        let mut announcing = Some(announcing);
+        let inner = process::spawn(options, || {
+            // The monitor must know whom it hears: an end that came first would never be reaped, and the container's own
+            // end waits for it.
+            drop(announcing.take());
+            let _ = rustix::io::read(&announced, &mut [0]);
+            channel.tell(inside(join, streams, own, channel))
+        })
+        .map_err(|e| Error::os("make a process in the container", e))?;
         let pid = inner.pid();
         channel.send(&Message::Made(pid, inner.into_pidfd()))?;
+        drop(announcing);
         Ok(0)
     });
     channel.tell(result)
