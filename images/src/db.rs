@@ -7,9 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::{Class, Error, Result};
 
@@ -29,6 +29,9 @@ const LONG_LOG: i32 = 30;
 /// With so many, readers or a crash have kept everybody from doing it, and the next commit must.
 const TOO_LONG_LOG: i32 = 2000;
 
+/// How long others are waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// An open database.
 #[derive(Debug)]
 pub struct Db {
@@ -47,13 +50,13 @@ impl Db {
         let path = root.join("wharf.db");
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(&path, flags)?;
-        connection.busy_timeout(Duration::from_secs(30))?;
+        connection.busy_timeout(PATIENCE)?;
         // The last one to close would checkpoint and delete the log, and the next one would pay to make it again.
         connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let want: i64 = schemas.iter().map(|s| s.steps.len() as i64).sum();
         let have: i64 = connection.query_row("PRAGMA user_version", [], |r| r.get(0))?;
         if have == 0 {
-            connection.pragma_update(None, "journal_mode", "WAL")?;
+            use_log(&connection)?;
         }
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
@@ -137,6 +140,21 @@ impl Db {
     }
 }
 
+/// Switches a new database to the write-ahead log. Where several processes make it at once, SQLite waits for none of them
+/// here, whatever the busy timeout (<https://www.sqlite.org/wal.html#activating_and_configuring_wal_mode>: the change
+/// needs the database for itself).
+fn use_log(connection: &Connection) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
 impl Drop for Db {
     /// Whoever waited for us has been answered by now.
     fn drop(&mut self) {
@@ -182,6 +200,24 @@ mod tests {
         assert_eq!(count(&db), 100);
         put(&db, 100).unwrap();
         assert!(db.log.load(Ordering::Relaxed) < LONG_LOG, "the log did not begin anew");
+    }
+
+    #[test]
+    fn a_new_database_is_made_by_many_at_once() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let barrier = std::sync::Barrier::new(8);
+            std::thread::scope(|scope| {
+                for n in 0..8 {
+                    let (dir, barrier) = (dir.path(), &barrier);
+                    scope.spawn(move || {
+                        barrier.wait();
+                        put(&Db::open(dir, &[NUMBERS]).unwrap(), n).unwrap();
+                    });
+                }
+            });
+            assert_eq!(count(&Db::open(dir.path(), &[NUMBERS]).unwrap()), 8);
+        }
     }
 
     #[test]

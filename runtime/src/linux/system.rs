@@ -1,5 +1,5 @@
 //! Small things the portable code asks of the system.
-#![allow(unsafe_code, reason = "malloc_trim is the C library's and has no safe wrapper")]
+#![allow(unsafe_code, reason = "malloc_trim and madvise have no safe wrappers")]
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::fs::inotify;
+use rustix::mm::{Advice, madvise};
 
 /// True when we are root, or what passes for it in a user namespace.
 pub fn is_root() -> bool {
@@ -89,10 +90,23 @@ pub(crate) fn file_id(file: &std::fs::File) -> Option<(u64, u64)> {
     rustix::fs::fstat(file).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
-/// Gives unused heap back to the system.
+unsafe extern "C" {
+    // The linker's names for the program's first byte and for the end of its instructions (end(3)).
+    static __executable_start: u8;
+    static etext: u8;
+}
+
+/// Gives unused heap back to the system, and lets go of the program's pages that start-up went through: they stay in the
+/// page cache, and those that are needed again are mapped again.
 pub fn give_back_memory() {
-    // SAFETY: malloc_trim(3) may be called at any time.
+    let page = rustix::param::page_size();
+    let start = (&raw const __executable_start).addr() & !(page - 1);
+    let length = ((&raw const etext).addr() & !(page - 1)).saturating_sub(start);
+    // SAFETY: malloc_trim(3) may be called at any time. What lies between the two addresses (headers, constants and
+    // instructions) is mapped from the file and never written, so the kernel brings back the same bytes
+    // (MADV_DONTNEED of madvise(2)). Should it refuse, nothing is lost.
     unsafe {
         libc::malloc_trim(0);
+        let _ = madvise(std::ptr::with_exposed_provenance_mut(start), length, Advice::LinuxDontNeed);
     }
 }

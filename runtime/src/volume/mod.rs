@@ -210,9 +210,14 @@ impl<'a> Volumes<'a> {
         let area = self.area(name);
         // Whoever fills it, or makes a container that will refer to it, is waited for.
         let lock = area.make()?;
-        store.remove_volume(name)?;
+        let removed = store.remove_volume(name);
+        if removed.as_ref().is_err_and(|e| e.class() != Class::NotFound) {
+            return removed;
+        }
+        // Also when another was faster: the lock has then made the directory anew.
         linux::volume::unmount(&area.data())?;
-        area.remove(lock)
+        area.remove(lock)?;
+        if force { Ok(()) } else { removed }
     }
 
     /// Where the volume's content is. What has to be mounted for it is mounted.
