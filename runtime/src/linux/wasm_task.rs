@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
@@ -99,9 +100,22 @@ impl Drop for Waiting {
     }
 }
 
+/// What the process that hosts a guest may take for itself, beyond the guest's memory limit: so a guest that asks for too
+/// much is told so ([`crate::backend::wasm::run`] counts what it has), and the kernel kills only what got past that.
+const OWN_MEMORY: u64 = 16 << 20;
+
+fn of_process(limits: &Limits) -> Limits {
+    let swap = |swap: i64| if swap > 0 { swap.saturating_add_unsigned(OWN_MEMORY) } else { swap };
+    Limits {
+        memory: limits.memory.map(|memory| memory.saturating_add(OWN_MEMORY)),
+        memory_swap: limits.memory_swap.map(swap),
+        ..limits.clone()
+    }
+}
+
 /// Forks the task's process, in its cgroup, where `body` does all the rest.
 fn spawn(spec: &TaskSpec, stdio: Stdio, body: impl FnOnce(Line) -> i32) -> Result<HostedGuest> {
-    let cgroup = Cgroup::create(&spec.cgroup, &spec.limits)?;
+    let cgroup = Cgroup::create(&spec.cgroup, &of_process(&spec.limits))?;
     match fork(stdio, &cgroup, body) {
         Ok((child, console, line, last_word)) => Ok(HostedGuest {
             child,
@@ -111,6 +125,7 @@ fn spawn(spec: &TaskSpec, stdio: Stdio, body: impl FnOnce(Line) -> i32) -> Resul
             last_word: Some(last_word),
             reaped: false,
             started: false,
+            limited: Cell::new(spec.limits.memory.is_some()),
             cgroup,
             exit: None,
         }),
@@ -302,6 +317,8 @@ struct HostedGuest {
     last_word: Option<File>,
     reaped: bool,
     started: bool,
+    /// Its memory has a limit.
+    limited: Cell<bool>,
     cgroup: Cgroup,
     exit: Option<Exit>,
 }
@@ -419,11 +436,17 @@ impl Task for HostedGuest {
     }
 
     fn update(&self, limits: &Limits) -> Result<()> {
-        self.cgroup.update(limits)
+        self.cgroup.update(&of_process(limits))?;
+        self.limited.set(self.limited.get() || limits.memory.is_some());
+        Ok(())
     }
 
     fn usage(&self) -> Result<Usage> {
-        Ok(self.cgroup.usage())
+        let mut usage = self.cgroup.usage();
+        if self.limited.get() {
+            usage.memory_limit = usage.memory_limit.map(|limit| limit.saturating_sub(OWN_MEMORY));
+        }
+        Ok(usage)
     }
 
     fn processes(&self) -> Result<Vec<u32>> {
