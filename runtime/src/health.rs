@@ -17,7 +17,8 @@ pub const MAX_OUTPUT: usize = 4096;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct HealthConfig {
-    /// `["NONE"]`, `["CMD", program, ...]` or `["CMD-SHELL", line]`.
+    /// `["NONE"]`, `["CMD", program, ...]` or `["CMD-SHELL", line]`; and, which docker does not know, `["HTTP", path]` and
+    /// `["TCP", port]`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
     /// Between the end of a probe and the next.
@@ -59,11 +60,14 @@ impl HealthConfig {
         }
     }
 
-    /// The command that probes, if there is one.
-    pub fn command(&self) -> Option<Vec<String>> {
-        match self.test.split_first()? {
-            (kind, args) if kind == "CMD" && !args.is_empty() => Some(args.to_vec()),
-            (kind, [line, ..]) if kind == "CMD-SHELL" => Some(["/bin/sh", "-c", line].map(str::to_owned).to_vec()),
+    /// What a probe does, if there is to be one.
+    pub fn question(&self) -> Option<Question> {
+        let (kind, args) = self.test.split_first()?;
+        match (kind.as_str(), args) {
+            ("CMD", [_, ..]) => Some(Question::Run(args.to_vec())),
+            ("CMD-SHELL", [line, ..]) => Some(Question::Run(["/bin/sh", "-c", line].map(str::to_owned).to_vec())),
+            ("HTTP", [place]) => parse_http(place).ok(),
+            ("TCP", [port]) => parse_tcp(port).ok(),
             _ => None,
         }
     }
@@ -84,6 +88,52 @@ impl HealthConfig {
 
     fn retries(&self) -> u64 {
         if self.retries == 0 { 3 } else { self.retries }
+    }
+}
+
+/// What a probe does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// It runs a program in the container, which must end with 0.
+    Run(Vec<String>),
+    /// It connects to a port of the container.
+    Connect(u16),
+    /// It asks a port of the container for a path, and wants a status from 200 to 399.
+    Get {
+        /// The port; where there is none, the one that the container serves.
+        port: Option<u16>,
+        /// From the slash on.
+        path: String,
+    },
+}
+
+/// `--health-http`: `/path`, or `:port/path`.
+///
+/// # Errors
+/// Says what it must look like.
+pub fn parse_http(text: &str) -> Result<Question, String> {
+    let bad = || format!("invalid path {text:?}: expected /PATH or :PORT/PATH");
+    let (port, path) = match text.strip_prefix(':').and_then(|rest| rest.split_once('/')) {
+        Some((port, path)) => (Some(parse_port(port).map_err(|_| bad())?), format!("/{path}")),
+        None => (None, text.to_owned()),
+    };
+    // It becomes a line of a request.
+    let fits = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits { Ok(Question::Get { port, path }) } else { Err(bad()) }
+}
+
+/// `--health-tcp`: a port.
+///
+/// # Errors
+/// Says what it must look like.
+pub fn parse_tcp(text: &str) -> Result<Question, String> {
+    parse_port(text).map(Question::Connect)
+}
+
+fn parse_port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(port @ 1..) => Ok(port),
+        _ => Err(format!("invalid port {text:?}: expected a number from 1 to 65535")),
     }
 }
 
@@ -197,11 +247,29 @@ mod tests {
         let image: HealthConfig = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_string(&image).unwrap(), json);
         let merged = HealthConfig { retries: 1, ..HealthConfig::default() }.or(image);
-        assert_eq!(merged.command().unwrap(), ["curl", "x"]);
+        assert_eq!(merged.question(), Some(Question::Run(vec!["curl".to_owned(), "x".to_owned()])));
         assert_eq!((merged.retries(), merged.patience()), (1, Duration::from_secs(30)));
         assert_eq!(merged.pause(Verdict::Starting, Duration::ZERO), Duration::from_secs(5));
         let none = HealthConfig { test: vec!["NONE".to_owned()], ..HealthConfig::default() };
-        assert_eq!(none.command(), None);
-        assert_eq!(HealthConfig::default().command(), None);
+        assert_eq!(none.question(), None);
+        assert_eq!(HealthConfig::default().question(), None);
+    }
+
+    #[test]
+    fn questions_that_need_no_program() {
+        let asks = |test: &[&str]| {
+            let test = test.iter().map(|&word| word.to_owned()).collect();
+            HealthConfig { test, ..HealthConfig::default() }.question()
+        };
+        let get = |port, path: &str| Some(Question::Get { port, path: path.to_owned() });
+        assert_eq!(asks(&["HTTP", "/up?x=1"]), get(None, "/up?x=1"));
+        assert_eq!(asks(&["HTTP", ":8080/"]), get(Some(8080), "/"));
+        assert_eq!(asks(&["TCP", "6379"]), Some(Question::Connect(6379)));
+        for bad in ["", "up", ":x/up", ":0/", ":80", "/a b", "/\r\nHost: x", "/\u{e9}"] {
+            assert_eq!(asks(&["HTTP", bad]), None, "{bad:?}");
+        }
+        for bad in ["", "0", "65536", "http"] {
+            assert_eq!(asks(&["TCP", bad]), None, "{bad:?}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use crate::config::{BindMount, ContainerConfig, MountKind, NetworkMode, RequestL
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::health::Question;
 use crate::monitor::log::LogPolicy;
 use crate::network::ports::{self, ExposedPort, PortBinding};
 use crate::network::{self, Protocol, WasmMode, WasmNetwork};
@@ -119,7 +120,10 @@ fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
         ("--cap-add", !config.cap_add.is_empty()),
         ("--device", !config.devices.is_empty()),
         ("--sysctl", !config.sysctls.is_empty()),
-        ("--health-cmd", config.health.as_ref().is_some_and(|health| health.command().is_some())),
+        (
+            "--health-cmd",
+            config.health.as_ref().is_some_and(|health| matches!(health.question(), Some(Question::Run(_)))),
+        ),
     ];
     if let Some((flag, _)) = refused.iter().find(|(_, given)| *given) {
         return Err(Error::new(

@@ -313,6 +313,14 @@ pub trait Task {
     /// As [`Backend::create`] and [`Task::start`].
     fn exec(&self, process: &ExecSpec, stdio: Stdio) -> Result<Box<dyn Task>>;
 
+    /// A TCP socket of the container's own network, not connected and not blocking.
+    ///
+    /// # Errors
+    /// `Unsupported` where the network is none of the kernel's; `Unavailable` when the task has ended.
+    fn socket(&self) -> Result<File> {
+        Err(Error::new(Class::Unsupported, "the container has no network of the kernel's"))
+    }
+
     /// Stops or continues all its processes.
     ///
     /// # Errors

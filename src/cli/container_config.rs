@@ -3,7 +3,7 @@
 use wharf_runtime::ContainerConfig;
 use wharf_runtime::config::{LogConfig, Mount, MountKind, RequestLimits};
 use wharf_runtime::engine::PullPolicy;
-use wharf_runtime::health::HealthConfig;
+use wharf_runtime::health::{self, HealthConfig};
 use wharf_runtime::network::ports::{parse_expose, parse_publish};
 use wharf_runtime::restart::RestartPolicy;
 use wharf_runtime::task::Limits;
@@ -83,9 +83,17 @@ fn health(parsed: &Parsed) -> Result<Option<HealthConfig>> {
             Err(_) => Err(Failure::new(format!("--{flag} is too long"))),
         }
     };
-    let command = parsed.value("health-cmd").filter(|command| !command.is_empty());
+    parsed.read("health-http", health::parse_http)?;
+    parsed.read("health-tcp", health::parse_tcp)?;
+    let kinds = [("health-cmd", "CMD-SHELL"), ("health-http", "HTTP"), ("health-tcp", "TCP")];
+    let asked = kinds.map(|(flag, kind)| (flag, kind, parsed.value(flag).filter(|value| !value.is_empty())));
+    let mut asked = asked.into_iter().filter_map(|(flag, kind, value)| Some((flag, kind, value?)));
+    let test = asked.next();
+    if let (Some((first, ..)), Some((second, ..))) = (test, asked.next()) {
+        return Err(Failure::new(format!("conflicting options: cannot specify both --{first} and --{second}")));
+    }
     let health = HealthConfig {
-        test: command.map(|command| vec!["CMD-SHELL".to_owned(), command.to_owned()]).unwrap_or_default(),
+        test: test.map(|(_, kind, value)| vec![kind.to_owned(), value.to_owned()]).unwrap_or_default(),
         interval: duration("health-interval")?,
         timeout: duration("health-timeout")?,
         start_period: duration("health-start-period")?,
@@ -285,7 +293,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused() {
-        let refused = ["--link=a", "--health-tcp=x", "--pid=host"];
+        let refused = ["--link=a", "--pid=host"];
         for flag in refused {
             let text = read(&[flag, "img"]).map_or_else(|e| e.text("wharf run", true), |_| String::new());
             assert!(text.contains("not supported yet"), "{flag}: {text}");

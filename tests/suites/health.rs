@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Wharf, eventually};
+use crate::support::{Wharf, eventually, images};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -81,4 +81,104 @@ fn the_images_check_counts_unless_refused() {
     assert!(refused.stderr.contains("--no-healthcheck conflicts with --health-* options"), "{refused}");
     let refused = wharf.exits(125, &["run", "--health-cmd", "true", "wharf/hello"]);
     assert!(refused.stderr.contains("--health-cmd cannot be used with a WebAssembly image"), "{refused}");
+}
+
+const OFTEN: [&str; 4] = ["--health-interval", "100ms", "--health-retries", "2"];
+
+fn last_probe(wharf: &Wharf, name: &str) -> String {
+    let template = "{{$log := .State.Health.Log}}{{with index $log 0}}{{.ExitCode}} {{.Output}}{{end}}";
+    inspect(wharf, name, template)
+}
+
+#[test]
+fn a_component_is_asked_by_http() {
+    let wharf = Wharf::new();
+    wharf.ok(&["wasm", "pack", &images::guest("http"), "-t", "web"]);
+    let data = wharf.dir().join("data");
+    std::fs::create_dir(&data).expect("a directory");
+    let mount = format!("{}:/data", data.display());
+    let line = ["run", "-d", "--name", "web", "-v", &mount, "--health-http", "/read?/data/ok"];
+    wharf.ok(&[&line[..], &OFTEN, &["web"]].concat());
+    becomes(&wharf, "web", "unhealthy");
+    assert_eq!(last_probe(&wharf, "web"), "1 HTTP/1.1 404 Not Found");
+    std::fs::write(data.join("ok"), "well").expect("a file");
+    becomes(&wharf, "web", "healthy");
+    let events =
+        ["events", "--since", "1h", "--until", "0s", "--filter", "event=health_status", "--format", "{{.Action}}"];
+    assert_eq!(wharf.ok(&events), "health_status: unhealthy\nhealth_status: healthy");
+    assert_eq!(inspect(&wharf, "web", "{{json .Config.Healthcheck.Test}}"), r#"["HTTP","/read?/data/ok"]"#);
+
+    // It computes for ever, or answers elsewhere.
+    let soon = ["--health-interval", "100ms", "--health-timeout", "200ms", "--health-retries", "1"];
+    for (name, path, told) in [
+        ("slow", "/slow?30000", "-1 Health check exceeded timeout (200ms)"),
+        ("wrong", ":81/hello", "1 port 81: nothing listens"),
+    ] {
+        wharf.ok(&[&["run", "-d", "--name", name, "--health-http", path][..], &soon, &["web"]].concat());
+        becomes(&wharf, name, "unhealthy");
+        assert_eq!(last_probe(&wharf, name), told);
+    }
+}
+
+#[test]
+fn a_guest_is_asked_by_tcp() {
+    let wharf = Wharf::new();
+    wharf.ok(&["wasm", "pack", &images::guest("net-p2"), "-t", "net"]);
+    let line = ["run", "-d", "--health-tcp", "80", "--network"];
+    for network in ["none", "bridge"] {
+        wharf.ok(&[&line[..], &[network, "--name", network], &OFTEN, &["net", "echo", "0.0.0.0:80"]].concat());
+        becomes(&wharf, network, "healthy");
+        assert_eq!(last_probe(&wharf, network), "0 port 80: connected");
+    }
+    // One that listens too late, and on its loopback only, is ill first and well then.
+    let late = ["net", "wait", "2", "127.0.0.1:80"];
+    wharf.ok(&[&line[..], &["none", "--name", "late"], &OFTEN, &late].concat());
+    becomes(&wharf, "late", "unhealthy");
+    assert_eq!(last_probe(&wharf, "late"), "1 port 80: nothing listens");
+    // It serves one connection: the first check that reaches it is its last.
+    assert_eq!(wharf.ok(&["wait", "late"]), "0");
+    let told = wharf.exits(125, &["run", "--health-cmd", "true", "net", "echo", "0.0.0.0:80"]);
+    assert!(told.stderr.contains("--health-cmd cannot be used with a WebAssembly image"), "{told}");
+}
+
+/// Whether it has a network, the host's or none, and whose it is.
+#[test]
+fn a_linux_container_is_asked_without_a_program_of_its_own() {
+    let check = |wharf: &Wharf, network: &str, port: &str| {
+        let line = ["run", "-d", "--network", network, "--name", network];
+        let server = ["busybox", "httpd", "-f", "-p", port, "-h", "/etc"];
+        let place = format!(":{port}/passwd");
+        wharf.ok(&[&line[..], &["--health-http", &place], &OFTEN, &server].concat());
+        becomes(wharf, network, "healthy");
+        assert_eq!(last_probe(wharf, network), "0 HTTP/1.1 200 OK");
+        wharf.ok(&["rm", "-f", network]);
+        wharf.ok(&[&line[..], &["--health-tcp", "1"], &OFTEN, &server].concat());
+        becomes(wharf, network, "unhealthy");
+        assert_eq!(last_probe(wharf, network), "1 port 1: nothing listens");
+        wharf.ok(&["rm", "-f", network]);
+    };
+    let wharf = Wharf::with_busybox();
+    check(&wharf, "none", "80");
+    check(&wharf, "bridge", "80");
+    check(&wharf, "host", "18431");
+    let other = Wharf::of("wharf-test");
+    other.load(&images::busybox());
+    check(&other, "none", "80");
+}
+
+#[test]
+fn one_question_at_a_time_and_no_odd_ones() {
+    let wharf = Wharf::new();
+    let told = wharf.exits(125, &["run", "--health-cmd", "true", "--health-tcp", "1", "x"]).stderr;
+    assert!(told.contains("conflicting options: cannot specify both --health-cmd and --health-tcp"), "{told}");
+    let told = wharf.exits(125, &["run", "--health-tcp", "1", "--no-healthcheck", "x"]).stderr;
+    assert!(told.contains("--no-healthcheck conflicts with --health-* options"), "{told}");
+    for (flag, value, why) in [
+        ("health-http", "/a b", "expected /PATH or :PORT/PATH"),
+        ("health-http", "http://x/", "expected /PATH or :PORT/PATH"),
+        ("health-tcp", "70000", "expected a number from 1 to 65535"),
+    ] {
+        let told = wharf.exits(125, &["run", &format!("--{flag}={value}"), "x"]).stderr;
+        assert!(told.contains(&format!("for \"--{flag}\" flag: invalid")) && told.contains(why), "{told}");
+    }
 }

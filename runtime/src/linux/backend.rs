@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -16,9 +17,11 @@ use super::exec::{self, Join};
 use super::launch::Streams;
 use super::process::{self, Child, SpawnOptions};
 use super::seccomp::{self, Filter};
+use super::sockets;
 use super::tty;
 use super::userns::{self, Mappings};
 use crate::error::{Class, Error, Result};
+use crate::network::Protocol;
 use crate::network::networks::Wiring;
 use crate::task::{Backend, ExecSpec, Exit, Limits, LinuxTask, Stdio, Task, TaskSpec, Usage, Workload};
 
@@ -291,6 +294,16 @@ impl Task for ContainerTask {
     fn exec(&self, exec: &ExecSpec, stdio: Stdio) -> Result<Box<dyn Task>> {
         let process = join(&self.container, &self.process.child, exec, Streams::of(stdio)?)?;
         Ok(Box::new(ExecTask { process, container: Rc::clone(&self.container) }))
+    }
+
+    fn socket(&self) -> Result<File> {
+        let socket = match linux_of(&self.container.spec)?.host_network {
+            true => {
+                sockets::inet(Protocol::Tcp, Ipv4Addr::LOCALHOST.into()).map_err(|e| Error::os("make a socket", e))?
+            }
+            false => exec::socket(self.process.child.pidfd().as_fd(), self.container.namespaces)?,
+        };
+        Ok(socket.into())
     }
 
     fn set_paused(&self, paused: bool) -> Result<()> {

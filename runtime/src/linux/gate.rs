@@ -408,6 +408,30 @@ impl Gate {
         port.unwrap_or_else(|| self.ports.ephemeral())
     }
 
+    /// Begins to connect to whatever of the guest listens on this port, as from its own loopback: to see whether it is well.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` when nothing does.
+    pub fn call_guest(&mut self, port: u16) -> Result<OwnedFd, Fault> {
+        let listens = |local: &&Local| local.protocol == Protocol::Tcp && local.address.port() == port;
+        let called = self.bound.values().filter(listens).find(|local| local.file.is_some() || local.real.is_some());
+        let Some(Local { address, file, .. }) = called else { return Err(Fault::ConnectionRefused) };
+        let loopback = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        let ip = if address.ip().is_unspecified() { loopback } else { address.ip() };
+        let (to, file) = (SocketAddr::new(ip, port), file.clone());
+        match file {
+            Some(file) => {
+                let port = self.ports.ephemeral();
+                self.call(&file, source(self.endpoint.as_ref(), ip, port), to)
+            }
+            None => {
+                let socket = sockets::inet(Protocol::Tcp, ip).map_err(Fault::from)?;
+                sockets::begin_connect(&socket, to)?;
+                Ok(socket)
+            }
+        }
+    }
+
     /// Connects to a unix socket of our directory in the name of `local`.
     fn call(&mut self, file: &str, local: SocketAddr, to: SocketAddr) -> Result<OwnedFd, Fault> {
         let socket = sockets::unix(SocketType::STREAM).map_err(Fault::from)?;

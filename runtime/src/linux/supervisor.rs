@@ -1,6 +1,7 @@
 //! What a monitor does from the start of its task to the exit record: one poll loop over its task, its clients and
 //! its signals. It decides; backends only execute.
 
+mod call;
 mod health;
 mod restart;
 
@@ -376,6 +377,7 @@ impl Monitor {
                 Source::Output(task, stream) => self.copy_output(task, stream),
                 Source::Exit(task) => self.reap(task)?,
                 Source::Line(task) => self.asked(task),
+                Source::Check => health::told(self.called()),
                 Source::Gate(wake) => self.gate_woken(|gate| gate.woken(wake)),
                 Source::Network(wake) => {
                     self.quiet_at = Some(Instant::now() + QUIET);
@@ -459,6 +461,10 @@ impl Monitor {
         for (wake, fd) in self.connected.iter().flat_map(Connected::polls) {
             sources.push(Source::Network(wake));
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        }
+        if let Some(fd) = self.checks.as_ref().and_then(Checks::poll) {
+            sources.push(Source::Check);
+            fds.push(fd);
         }
         let rest = self.rest.map(|rest| rest.until);
         let gate = self.gate.as_ref().and_then(Gate::deadline);
@@ -713,7 +719,7 @@ impl Monitor {
             if let Some(mut streams) = self.tasks.remove(&number) {
                 streams.task.delete()?;
             }
-            health::told(self.checked(number, exit.code, None));
+            health::told(self.checked(number, exit.code));
         }
         Ok(())
     }
@@ -918,6 +924,7 @@ enum Source {
     Output(u64, Stream),
     Exit(u64),
     Line(u64),
+    Check,
     Gate(gate::Wake),
     Network(network::names::Wake),
 }

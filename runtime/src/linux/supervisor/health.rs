@@ -1,20 +1,27 @@
-//! The monitor's health checks: a probe is an exec like any other, whose output is kept instead of shown.
+//! The monitor's health checks: a probe is an exec like any other, whose output is kept instead of shown, or a call to
+//! one of the container's ports ([`super::call`]), which needs no program in the image.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use rustix::event::PollFd;
 
+use super::call::{self, Call};
 use super::{MAIN, Monitor, QUIET};
 use crate::container::Container;
-use crate::error::{Error, Result};
-use crate::health::{Health, HealthConfig, MAX_OUTPUT, Probe};
+use crate::error::{Class, Error, Result};
+use crate::health::{Health, HealthConfig, MAX_OUTPUT, Probe, Question};
+use crate::linux::sockets;
 use crate::linux::streams::{self, Streams};
+use crate::plan;
 use crate::task::ExecSpec;
 
 /// The checks of a container.
 pub(super) struct Checks {
     config: HealthConfig,
-    command: Vec<String>,
+    question: Question,
     health: Health,
     /// When the next probe begins, or this one has taken too long.
     pub due: Instant,
@@ -23,28 +30,46 @@ pub(super) struct Checks {
 
 /// A probe that runs.
 struct Running {
-    task: u64,
     start: Timestamp,
-    output: Vec<u8>,
+    how: How,
+}
+
+/// How it runs.
+enum How {
+    /// As a task, with what that has written.
+    Exec(u64, Vec<u8>),
+    /// As a call.
+    Call(Call),
 }
 
 impl Checks {
     /// The checks of a container that has just started, if it is to be checked.
     pub fn of(container: &Container) -> Option<Checks> {
         // What an image says is a program to be executed, which a WebAssembly container has no means to do.
-        let config = container.health_config().filter(|_| !container.image.is_wasm())?;
-        let command = config.command()?;
+        let config = container.health_config()?;
+        let runs = |question: &Question| matches!(question, Question::Run(_));
+        let question = config.question().filter(|question| !(container.image.is_wasm() && runs(question)))?;
         let due = Instant::now() + config.pause(crate::health::Verdict::Starting, Duration::ZERO);
         let old = container.state.health.clone().unwrap_or_default();
         let health = Health { log: old.log, ..Health::default() };
-        Some(Checks { config, command, health, due, running: None })
+        Some(Checks { config, question, health, due, running: None })
     }
 
     /// Keeps what the task wrote, if it is the probe.
     pub fn hear(&mut self, task: u64, bytes: &[u8]) {
-        if let Some(running) = self.running.as_mut().filter(|running| running.task == task) {
-            let room = MAX_OUTPUT.saturating_sub(running.output.len());
-            running.output.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        if let Some(Running { how: How::Exec(number, output), .. }) = &mut self.running
+            && *number == task
+        {
+            let room = MAX_OUTPUT.saturating_sub(output.len());
+            output.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
+    }
+
+    /// What to wait for, while a call lasts.
+    pub fn poll(&self) -> Option<PollFd<'_>> {
+        match &self.running.as_ref()?.how {
+            How::Call(call) => Some(call.poll()),
+            How::Exec(..) => None,
         }
     }
 }
@@ -59,27 +84,57 @@ impl Monitor {
     /// Begins a probe, or ends one that has taken too long.
     pub(super) fn check(&mut self) -> Result<()> {
         let Some(checks) = &mut self.checks else { return Ok(()) };
-        let start = Timestamp::now();
         if let Some(running) = &checks.running {
-            let task = running.task;
             let text = format!("Health check exceeded timeout ({})", seconds(checks.config.patience()));
-            if let Some(streams) = self.tasks.get(&task) {
+            if let How::Exec(task, _) = running.how
+                && let Some(streams) = self.tasks.get(&task)
+            {
                 let _ = streams.task.signal(libc::SIGKILL);
             }
-            return self.checked(task, -1, Some(text));
+            return self.answered(-1, Some(text));
         }
         checks.due = Instant::now() + checks.config.patience();
-        let spec = ExecSpec { args: checks.command.clone(), ..ExecSpec::default() };
-        match self.probe(&spec) {
-            Ok(streams) => {
-                let task = self.add_exec(&spec, streams);
+        let (start, question) = (Timestamp::now(), checks.question.clone());
+        let failure = if matches!(question, Question::Run(_)) { -1 } else { 1 };
+        match self.ask(question) {
+            Ok(how) => {
                 if let Some(checks) = &mut self.checks {
-                    checks.running = Some(Running { task, start, output: Vec::new() });
+                    checks.running = Some(Running { start, how });
                 }
                 Ok(())
             }
-            Err(error) => self.judge(Probe { start, end: Timestamp::now(), exit_code: -1, output: error.to_string() }),
+            Err(error) => {
+                let (end, output) = (Timestamp::now(), error.to_string());
+                self.judge(Probe { start, end, exit_code: failure, output })
+            }
         }
+    }
+
+    fn ask(&mut self, question: Question) -> Result<How> {
+        let (port, path) = match question {
+            Question::Run(args) => {
+                let spec = ExecSpec { args, ..ExecSpec::default() };
+                let streams = self.probe(&spec)?;
+                return Ok(How::Exec(self.add_exec(&spec, streams), Vec::new()));
+            }
+            Question::Connect(port) => (port, None),
+            Question::Get { port: Some(port), path } => (port, Some(path)),
+            Question::Get { port: None, path } => {
+                (plan::http_port(&self.container.config, &self.container.image.config)?, Some(path))
+            }
+        };
+        Ok(How::Call(Call::new(self.connect(port)?, port, path.as_deref())))
+    }
+
+    /// Begins to connect to a port of the container, as from its own loopback.
+    fn connect(&mut self, port: u16) -> Result<OwnedFd> {
+        let failed = |fault| Error::new(Class::Unavailable, call::failure(port, fault));
+        if let Some(gate) = &mut self.gate {
+            return gate.call_guest(port).map_err(failed);
+        }
+        let socket = OwnedFd::from(self.main()?.task.socket()?);
+        sockets::begin_connect(&socket, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)).map_err(failed)?;
+        Ok(socket)
     }
 
     fn probe(&self, spec: &ExecSpec) -> Result<Streams> {
@@ -90,11 +145,35 @@ impl Monitor {
     }
 
     /// A task has ended: if it is the probe, it counts.
-    pub(super) fn checked(&mut self, task: u64, code: i32, instead: Option<String>) -> Result<()> {
-        let running = self.checks.as_mut().and_then(|checks| checks.running.take_if(|running| running.task == task));
-        let Some(Running { start, output, .. }) = running else { return Ok(()) };
-        let output = instead.unwrap_or_else(|| String::from_utf8_lossy(&output).into_owned());
-        self.judge(Probe { start, end: Timestamp::now(), exit_code: code, output })
+    pub(super) fn checked(&mut self, task: u64, code: i32) -> Result<()> {
+        let running = self.checks.as_ref().and_then(|checks| checks.running.as_ref());
+        match running.map(|running| &running.how) {
+            Some(How::Exec(number, _)) if *number == task => self.answered(code, None),
+            _ => Ok(()),
+        }
+    }
+
+    /// A call can go on.
+    pub(super) fn called(&mut self) -> Result<()> {
+        let running = self.checks.as_mut().and_then(|checks| checks.running.as_mut());
+        match running.map(|running| &mut running.how) {
+            Some(How::Call(call)) => match call.go_on() {
+                Some((code, text)) => self.answered(code, Some(text)),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// The probe is over.
+    fn answered(&mut self, exit_code: i32, instead: Option<String>) -> Result<()> {
+        let running = self.checks.as_mut().and_then(|checks| checks.running.take());
+        let Some(Running { start, how }) = running else { return Ok(()) };
+        let output = match how {
+            How::Exec(_, output) => String::from_utf8_lossy(&output).into_owned(),
+            How::Call(_) => String::new(),
+        };
+        self.judge(Probe { start, end: Timestamp::now(), exit_code, output: instead.unwrap_or(output) })
     }
 
     fn judge(&mut self, probe: Probe) -> Result<()> {
