@@ -866,6 +866,11 @@ impl Engine {
         network::detach(self.containers()?.db(), id)
     }
 
+    /// True if this network has no way out.
+    pub(crate) fn is_internal(&self, network: &str) -> Result<bool> {
+        Ok(networks::by_name(self.containers()?.db(), network)?.is_some_and(|network| network.internal))
+    }
+
     /// The addresses of the containers with this name on a network.
     pub(crate) fn resolve(&self, network: i64, name: &str) -> Result<Vec<Ipv4Addr>> {
         network::resolve(self.containers()?.db(), network, name)

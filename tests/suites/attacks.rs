@@ -55,6 +55,7 @@
 //! | writes to what is read-only | `runtime/tests/wasm.rs` read_only_is_read_only |
 //! | a link swapped by the host | `runtime/src/wasi/vfs/tests.rs` a_symlink_swapped_in_by_the_host_leads_nowhere |
 //! | sockets it was not given | `runtime/tests/wasm.rs` no_address_is_reachable |
+//! | another network, and the way out of an internal one | `tests/suites/bridge.rs` networks_are_apart_for_both_kinds |
 //! | inherited descriptors | `runtime/tests/wasm.rs` a_task_inherits_nothing |
 //! | an escape from the sandbox | `runtime/tests/wasm.rs` a_task_stands_behind_its_walls |
 //! | an endless loop | `tests/suites/attacks.rs` an_endless_loop_ends_at_its_time |

@@ -6,6 +6,7 @@
 mod support;
 
 mod attacks;
+mod bridge;
 mod crash;
 mod credentials;
 mod docker;

@@ -118,11 +118,11 @@ fn networks_are_made_listed_and_removed_in_dockers_words() {
 }
 
 /// A machine of its own: a network namespace, connected to this host by a cable.
-struct Machine(String);
+pub struct Machine(String);
 
 impl Machine {
     /// With the host at 198.51.N.1, and itself at 198.51.N.2; everything else is asked of the host.
-    fn new(n: u8) -> Self {
+    pub fn new(n: u8) -> Self {
         let name = format!("wharf-test-{}-{n}", std::process::id());
         let run = |line: String| tool(Command::new("sh").args(["-ec", &line]));
         run(format!("ip netns add {name}; ip link add wt{n} type veth peer name eth0 netns {name}"));
@@ -132,7 +132,8 @@ impl Machine {
         Machine(name)
     }
 
-    fn run(&self, script: &str) -> String {
+    /// What a shell on it says.
+    pub fn run(&self, script: &str) -> String {
         let inside = ["netns", "exec", &self.0, "timeout", "10", "busybox", "sh", "-c", script];
         let out = Command::new("ip").args(inside).output().expect("ip");
         String::from_utf8_lossy(&out.stdout).trim().to_owned()

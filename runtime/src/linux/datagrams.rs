@@ -3,11 +3,12 @@
 //! A task never holds a socket of the host's for datagrams: such a descriptor sends wherever it is told, and no filter
 //! of system calls sees where that is. Each of a guest's sockets is a pair of packet sockets between task and monitor;
 //! the monitor judges every packet and loses what is not allowed, as a firewall does. From outside comes in what was
-//! asked for: answers from where something was sent, whatever comes to a published port, and neighbours.
+//! asked for: answers from where something was sent, whatever comes to a published port, and neighbours. Linux
+//! containers are neighbours on the network's bridge, where each socket that they may look for has one of the kernel's.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -18,6 +19,7 @@ use rustix::net::{
 
 use super::gate::{Gate, Published};
 use super::sockets;
+use crate::engine::Engine;
 use crate::network::packet::{self, HEADER, MOST};
 use crate::network::r#virtual::{Route, covers, route};
 use crate::network::{Fault, Protocol};
@@ -44,6 +46,7 @@ pub(crate) struct Wake {
 enum End {
     Task,
     Inbox,
+    Bridge,
     Published(usize),
     Outside(usize),
 }
@@ -54,6 +57,8 @@ struct Relay {
     task: OwnedFd,
     /// On the container's network: the socket, and its name.
     inbox: Option<(OwnedFd, String)>,
+    /// On the network's bridge, once there are Linux containers to meet.
+    bridge: Option<OwnedFd>,
     /// Which of the published ports are its own.
     published: Vec<usize>,
     /// On the host's networks, by family.
@@ -98,13 +103,14 @@ impl Relays {
             let wake = move |end| Wake { number: *number, end };
             let task = std::iter::once((wake(End::Task), relay.task.as_fd()));
             let inbox = relay.inbox.iter().map(move |(fd, _)| (wake(End::Inbox), fd.as_fd()));
+            let bridge = relay.bridge.iter().map(move |fd| (wake(End::Bridge), fd.as_fd()));
             let ports = relay
                 .published
                 .iter()
                 .filter_map(move |index| Some((wake(End::Published(*index)), published.get(*index)?.socket.as_fd())));
             let outside = relay.outside.iter().enumerate();
             let outside = outside.filter_map(move |(n, fd)| Some((wake(End::Outside(n)), fd.as_ref()?.as_fd())));
-            task.chain(inbox).chain(ports).chain(outside)
+            task.chain(inbox).chain(bridge).chain(ports).chain(outside)
         })
     }
 
@@ -147,7 +153,7 @@ impl Relays {
         let mut outside = [None, None];
         outside[family(local)] = real;
         let (sent, heard) = (Recent::default(), Recent::default());
-        self.0.insert(number, Relay { local, task: ours, inbox, published, outside, open, sent, heard });
+        self.0.insert(number, Relay { local, task: ours, inbox, bridge: None, published, outside, open, sent, heard });
         Ok(theirs.into())
     }
 
@@ -157,13 +163,26 @@ impl Relays {
         Some(file)
     }
 
+    /// Gives the socket with this number one on the network's bridge too.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn meet(&mut self, number: u64, make: impl FnOnce() -> Result<OwnedFd, Fault>) -> Result<(), Fault> {
+        // Of two families' sockets with one port the first has the network.
+        match self.0.get_mut(&number).filter(|relay| relay.bridge.is_none() && relay.inbox.is_some()) {
+            Some(relay) => make().map(|socket| relay.bridge = Some(socket)),
+            None => Ok(()),
+        }
+    }
+
     /// Passes on what has come.
-    pub fn woken(&mut self, wake: Wake, gate: &mut Gate) {
+    pub fn woken(&mut self, wake: Wake, gate: &mut Gate, engine: &Engine) {
         let mut buffer = vec![0; HEADER + MOST];
         for _ in 0..AT_ONCE {
             let more = match wake.end {
-                End::Task => self.of_task(wake.number, &mut buffer, gate),
+                End::Task => self.of_task(wake.number, &mut buffer, gate, engine),
                 End::Inbox => self.of_inbox(wake.number, &mut buffer, gate),
+                End::Bridge => self.of_bridge(wake.number, &mut buffer),
                 End::Published(index) => self.of_published(wake.number, index, &mut buffer, gate),
                 End::Outside(n) => self.of_outside(wake.number, n, &mut buffer, gate),
             };
@@ -173,7 +192,7 @@ impl Relays {
         }
     }
 
-    fn of_task(&mut self, number: u64, buffer: &mut [u8], gate: &mut Gate) -> Option<()> {
+    fn of_task(&mut self, number: u64, buffer: &mut [u8], gate: &mut Gate, engine: &Engine) -> Option<()> {
         let relay = self.0.get_mut(&number)?;
         let length = match recv(&relay.task, &mut *buffer, RecvFlags::DONTWAIT) {
             Ok((_, length)) if length > 0 => length.min(buffer.len()),
@@ -187,11 +206,11 @@ impl Relays {
             }
         };
         let (to, data) = packet::decode(&buffer[..length])?;
-        self.send(number, to, data, gate);
+        self.send(number, to, data, gate, engine);
         Some(())
     }
 
-    fn send(&mut self, number: u64, to: SocketAddr, data: &[u8], gate: &mut Gate) {
+    fn send(&mut self, number: u64, to: SocketAddr, data: &[u8], gate: &mut Gate, engine: &Engine) {
         let Some(relay) = self.0.get_mut(&number) else { return };
         let endpoint = gate.endpoint.as_ref();
         let mode = gate.mode();
@@ -216,8 +235,10 @@ impl Relays {
                     return;
                 }
                 let file = gate.file_of(at, Protocol::Udp);
-                if let (Some((inbox, _)), Ok(name)) = (&relay.inbox, gate.at(&file)) {
-                    let _ = sendto(inbox, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &name);
+                let (Some((inbox, _)), Ok(name)) = (&relay.inbox, gate.at(&file)) else { return };
+                let sent = sendto(inbox, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &name);
+                if let Err(Errno::NOENT | Errno::CONNREFUSED) = sent {
+                    relay.cross(at, data, gate, engine);
                 }
             }
             Route::Host(port) => match gate.grants.check_host(port) {
@@ -225,7 +246,10 @@ impl Relays {
                 Err(denial) => drop(gate.deny(&denial)),
             },
             Route::Outside => match gate.grants.check(to) {
-                Ok(()) => relay.send_outside(to, data),
+                Ok(()) if relay.sent.known.contains_key(&to) || gate.leads_out(engine, to.ip()) => {
+                    relay.send_outside(to, data);
+                }
+                Ok(()) => {}
                 Err(denial) => drop(gate.deny(&denial)),
             },
             Route::Nowhere => {}
@@ -243,6 +267,13 @@ impl Relays {
         if let Some(from) = file.and_then(|file| gate.address_of(file, Protocol::Udp)) {
             relay.deliver(from.into(), &buffer[..length]);
         }
+        Some(())
+    }
+
+    fn of_bridge(&mut self, number: u64, buffer: &mut [u8]) -> Option<()> {
+        let relay = self.0.get(&number)?;
+        let (length, from) = received(relay.bridge.as_ref()?, buffer)?;
+        relay.deliver(from, &buffer[..length]);
         Some(())
     }
 
@@ -281,6 +312,16 @@ impl Relay {
     /// To the guest; lost when it does not read.
     fn deliver(&self, from: SocketAddr, data: &[u8]) {
         let _ = send(&self.task, &packet::encode(from, data), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    }
+
+    /// To a Linux container; lost if none has the address.
+    fn cross(&mut self, to: SocketAddrV4, data: &[u8], gate: &mut Gate, engine: &Engine) {
+        if self.bridge.is_none() {
+            self.bridge = gate.cross_datagrams(engine, self.local, to);
+        }
+        if let Some(socket) = &self.bridge {
+            let _ = sendto(socket, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &SocketAddr::from(to));
+        }
     }
 
     fn send_outside(&mut self, to: SocketAddr, data: &[u8]) {

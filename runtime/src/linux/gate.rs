@@ -9,10 +9,13 @@
 //! - A *listener on the container's network* is a unix socket below the run directory, named by network, address and
 //!   port. A neighbour's monitor (never its task) connects to it and hands its task the connection ([`super::caller`]).
 //!   One that is bound to the loopback has a name that only this gate knows.
+//! - *Linux containers* of the network are met on its bridge ([`bridge`]).
 //! - *Datagrams* are passed on one by one ([`super::datagrams`]).
 //! - *Names* are containers' (from the store), else looked up ([`super::resolver`]).
 //!
 //! Nothing here blocks: a guest can slow down no one but itself.
+
+mod bridge;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -27,14 +30,15 @@ use rustix::net::{
     Shutdown, SocketAddrUnix, SocketFlags, SocketType, acceptfrom_with, bind, connect, listen, shutdown,
 };
 
+use self::bridge::Foothold;
 use super::datagrams::Relays;
 use super::resolver::{self, Lookup};
-use super::{caller, sockets};
+use super::{caller, network as bridges, sockets};
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::monitor::protocol::Failure;
-use crate::network::grants::{Denial, Grants, HOST_NAME, canonical_name, is_name};
+use crate::network::grants::{Denial, Grants, HOST_NAME, canonical, canonical_name, is_name};
 use crate::network::line::{Answer, Ask, Gatekeeper, Source};
 use crate::network::r#virtual::{PortTable, Route, covers, route, source};
 use crate::network::{Endpoint, Fault, PortBinding, Protocol, WasmMode, WasmNetwork};
@@ -57,6 +61,10 @@ pub(crate) struct Gate {
     pub(super) grants: Grants,
     pub(super) endpoint: Option<Endpoint>,
     joined: bool,
+    /// The network has no way out.
+    internal: bool,
+    /// Its place on the network's bridge, once it has met Linux containers there.
+    foothold: Option<Foothold>,
     ports: PortTable,
     bound: BTreeMap<u64, Local>,
     next: u64,
@@ -87,6 +95,10 @@ struct Local {
     address: SocketAddr,
     /// The name of the unix socket that listens for it.
     file: Option<String>,
+    /// The guest has asked for this port, so others may look for it there.
+    asked: bool,
+    /// Linux containers reach it.
+    met: bool,
     /// On the host's network: the socket itself.
     real: Option<OwnedFd>,
 }
@@ -114,6 +126,8 @@ impl Gate {
             grants: Grants::new(&network.allow, &network.deny),
             endpoint: None,
             joined: false,
+            internal: false,
+            foothold: None,
             ports: PortTable::default(),
             bound: BTreeMap::new(),
             next: SERVER + 1,
@@ -157,6 +171,7 @@ impl Gate {
         if let WasmMode::Network(name) = &self.network.mode {
             let ports: Vec<PortBinding> = self.published.iter().map(|p| p.binding.clone()).collect();
             self.endpoint = Some(engine.attach_network(&self.id, name, &self.aliases, &ports)?);
+            self.internal = engine.is_internal(name)?;
         }
         self.joined = true;
         Ok(())
@@ -211,7 +226,7 @@ impl Gate {
     }
 
     /// Does what has become possible.
-    pub fn woken(&mut self, wake: Wake) {
+    pub fn woken(&mut self, engine: &Engine, wake: Wake) {
         match wake {
             Wake::Early(index) => self.turn_away(index),
             Wake::Lookup(number) => {
@@ -221,7 +236,7 @@ impl Gate {
             }
             Wake::Datagrams(wake) => {
                 let mut relays = std::mem::take(&mut self.relays);
-                relays.woken(wake, self);
+                relays.woken(wake, self, engine);
                 self.relays = relays;
             }
         }
@@ -258,7 +273,7 @@ impl Gate {
         };
         let number = self.next;
         self.next += 1;
-        self.bound.insert(number, Local { protocol, address, file: None, real });
+        self.bound.insert(number, Local { protocol, address, file: None, asked: local.port() != 0, met: false, real });
         Ok((number, address))
     }
 
@@ -311,7 +326,8 @@ impl Gate {
 
     /// Gives the published ports that lead to this address to whoever is bound to it.
     fn hand_out(&mut self, number: u64, address: SocketAddr, protocol: Protocol) -> Vec<usize> {
-        let outward = !address.ip().is_loopback();
+        // Nothing comes into an internal network either.
+        let outward = !address.ip().is_loopback() && !self.internal;
         let mut handed = Vec::new();
         for (index, published) in self.published.iter_mut().enumerate() {
             let wanted = (published.binding.container_port, published.binding.protocol) == (address.port(), protocol);
@@ -368,7 +384,7 @@ impl Gate {
         }
     }
 
-    fn connect(&mut self, from: Option<u64>, to: SocketAddr) -> Result<(SocketAddr, OwnedFd), Fault> {
+    fn connect(&mut self, engine: &Engine, from: Option<u64>, to: SocketAddr) -> Result<(SocketAddr, OwnedFd), Fault> {
         let bound = from.and_then(|number| self.bound.get(&number));
         let port = bound.map(|l| l.address.port());
         if let Some(real) = bound.and_then(|l| l.real.as_ref()) {
@@ -388,9 +404,13 @@ impl Gate {
             Route::Neighbour(at) => {
                 self.grants.check_neighbour(at.into()).map_err(|denial| self.deny(&denial))?;
                 let file = self.file_of(at, Protocol::Tcp);
-                let port = self.port_or_any(port);
-                let local = source(self.endpoint.as_ref(), IpAddr::V4(*at.ip()), port);
-                Ok((local, self.call(&file, local, at.into())?))
+                let own = self.port_or_any(port);
+                let local = source(self.endpoint.as_ref(), IpAddr::V4(*at.ip()), own);
+                match self.call(&file, local, at.into()) {
+                    // No wasm container listens there.
+                    Err(Fault::ConnectionRefused) => self.cross(engine, port, at),
+                    called => Ok((local, called?)),
+                }
             }
             Route::Host(host_port) => {
                 self.grants.check_host(host_port).map_err(|denial| self.deny(&denial))?;
@@ -398,10 +418,19 @@ impl Gate {
             }
             Route::Outside => {
                 self.grants.check(to).map_err(|denial| self.deny(&denial))?;
+                if !self.leads_out(engine, to.ip()) {
+                    return Err(Fault::RemoteUnreachable);
+                }
                 self.connect_outside(to, to)
             }
             Route::Nowhere => Err(Fault::RemoteUnreachable),
         }
+    }
+
+    /// True when there is a way to this address beyond the network: not out of an internal one, nor into another one.
+    pub(super) fn leads_out(&self, engine: &Engine, to: IpAddr) -> bool {
+        let into_another = || super::is_root() && bridges::leads_inside(engine.paths(), canonical(to));
+        !self.internal && (self.network.mode == WasmMode::Host || !into_another())
     }
 
     fn port_or_any(&mut self, port: Option<u16>) -> u16 {
@@ -489,7 +518,7 @@ impl Gate {
                 return here(found.into_iter().map(IpAddr::V4).collect());
             }
         }
-        if self.network.mode == WasmMode::None {
+        if self.network.mode == WasmMode::None || self.internal {
             return Err(Fault::NameUnresolvable);
         }
         self.grants.check_name(&name).map_err(|denial| self.deny(&denial))?;
@@ -564,14 +593,16 @@ impl Gate {
             }
             Ask::Listen(number) => {
                 let (kinds, files) = self.listen(number)?;
+                self.meet(engine);
                 Ok(Some((Answer::Listening(kinds), files)))
             }
             Ask::Connect { from, to } => {
-                let (local, socket) = self.connect(from, to)?;
+                let (local, socket) = self.connect(engine, from, to)?;
                 Ok(Some((Answer::Connected(local), vec![socket.into()])))
             }
             Ask::Datagrams(number) => {
                 let socket = self.datagrams(number)?;
+                self.meet(engine);
                 Ok(Some((Answer::Datagrams, vec![socket])))
             }
             Ask::Lookup(name) => self.lookup(engine, &name).map(Some),

@@ -18,7 +18,7 @@ use rustix::net::sockopt;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags, acceptfrom_with, recv, send};
 use tokio::io::unix::AsyncFd;
 
-use super::caller;
+use super::caller::{self, Caller};
 use super::line::Line;
 use super::sockets;
 use crate::error::{Class, Error, Result};
@@ -240,6 +240,11 @@ impl Listener for Doors {
                 let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
                 match attempt(door, false, || acceptfrom_with(door, flags)) {
                     Ok((fd, peer)) => {
+                        let caller = if *source == Source::Network { caller::parse(peer.clone()) } else { None };
+                        if caller == Some(Caller::Door) {
+                            self.add(&fd);
+                            return self.poll_accept(cx);
+                        }
                         if let Some(connected) = self.accepted(*source, fd, peer) {
                             self.turn = at + 1;
                             return Poll::Ready(connected);
@@ -279,14 +284,24 @@ fn is_passing(e: &io::Error) -> bool {
 }
 
 impl Doors {
+    /// Takes in another listener, which the monitor brings.
+    fn add(&mut self, way: &OwnedFd) {
+        if let Some(door) = caller::take_over(way).and_then(|listener| watch(listener).ok()) {
+            self.doors.push((Source::Bridge, door));
+        }
+    }
+
     fn accepted(&self, source: Source, fd: OwnedFd, peer: Option<SocketAddrAny>) -> Option<Result<Connected, Fault>> {
         let (remote, local) = match source {
-            // What is no monitor is shown the door.
-            Source::Network => caller::parse(peer)?,
-            Source::Host => {
+            Source::Network => match caller::parse(peer)? {
+                Caller::Container(caller, called) => (caller, called),
+                Caller::Door => return None,
+            },
+            Source::Host | Source::Bridge => {
                 let _ = sockopt::set_tcp_nodelay(&fd, true);
                 let remote = peer.and_then(|any| SocketAddr::try_from(any).ok())?;
-                (remote, self.bound)
+                let own = sockets::local(&fd).filter(|_| source == Source::Bridge);
+                (remote, own.unwrap_or(self.bound))
             }
         };
         let family = |at| in_family(at, self.bound.is_ipv6(), self.gateway);

@@ -378,7 +378,7 @@ impl Monitor {
                 Source::Exit(task) => self.reap(task)?,
                 Source::Line(task) => self.asked(task),
                 Source::Check => health::told(self.called()),
-                Source::Gate(wake) => self.gate_woken(|gate| gate.woken(wake)),
+                Source::Gate(wake) => self.gate_woken(|gate, engine| gate.woken(engine, wake)),
                 Source::Network(wake) => {
                     self.quiet_at = Some(Instant::now() + QUIET);
                     if let Some(connected) = &mut self.connected {
@@ -628,6 +628,11 @@ impl Monitor {
             }
             Request::Usage => Ok(Some(Reply::Usage(self.main()?.task.usage()?))),
             Request::Processes => Ok(Some(Reply::Processes(self.main()?.task.processes()?))),
+            Request::Bridged => {
+                self.gate_woken(Gate::meet);
+                self.quiet_at = Some(Instant::now() + QUIET);
+                Ok(Some(Reply::Done))
+            }
         }
     }
 
@@ -769,9 +774,11 @@ impl Monitor {
         if self.check_due().is_some_and(|at| at <= now) {
             health::told(self.check());
         }
-        self.gate_woken(|gate| gate.on_time(now));
+        self.gate_woken(|gate, _| gate.on_time(now));
         if self.quiet_at.is_some_and(|at| at <= now) {
             self.quiet_at = None;
+            // Who came to the network before this monitor could be told has told nobody.
+            self.gate_woken(Gate::meet);
             self.engine.close();
             crate::linux::give_back_memory();
         }
@@ -788,13 +795,13 @@ impl Monitor {
             // A name was looked up in the store.
             self.quiet_at = Some(Instant::now() + QUIET);
         }
-        self.gate_woken(|_| ());
+        self.gate_woken(|_, _| ());
     }
 
     /// Does something with the gate, and writes down what it has to say.
-    fn gate_woken(&mut self, act: impl FnOnce(&mut Gate)) {
+    fn gate_woken(&mut self, act: impl FnOnce(&mut Gate, &Engine)) {
         let Some(gate) = &mut self.gate else { return };
-        act(gate);
+        act(gate, &self.engine);
         for notice in gate.take_notices() {
             self.log_notice(&notice);
         }
@@ -817,9 +824,13 @@ impl Monitor {
             Ending::Failed(error) => error.exit_code(),
         };
         let recorded = self.record(ending);
+        let mut joined = self.connected.is_some();
         // Whoever hears of the end may take address and ports at once.
         let released = match self.gate.take() {
-            Some(gate) if gate.has_joined() => self.engine.detach_network(&self.container.id),
+            Some(gate) if gate.has_joined() => {
+                joined = true;
+                self.engine.detach_network(&self.container.id)
+            }
             _ => Ok(()),
         };
         let recorded = recorded.and(released);
@@ -844,9 +855,9 @@ impl Monitor {
                 eprintln!("wharf: {e}");
             }
         }
-        let left = left.and_then(|()| match &self.connected {
-            Some(_) => network::leave(&self.engine, &self.container),
-            None => Ok(()),
+        let left = left.and_then(|()| match joined {
+            true => network::leave(&self.engine, &self.container),
+            false => Ok(()),
         });
         if let Err(e) = left.and_then(|()| self.engine.release_volumes(&self.container)) {
             eprintln!("wharf: {e}");

@@ -54,6 +54,8 @@ pub enum Request {
     Usage,
     /// Its processes.
     Processes,
+    /// Its network has a bridge now: Linux containers have come.
+    Bridged,
 }
 
 /// The monitor's answer.

@@ -80,6 +80,8 @@ pub enum Source {
     Host,
     /// The container's network and itself: the caller's addresses are the name of his socket.
     Network,
+    /// The container's own address on its network's bridge.
+    Bridge,
 }
 
 /// Whoever answers a task: the monitor, which knows the container's grants.

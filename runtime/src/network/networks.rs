@@ -188,6 +188,17 @@ pub fn name_of(db: &Db, network: i64, address: Ipv4Addr) -> Result<Option<String
     })
 }
 
+/// The container with this address on a network.
+///
+/// # Errors
+/// The database's.
+pub fn holder(db: &Db, network: i64, address: Ipv4Addr) -> Result<Option<String>> {
+    db.read(|c| {
+        let mut select = c.prepare_cached("SELECT container FROM endpoints WHERE network = ?1 AND address = ?2")?;
+        Ok(select.query_row(params![network, u32::from(address)], |row| row.get(0)).optional()?)
+    })
+}
+
 /// Records a network. `is_free` tells whether the host has none of these addresses.
 ///
 /// # Errors

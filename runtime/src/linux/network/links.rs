@@ -1,10 +1,10 @@
 //! Bridges and pairs of virtual Ethernet devices, by rtnetlink(7).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
-use rustix::net::netdevice::name_to_index;
+use rustix::net::netdevice::{index_to_name, name_to_index};
 
 use super::netlink::{Attributes, CREATE, DUMP, REQUEST, Requests, Socket, attributes};
 use crate::network::networks::Wiring;
@@ -171,6 +171,34 @@ impl Links {
             Some(String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned())
         };
         Ok(answers.iter().filter_map(|(_, payload)| name(payload)).collect())
+    }
+
+    /// The name of the interface by which packets to this address leave; none if there is no way.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn way(&self, to: IpAddr) -> Result<Option<String>, Errno> {
+        let (family, bytes) = match to {
+            IpAddr::V4(ip) => (libc::AF_INET, ip.octets().to_vec()),
+            IpAddr::V6(ip) => (libc::AF_INET6, ip.octets().to_vec()),
+        };
+        // `struct rtmsg`: family, length of the destination, and what the answer is to say.
+        let mut header = [0; 12];
+        (header[0], header[1]) = (family as u8, bytes.len() as u8 * 8);
+        let mut requests = Requests::default();
+        requests.add(libc::RTM_GETROUTE, REQUEST, &header, |a| {
+            a.put(libc::RTA_DST, &bytes);
+        });
+        let answers = match self.0.ask(&requests) {
+            Ok(answers) => answers,
+            Err((_, Errno::NETUNREACH | Errno::HOSTUNREACH)) => return Ok(None),
+            Err((_, e)) => return Err(e),
+        };
+        let index = answers.iter().find_map(|(_, payload)| {
+            let (_, value) = attributes(payload.get(12..)?).find(|(kind, _)| *kind == libc::RTA_OIF)?;
+            Some(u32::from_ne_bytes(*value.first_chunk()?))
+        });
+        index.map(|index| index_to_name(self.0.as_fd(), index)).transpose()
     }
 
     /// All IPv4 addresses of the host's interfaces, with the lengths of their prefixes and the interfaces' numbers.

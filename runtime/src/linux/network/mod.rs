@@ -25,11 +25,12 @@ use wharf_images::Digest;
 use self::firewall::{Firewall, Forward, Zone};
 use self::links::{Links, Place};
 use self::names::{Answerer, Directory, Wake};
-use super::sockets;
+use super::{monitor, sockets};
 use crate::config::{HOST_GATEWAY, NetworkMode};
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Class, Error, Result};
+use crate::monitor::protocol::Request;
 use crate::network::networks::{self, Network, Wiring};
 use crate::network::{BRIDGE, Endpoint, PortBinding, Protocol};
 use crate::paths::{self, Paths};
@@ -105,13 +106,13 @@ impl Connected {
     /// The store's and the kernel's.
     pub fn join(&mut self, engine: &Engine, container: &Container) -> Result<Wiring> {
         let links = Links::open().map_err(|e| Error::os("open a netlink socket", e))?;
-        let (network, bridge, _lock) = ensure(engine, &self.network, &links)?;
+        let (network, bridge, new, lock) = ensure(engine, &self.network, &links)?;
         let aliases = &container.config.network_aliases;
         let endpoint = engine.attach_network(&container.id, &self.network, aliases, &self.ports)?;
         self.forwards = self.ports.iter().filter_map(|port| forward(port, &endpoint)).collect();
         let connection = Wiring {
             bridge,
-            outer: outer_name(container, 0),
+            outer: outer_name(&container.id, 0),
             inner: "eth0".to_owned(),
             address: endpoint.address,
             prefix: endpoint.prefix,
@@ -120,6 +121,10 @@ impl Connected {
             hairpin: !self.ports.is_empty(),
         };
         write_hosts(engine, container, &endpoint)?;
+        drop(lock);
+        if new {
+            tell_wasm(engine, network.id)?;
+        }
         self.endpoint = Some(endpoint);
         self.wiring = Some(connection.clone());
         Ok(connection)
@@ -249,13 +254,98 @@ fn forward(port: &PortBinding, endpoint: &Endpoint) -> Option<Forward> {
 /// # Errors
 /// The store's and the kernel's.
 pub fn leave(engine: &Engine, container: &Container) -> Result<()> {
-    let Some(network) = wanted(container).filter(|_| super::is_root()) else { return Ok(()) };
+    if !super::is_root() {
+        return Ok(());
+    }
+    let Some(network) = wanted(container) else { return leave_virtual(engine, container) };
     for attachment in engine.attachments()?.remove(&container.id).unwrap_or_default() {
         let forwards: Vec<_> = attachment.ports.iter().filter_map(|port| forward(port, &attachment.endpoint)).collect();
         withdraw(engine, &forwards)?;
     }
     engine.detach_network(&container.id)?;
     if is_lasting(engine.paths()) { Ok(()) } else { remove_unused(engine, network) }
+}
+
+/// Takes away a wasm container's places, and the bridges on which it was the last. (What it had of a bridge went with its
+/// monitor: see `linux/gate/bridge.rs`.)
+fn leave_virtual(engine: &Engine, container: &Container) -> Result<()> {
+    let (NetworkMode::Default | NetworkMode::Named(_), BackendKind::Wasm) =
+        (&container.config.network, container.backend())
+    else {
+        return Ok(());
+    };
+    engine.detach_network(&container.id)?;
+    let name = match &container.config.network {
+        NetworkMode::Named(name) => name,
+        _ => BRIDGE,
+    };
+    let links = Links::open().map_err(|e| Error::os("open a netlink socket", e))?;
+    let Some(network) = networks::by_name(engine.containers()?.db(), name)? else { return Ok(()) };
+    let bridge =
+        links.index(&bridge_name(engine.paths(), network.id)).map_err(|e| Error::os("look for a bridge", e))?;
+    if bridge.is_none() || is_lasting(engine.paths()) { Ok(()) } else { remove_unused(engine, name) }
+}
+
+/// How a wasm container is connected to the bridge of its network, if the network has one. With it comes the lock under
+/// which nobody removes the bridge.
+///
+/// # Errors
+/// The store's and the kernel's.
+pub fn wiring(engine: &Engine, id: &str, endpoint: &Endpoint) -> Result<Option<(Wiring, File)>> {
+    let links = Links::open().map_err(|e| Error::os("open a netlink socket", e))?;
+    let name = bridge_name(engine.paths(), endpoint.network_id);
+    let bridge = || links.index(&name).map_err(|e| Error::os("look for a bridge", e));
+    if bridge()?.is_none() {
+        return Ok(None);
+    }
+    let shared = lock(engine.paths(), Lock::Shared)?;
+    let (Some(bridge), Some(network)) = (bridge()?, networks::by_name(engine.containers()?.db(), &endpoint.network)?)
+    else {
+        return Ok(None);
+    };
+    let wiring = Wiring {
+        bridge,
+        outer: outer_name(id, 0),
+        inner: "eth0".to_owned(),
+        address: endpoint.address,
+        prefix: endpoint.prefix,
+        gateway: None,
+        mtu: network.mtu(),
+        hairpin: false,
+    };
+    Ok(Some((wiring, shared)))
+}
+
+/// True when this address of a network is a Linux container's.
+///
+/// # Errors
+/// The store's.
+pub fn is_linux(engine: &Engine, network: i64, address: Ipv4Addr) -> Result<bool> {
+    let containers = engine.containers()?;
+    let Some(id) = networks::holder(containers.db(), network, address)? else { return Ok(false) };
+    Ok(containers.get(&id)?.is_some_and(|container| container.backend() == BackendKind::Linux))
+}
+
+/// True when packets of the host's to this address would go into a network of this instance. What cannot be told is so.
+pub fn leads_inside(paths: &Paths, to: IpAddr) -> bool {
+    let prefix = bridge_prefix(paths);
+    let way = Links::open().and_then(|links| links.way(to));
+    way.map_or(true, |way| way.is_some_and(|name| name.starts_with(&prefix)))
+}
+
+/// Tells the wasm containers of a network that it has a bridge now. No lock may be held: they take it.
+fn tell_wasm(engine: &Engine, network: i64) -> Result<()> {
+    let mut ids = Vec::new();
+    for (id, attachments) in engine.attachments()? {
+        let here = attachments.iter().any(|attachment| attachment.endpoint.network_id == network);
+        if here && engine.containers()?.get(&id)?.is_some_and(|container| container.backend() == BackendKind::Wasm) {
+            ids.push(id);
+        }
+    }
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    // One that cannot be told now looks by itself.
+    let _ = monitor::ask_all(engine, &ids, &Request::Bridged);
+    Ok(())
 }
 
 fn withdraw(engine: &Engine, forwards: &[Forward]) -> Result<()> {
@@ -281,7 +371,7 @@ fn remove_unused(engine: &Engine, network: &str) -> Result<()> {
 fn remove_bridge(engine: &Engine, network: &Network) -> Result<()> {
     let failed = |e| Error::os("remove a bridge", e);
     let links = Links::open().map_err(failed)?;
-    links.remove(&bridge_name(engine.paths(), network)).map_err(failed)?;
+    links.remove(&bridge_name(engine.paths(), network.id)).map_err(failed)?;
     let prefix = bridge_prefix(engine.paths());
     let table = table(engine.paths());
     if !links.names().map_err(failed)?.iter().any(|name| name.starts_with(&prefix)) {
@@ -309,8 +399,10 @@ pub fn forget(engine: &Engine, network: &Network) -> Result<()> {
 /// The store's and the kernel's.
 pub fn strays(engine: &Engine) -> Result<Vec<String>> {
     let failed = |e| Error::os("list network interfaces", e);
-    let known: Vec<String> =
-        networks::all(engine.containers()?.db())?.iter().map(|network| bridge_name(engine.paths(), network)).collect();
+    let known: Vec<String> = networks::all(engine.containers()?.db())?
+        .iter()
+        .map(|network| bridge_name(engine.paths(), network.id))
+        .collect();
     let prefix = bridge_prefix(engine.paths());
     let names = Links::open().and_then(|links| links.names()).map_err(failed)?;
     Ok(names.into_iter().filter(|name| name.starts_with(&prefix) && !known.contains(name)).collect())
@@ -386,27 +478,29 @@ fn connect(host: &Links, own: &File, wiring: &Wiring) -> Result<()> {
     Links::open().and_then(|links| links.settle(&wiring.inner, place)).map_err(failed)
 }
 
-/// The network, with its bridge in place (by number) and the firewall's table. With it comes the lock under which nobody
+/// The network, with its bridge in place (by number; and true if it is new) and the firewall's table. With it comes the lock under which nobody
 /// removes them until the container has its place.
-fn ensure(engine: &Engine, name: &str, links: &Links) -> Result<(Network, u32, File)> {
+fn ensure(engine: &Engine, name: &str, links: &Links) -> Result<(Network, u32, bool, File)> {
     let db = engine.containers()?.db();
     let table = table(engine.paths());
+    let mut new = false;
     loop {
         let shared = lock(engine.paths(), Lock::Shared)?;
         let network = networks::by_name(db, name)?.ok_or_else(|| networks::no_such(name))?;
-        let bridge = bridge_name(engine.paths(), &network);
+        let bridge = bridge_name(engine.paths(), network.id);
         let index = links.index(&bridge).map_err(|e| Error::os("look for a bridge", e))?;
         let firewall = Firewall::open(&table).map_err(no_filter)?;
         if let Some(index) = index
             && firewall.exists().map_err(no_filter)?
         {
-            return Ok((network, index, shared));
+            return Ok((network, index, new, shared));
         }
         drop(shared);
         let _lock = lock(engine.paths(), Lock::Exclusive)?;
         // Which addresses are free is a question to the whole host, so those who choose stand in one line.
         let _host = lock_file(Path::new("/run/wharf-network.lock"), Lock::Exclusive)?;
         let network = place(engine, network, links)?;
+        new |= index.is_none();
         make(&network, &bridge, links)?;
         firewall.write(&zones(engine)?, &forwards(engine)?).map_err(no_filter)?;
     }
@@ -438,7 +532,7 @@ fn set(path: &str) -> Result<()> {
 /// Gives the network other addresses if the host has some of them elsewhere. Nobody may be on it then.
 fn place(engine: &Engine, network: Network, links: &Links) -> Result<Network> {
     let failed = |e| Error::os("list the host's addresses", e);
-    let own = links.index(&bridge_name(engine.paths(), &network)).map_err(failed)?;
+    let own = links.index(&bridge_name(engine.paths(), network.id)).map_err(failed)?;
     let taken: Vec<_> =
         links.addresses().map_err(failed)?.into_iter().filter(|(_, _, index)| Some(*index) != own).collect();
     let is_free = |first: Ipv4Addr, prefix: u8| {
@@ -470,7 +564,7 @@ pub fn is_free(first: Ipv4Addr, prefix: u8) -> bool {
 fn zones(engine: &Engine) -> Result<Vec<Zone>> {
     let networks = networks::all(engine.containers()?.db())?;
     let zone = |network: &Network| Zone {
-        bridge: bridge_name(engine.paths(), network),
+        bridge: bridge_name(engine.paths(), network.id),
         network: network.address,
         prefix: network.prefix,
         internal: network.internal,
@@ -541,11 +635,11 @@ fn bridge_prefix(paths: &Paths) -> String {
     if is_lasting(paths) { "wharf".to_owned() } else { format!("wh{}-", mark(paths)) }
 }
 
-fn bridge_name(paths: &Paths, network: &Network) -> String {
-    format!("{}{}", bridge_prefix(paths), network.id - 1)
+fn bridge_name(paths: &Paths, network: i64) -> String {
+    format!("{}{}", bridge_prefix(paths), network - 1)
 }
 
 /// The name of a container's device on the host.
-fn outer_name(container: &Container, number: u8) -> String {
-    format!("wv{}{number}", container.short_id())
+fn outer_name(id: &str, number: u8) -> String {
+    format!("wv{}{number}", &id[..id.len().min(12)])
 }

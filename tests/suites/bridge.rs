@@ -1,0 +1,304 @@
+//! WebAssembly and Linux containers on one network: they find and reach each other as if they were of one kind.
+
+use std::fs::File;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::time::Duration;
+
+use super::networks::Machine;
+use crate::support::{Wharf, eventually, images, tool};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn with_both() -> Wharf {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["wasm", "pack", &images::guest("net-p2"), "-t", "net"]);
+    wharf
+}
+
+/// Makes a network that nobody else on this machine has, so that a wasm container may come to it first. Its prefix.
+fn own_network(wharf: &Wharf, name: &str, n: u8) -> String {
+    let prefix = format!("10.{}.{n}", 128 + std::process::id() % 120);
+    wharf.ok(&["network", "create", "--subnet", &format!("{prefix}.0/24"), name]);
+    prefix
+}
+
+/// Starts a wasm server in the background and waits until it listens.
+fn serve(wharf: &Wharf, name: &str, flags: &[&str], args: &[&str]) {
+    wharf.ok(&[&["run", "-d", "--name", name][..], flags, &["net"], args].concat());
+    eventually("the server listens", PATIENCE, || {
+        let logs = wharf.ok(&["logs", name]);
+        assert!(!logs.contains("failed"), "{logs}");
+        (logs.contains("listening on") || logs.contains("answering on")).then_some(())
+    });
+}
+
+fn idle(wharf: &Wharf, name: &str, flags: &[&str]) {
+    wharf.ok(&[&["run", "-d", "--name", name][..], flags, &["busybox", "sleep", "1000"]].concat());
+}
+
+fn exec(wharf: &Wharf, name: &str, script: &str) -> String {
+    wharf.run(&["exec", name, "sh", "-c", script]).stdout.trim().to_owned()
+}
+
+fn address(wharf: &Wharf, name: &str) -> String {
+    wharf.ok(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name])
+}
+
+/// Does something on a thread in the network namespace of a Linux container.
+fn within<T: Send + 'static>(wharf: &Wharf, name: &str, act: impl FnOnce() -> T + Send + 'static) -> T {
+    let pid = wharf.ok(&["inspect", "-f", "{{.State.Pid}}", name]);
+    let thread = std::thread::spawn(move || {
+        let namespace = File::open(format!("/proc/{pid}/ns/net")).expect("the container's network");
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).expect("setns");
+        act()
+    });
+    thread.join().expect("a thread in the container's network")
+}
+
+/// What a guest that runs `peer` tells a Linux container: both addresses.
+fn told(wharf: &Wharf, from: &str, host: &str, port: u16) -> String {
+    exec(wharf, from, &format!("nc -w 5 {host} {port} </dev/null | head -c 60")).replace('!', "")
+}
+
+/// True when a Linux container gets no word from there.
+fn is_silent(wharf: &Wharf, from: &str, host: &str, port: u16) -> bool {
+    exec(wharf, from, &format!("nc -w 1 {host} {port} </dev/null | head -c 1")).is_empty()
+}
+
+#[test]
+fn linux_containers_call_wasm_ones_by_name() {
+    let wharf = with_both();
+    own_network(&wharf, "front", 1);
+    let on = ["--network", "front"];
+    // One before there is a bridge, one after.
+    serve(&wharf, "early", &["--network", "front", "--network-alias", "first"], &["peer", "0.0.0.0:80"]);
+    idle(&wharf, "linux", &on);
+    serve(&wharf, "late", &on, &["peer", "0.0.0.0:80"]);
+    let linux = address(&wharf, "linux");
+    for name in ["early", "late"] {
+        let own = address(&wharf, name);
+        for host in [name, &own] {
+            let said = told(&wharf, "linux", host, 80);
+            assert!(said.starts_with(&format!("you are {linux}:")), "{host}: {said}");
+            assert!(said.ends_with(&format!("I am {own}:80")), "{host}: {said}");
+        }
+    }
+    assert!(told(&wharf, "linux", "first", 80).starts_with("you are"), "by its alias");
+    let backwards = exec(&wharf, "linux", &format!("nslookup {}", address(&wharf, "late")));
+    assert!(backwards.contains("name = late.front"), "{backwards}");
+    // Not on other ports; and not what listens on a loopback.
+    assert!(is_silent(&wharf, "linux", "late", 81));
+    serve(&wharf, "private", &on, &["peer", "127.0.0.1:80"]);
+    assert!(is_silent(&wharf, "linux", "private", 80));
+    // It starts again and is there again.
+    wharf.ok(&["restart", "-t", "0", "late"]);
+    eventually("it is there again", PATIENCE, || {
+        told(&wharf, "linux", "late", 80).starts_with("you are").then_some(())
+    });
+}
+
+#[test]
+fn wasm_containers_call_linux_ones_by_name() {
+    let wharf = with_both();
+    let prefix = own_network(&wharf, "front", 3);
+    wharf.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "front",
+        "busybox",
+        "sh",
+        "-c",
+        "while :; do nc -l -p 80 -e sh -c 'echo from linux'; done",
+    ]);
+    let web = address(&wharf, "web");
+    let dial = |to: &str| wharf.run(&["run", "--rm", "--network", "front", "net", "dial", to]);
+    eventually("it is served", PATIENCE, || dial("web:80").stdout.contains("from linux").then_some(()));
+    let said = dial(&format!("{web}:80"));
+    let from = said.stdout.lines().next().and_then(|line| line.rsplit(' ').next()).unwrap_or_default();
+    assert!(from.starts_with(&prefix) && !from.starts_with(&format!("{prefix}.1:")), "{said}");
+    // Its address is what the other side sees.
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let other = std::sync::Arc::clone(&seen);
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let pid = wharf.ok(&["inspect", "-f", "{{.State.Pid}}", "web"]);
+    let server = std::thread::spawn(move || {
+        let namespace = File::open(format!("/proc/{pid}/ns/net")).expect("the container's network");
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).expect("setns");
+        let listener = std::net::TcpListener::bind("0.0.0.0:81").expect("a port");
+        ready.send(()).expect("heard");
+        let (_, peer) = listener.accept().expect("a caller");
+        *other.lock().expect("lock") = peer.to_string();
+    });
+    is_ready.recv().expect("a server");
+    let said = dial("web:81");
+    server.join().expect("a server");
+    let seen = seen.lock().expect("lock").clone();
+    assert!(said.stdout.starts_with(&format!("connected to {web}:81 from {seen}")), "{seen}, {said}");
+    // Nobody listens; and nobody is there.
+    assert!(dial("web:9").stdout.contains("ConnectionRefused"), "{}", dial("web:9"));
+    assert!(dial(&format!("{prefix}.99:80")).stdout.contains("ConnectionRefused"));
+    // Grants hold.
+    let denied = wharf.exits(1, &["run", "--rm", "--network", "front", "--deny-net", &web, "net", "dial", "web:80"]);
+    assert!(denied.stderr.contains("--deny-net forbids it"), "{denied}");
+}
+
+#[test]
+fn datagrams_go_both_ways() {
+    let wharf = with_both();
+    let prefix = own_network(&wharf, "front", 2);
+    let on = ["--network", "front"];
+    serve(&wharf, "early", &on, &["answer", "0.0.0.0:53"]);
+    idle(&wharf, "linux", &on);
+    serve(&wharf, "late", &on, &["answer", "0.0.0.0:53"]);
+    let linux = address(&wharf, "linux");
+    for name in ["early", "late"] {
+        let to = format!("{}:53", address(&wharf, name));
+        let said = within(&wharf, "linux", move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+            socket.send_to(b"hello", &to).expect("sent");
+            let mut space = [0; 100];
+            let (length, from) = socket.recv_from(&mut space).expect("an answer");
+            assert_eq!(from.to_string(), to);
+            String::from_utf8_lossy(&space[..length]).into_owned()
+        });
+        assert!(said.starts_with(&format!("hello from {linux}:")), "{said}");
+    }
+    // The other way: by name, from the guest's own address.
+    let pid = wharf.ok(&["inspect", "-f", "{{.State.Pid}}", "linux"]);
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let server = std::thread::spawn(move || {
+        let namespace = File::open(format!("/proc/{pid}/ns/net")).expect("the container's network");
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).expect("setns");
+        let socket = UdpSocket::bind("0.0.0.0:7").expect("a port");
+        ready.send(()).expect("heard");
+        let (length, from) = socket.recv_from(&mut [0; 100]).expect("a datagram");
+        socket.send_to(format!("{length} bytes of {}", from.ip()).as_bytes(), from).expect("sent");
+        from.ip().to_string()
+    });
+    is_ready.recv().expect("a server");
+    let said = wharf.ok(&["run", "--rm", "--network", "front", "net", "ask", "linux:7", "you there"]);
+    let from = server.join().expect("a server");
+    assert_eq!(said, format!("{linux}:7 answered: 9 bytes of {from}"));
+    assert!(from.starts_with(&prefix) && from != format!("{prefix}.1"), "{from}");
+}
+
+#[test]
+fn networks_are_apart_for_both_kinds() {
+    let wharf = with_both();
+    own_network(&wharf, "one", 4);
+    own_network(&wharf, "two", 5);
+    wharf.ok(&["network", "create", "--internal", "shut"]);
+    let echo = ["busybox", "sh", "-c", "while :; do nc -l -p 80 -e echo open; done"];
+    for network in ["one", "two", "shut"] {
+        let name = format!("linux-{network}");
+        wharf.ok(&[&["run", "-d", "--name", &name, "--network", network][..], &echo].concat());
+        let name = format!("wasm-{network}");
+        serve(&wharf, &name, &["--network", network, "-p", "80"], &["peer", "0.0.0.0:80"]);
+    }
+    let dial = |network: &str, to: &str| wharf.run(&["run", "--rm", "--network", network, "net", "dial", to]).stdout;
+    for network in ["one", "two", "shut"] {
+        let to = format!("linux-{network}:80");
+        eventually("it is served", PATIENCE, || dial(network, &to).contains("open").then_some(()));
+        assert!(told(&wharf, &format!("linux-{network}"), &format!("wasm-{network}"), 80).starts_with("you are"));
+    }
+    for (from, to) in [("one", "two"), ("two", "one"), ("one", "shut"), ("shut", "one")] {
+        for kind in ["linux", "wasm"] {
+            let there = address(&wharf, &format!("{kind}-{to}"));
+            // Neither by address nor by name, of neither kind.
+            let said = dial(from, &format!("{there}:80"));
+            assert!(said.starts_with("failed: ") && !said.contains("connected"), "{from} to {kind}-{to}: {said}");
+            assert!(dial(from, &format!("{kind}-{to}:80")).starts_with("failed: "));
+            assert!(is_silent(&wharf, &format!("linux-{from}"), &there, 80), "{from} to {kind}-{to}");
+        }
+        // Datagrams neither.
+        let there = address(&wharf, &format!("linux-{to}"));
+        let asked = wharf.ok(&["run", "--rm", "--network", from, "net", "ask", &format!("{there}:9"), "anybody"]);
+        assert_eq!(asked, "no answer");
+    }
+    // Out of an internal network, and into it by a published port, leads no way.
+    let outside = Machine::new(104);
+    let served = std::thread::spawn(move || outside.run("nc -ll -p 9001 -e echo open & sleep 8; kill %1"));
+    eventually("a network with a way out", PATIENCE, || {
+        dial("one", "198.51.104.2:9001").contains("open").then_some(())
+    });
+    assert!(dial("shut", "198.51.104.2:9001").starts_with("failed: "));
+    served.join().expect("a server");
+    let published = |name: &str| wharf.ok(&["port", name, "80"]).lines().next().unwrap_or_default().to_owned();
+    let get = |at: &str| {
+        let (host, port) = at.rsplit_once(':').expect("a port");
+        let script = format!("nc -w 2 {} {port} </dev/null | head -c 7", host.replace("0.0.0.0", "127.0.0.1"));
+        let out = Command::new("busybox").args(["sh", "-c", &script]).output().expect("busybox");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    assert_eq!(get(&published("wasm-one")), "you are");
+    assert_eq!(get(&published("wasm-shut")), "");
+}
+
+#[test]
+fn a_wasm_containers_address_is_not_the_hosts() {
+    let wharf = with_both();
+    let prefix = own_network(&wharf, "front", 6);
+    let on = ["--network", "front"];
+    idle(&wharf, "linux", &on);
+    // The host has the port already, on all of its addresses; and another one, which the guest has not.
+    let _host = std::net::TcpListener::bind("0.0.0.0:17424").expect("a port");
+    let _other = std::net::TcpListener::bind("0.0.0.0:17425").expect("a port");
+    serve(&wharf, "wasm", &on, &["peer", "0.0.0.0:17424"]);
+    let own = address(&wharf, "wasm");
+    assert!(own.starts_with(&prefix));
+    assert!(told(&wharf, "linux", "wasm", 17424).ends_with(&format!("I am {own}:17424")));
+    assert_eq!(exec(&wharf, "linux", "nc -w 3 wasm 17425 </dev/null; echo $?"), "1", "nobody is there");
+    let addresses = tool(Command::new("ip").args(["-o", "-4", "addr"]));
+    assert!(!addresses.contains(&format!("{own}/")), "{addresses}");
+}
+
+#[test]
+fn nothing_of_it_stays_on_the_host() {
+    let wharf = with_both();
+    own_network(&wharf, "front", 7);
+    let on = ["--network", "front"];
+    let links = || tool(Command::new("ip").args(["-o", "link"]));
+    idle(&wharf, "linux", &on);
+    for name in ["ends", "dies"] {
+        serve(&wharf, name, &on, &["peer", "0.0.0.0:80"]);
+    }
+    let devices = ["ends", "dies"].map(|name| format!("wv{}0", &wharf.ok(&["inspect", "-f", "{{.Id}}", name])[..12]));
+    assert!(devices.iter().all(|device| links().contains(device)), "{}", links());
+    let gone = |n: usize| eventually("it goes", PATIENCE, || (!links().contains(&devices[n])).then_some(()));
+    wharf.ok(&["rm", "-f", "ends"]);
+    gone(0);
+    let id = wharf.ok(&["inspect", "-f", "{{.Id}}", "dies"]);
+    let monitor = wharf.monitors().into_iter().find(|(_, of)| *of == id).expect("a monitor").0;
+    tool(Command::new("kill").args(["-9", &monitor.to_string()]));
+    gone(1);
+    // A wasm container may be the last on a bridge that Linux containers have left.
+    serve(&wharf, "last", &on, &["peer", "0.0.0.0:80"]);
+    wharf.ok(&["rm", "-f", "linux", "dies"]);
+    wharf.ok(&["rm", "-f", "last"]);
+    eventually("the bridge goes", PATIENCE, || {
+        let gateway = wharf.ok(&["network", "inspect", "front", "-f", "{{(index .IPAM.Config 0).Gateway}}"]);
+        let addresses = tool(Command::new("ip").args(["-o", "-4", "addr"]));
+        (!addresses.contains(&format!("{gateway}/"))).then_some(())
+    });
+    assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");
+}
+
+#[test]
+fn a_wasm_server_for_http_is_reached_by_linux_containers() {
+    let wharf = with_both();
+    wharf.ok(&["wasm", "pack", &images::guest("http"), "-t", "web"]);
+    own_network(&wharf, "front", 8);
+    wharf.ok(&["run", "-d", "--name", "web", "--network", "front", "web"]);
+    idle(&wharf, "linux", &["--network", "front"]);
+    let script = "printf 'GET / HTTP/1.0\\r\\nHost: web\\r\\n\\r\\n' | nc -w 5 web 80 | head -n 1";
+    eventually("it answers", PATIENCE, || exec(&wharf, "linux", script).starts_with("HTTP/1.").then_some(()));
+}
