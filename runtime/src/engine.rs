@@ -16,7 +16,7 @@ use wharf_images::{Class, Image, ImageStore, Reference, Reporter};
 
 use crate::backend::modules;
 use crate::config::{ContainerConfig, NetworkMode};
-use crate::container::{Container, Status};
+use crate::container::{BackendKind, Container, Status};
 use crate::error::{Error, Result};
 pub use crate::linux::session::Session;
 use crate::monitor::ExitRecord;
@@ -469,6 +469,9 @@ impl Engine {
 
     /// Starts another process in a running container. Without `attach` it runs detached.
     ///
+    /// In a WebAssembly container it is a wasm file that the container sees, or another image's program, which is brought
+    /// if it is not here.
+    ///
     /// # Errors
     /// `Conflict` when the container does not run; [`crate::Error::Exec`].
     pub fn exec(&self, name: &str, spec: &ExecSpec, tty: bool, attach: Option<Attach>) -> Result<Started> {
@@ -479,9 +482,22 @@ impl Engine {
                 format!("Container {} is paused, unpause the container before exec", container.name),
             ));
         }
-        let request = Request::Exec { spec: spec.clone(), tty, attach };
+        let mut warnings = Vec::new();
+        let spec = match container.backend() {
+            BackendKind::Wasm => {
+                if spec.user.is_some() {
+                    warnings.push("--user has no effect on a WebAssembly image".to_owned());
+                }
+                modules::executable(self, &container, spec)?
+            }
+            BackendKind::Linux if spec.tool_image.is_some() => {
+                return Err(Error::new(Class::InvalidInput, "--tool-image works for WebAssembly containers only"));
+            }
+            BackendKind::Linux => spec.clone(),
+        };
+        let request = Request::Exec { spec, tty, attach };
         let (_, session) = linux::monitor::open_session(self, &container.id, &request)?;
-        Ok(Started { id: container.id, warnings: Vec::new(), session: attach.map(|_| session) })
+        Ok(Started { id: container.id, warnings, session: attach.map(|_| session) })
     }
 
     /// The container, which must be running.

@@ -252,8 +252,9 @@ pub(crate) mod top {
     use crate::container::Container;
     use crate::error::{Class, Error, Result};
     use crate::look::Processes;
+    use std::collections::BTreeMap;
 
-    pub(crate) fn processes(_: &Container, _: &[u32], _: &[String]) -> Result<Processes> {
+    pub(crate) fn processes(_: &Container, _: &[u32], _: &BTreeMap<u32, String>, _: &[String]) -> Result<Processes> {
         Err(Error::new(Class::Unsupported, "processes cannot be listed on this system yet"))
     }
 }

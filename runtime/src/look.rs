@@ -27,8 +27,8 @@ impl Engine {
             return Err(Error::new(Class::Conflict, format!("Container {} is not running", container.id)));
         }
         match self.ask(&container, &Request::Processes)? {
-            Reply::Processes(pids) => {
-                let found = linux::top::processes(&container, &pids, options)?;
+            Reply::Processes { pids, execs } => {
+                let found = linux::top::processes(&container, &pids, &execs, options)?;
                 self.tell(&container.event("top"))?;
                 Ok(found)
             }

@@ -365,4 +365,34 @@ pub struct ExecSpec {
     pub cwd: Option<String>,
     /// All capabilities.
     pub privileged: bool,
+    /// In a WebAssembly container: the image whose program runs, with `args` as what `run` takes after the image's name.
+    #[serde(default)]
+    pub tool_image: Option<String>,
+    /// In a WebAssembly container: what runs, once [`Engine::exec`](crate::Engine::exec) has found it.
+    #[serde(default)]
+    pub program: Option<ExecProgram>,
+}
+
+/// A compiled component that is executed in a running container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecProgram {
+    /// In the module cache.
+    pub module: PathBuf,
+    /// An exported function to call instead of the command's entry.
+    pub function: Option<String>,
+}
+
+impl ExecSpec {
+    /// The variables of the container's environment `own`, each `NAME=value`, with those that are asked for.
+    pub fn environment(&self, mut own: Vec<String>) -> Vec<String> {
+        for variable in &self.env {
+            let name = variable.split('=').next();
+            own.retain(|known| known.split('=').next() != name);
+            // A name alone takes the variable away.
+            if variable.contains('=') {
+                own.push(variable.clone());
+            }
+        }
+        own
+    }
 }

@@ -19,7 +19,9 @@ use wharf_runtime::backend::wasm::{ModuleCache, run};
 use wharf_runtime::error::Class;
 use wharf_runtime::linux::process::{self, SpawnOptions};
 use wharf_runtime::linux::wasm_task::WasmBackend;
-use wharf_runtime::task::{Backend, ExecSpec, Exit, Stdio as TaskStdio, Task, TaskSpec, WasmMount, WasmTask, Workload};
+use wharf_runtime::task::{
+    Backend, ExecProgram, ExecSpec, Exit, Stdio as TaskStdio, Task, TaskSpec, WasmMount, WasmTask, Workload,
+};
 
 type Test = (&'static str, fn());
 
@@ -59,7 +61,7 @@ const TESTS: &[Test] = &[
     ("a_file_can_be_mounted", a_file_can_be_mounted),
     ("a_paused_task_stands_still", a_paused_task_stands_still),
     ("a_task_without_memory_is_killed", a_task_without_memory_is_killed),
-    ("exec_is_refused", exec_is_refused),
+    ("execs_run_beside_a_task", execs_run_beside_a_task),
 ];
 
 fn main() {
@@ -879,12 +881,42 @@ fn a_task_without_memory_is_killed() {
     );
 }
 
-fn exec_is_refused() {
-    let running = Place::new("tools-p1").start(&["wait"]);
-    let exec = ExecSpec { args: vec!["sh".into()], ..Default::default() };
-    let stdio = TaskStdio::Terminal { size: None };
-    let error = running.task.exec(&exec, stdio).err().unwrap();
-    assert_eq!(error.class(), Class::Unsupported);
+fn execs_run_beside_a_task() {
+    let mut place = Place::new("tools-p1");
+    place.task.env = vec![("FIRST".into(), "1".into()), ("GONE".into(), "1".into())];
+    let running = place.start(&["wait"]);
+    let program = ExecProgram { module: place.task.module.clone(), function: None };
+    let exec = |args: &[&str], program: Option<ExecProgram>| {
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        let env = vec!["GONE".to_owned(), "SECOND=2".to_owned()];
+        let exec = ExecSpec { args, env, program, ..ExecSpec::default() };
+        let ((stdout, their_stdout), (_, stderr)) = (pipe(), pipe());
+        running
+            .task
+            .exec(&exec, TaskStdio::Pipes { stdin: None, stdout: their_stdout, stderr })
+            .map(|task| (task, stdout))
+    };
+    assert_eq!(exec(&["x"], None).err().unwrap().class(), Class::Internal, "it must have been looked for");
+    let (mut one, mut stdout) = exec(&["x", "env"], Some(program.clone())).unwrap();
+    one.start().unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(wait(&mut *one).code, 0);
+    let mut said = String::new();
+    stdout.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "FIRST=1\nSECOND=2\n");
+    one.delete().unwrap();
+
+    // It lives in the container's cgroup, which dies with the container.
+    let (mut spinning, _stdout) = exec(&["x", "spin"], Some(program)).unwrap();
+    spinning.start().unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(running.task.processes().unwrap(), [running.task.pid(), spinning.pid()]);
+    running.task.set_paused(true).unwrap();
+    let used = running.task.usage().unwrap().cpu_ns;
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(running.task.usage().unwrap().cpu_ns - used < 5_000_000, "it ran while paused");
+    running.task.set_paused(false).unwrap();
+    drop(running);
+    assert_eq!(wait(&mut *spinning).code, 137);
+    spinning.delete().unwrap();
 }
 
 /// Medians, in microseconds, of the stages of a task's life as its monitor sees them.

@@ -52,7 +52,7 @@ impl Parsed {
             }
         }
         parsed.refuse_unsupported()?;
-        parsed.count_operands()?;
+        parsed.expect(parsed.verb.operands)?;
         Ok(Request::Run(parsed))
     }
 
@@ -122,10 +122,14 @@ impl Parsed {
         Ok(())
     }
 
-    fn count_operands(&self) -> Result<()> {
+    /// Checks how many operands there are.
+    ///
+    /// # Errors
+    /// Docker's words.
+    pub fn expect(&self, operands: Operands) -> Result<()> {
         let n = self.operands.len();
         let plural = |n: usize| if n == 1 { "" } else { "s" };
-        let wants = match self.verb.operands {
+        let wants = match operands {
             Operands::None if n > 0 => "accepts no arguments".to_owned(),
             Operands::Exactly(m) if n != m => format!("requires {m} argument{}", plural(m)),
             Operands::AtLeast(m) if n < m => format!("requires at least {m} argument{}", plural(m)),
@@ -136,7 +140,7 @@ impl Parsed {
             _ => return Ok(()),
         };
         let Parsed { spelling, verb, .. } = self;
-        let see = if matches!(verb.operands, Operands::AtLeast(_)) { "See" } else { "Run" };
+        let see = if matches!(operands, Operands::AtLeast(_)) { "See" } else { "Run" };
         let text = format!(
             "wharf: '{spelling}' {wants}\n\nUsage:  {}\n\n{see} '{spelling} --help' for more information\n",
             super::help::usage(verb, spelling)

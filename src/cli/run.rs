@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write as _;
 
+use wharf_runtime::engine::PullPolicy;
 use wharf_runtime::state::State;
 use wharf_runtime::task::ExecSpec;
 
@@ -38,7 +39,7 @@ pub static VERBS: &[Verb] = &[
         about: "Execute a command in a running container",
         usage: "[OPTIONS] CONTAINER COMMAND [ARG...]",
         listed: Listed::Common,
-        operands: Operands::AtLeast(2),
+        operands: Operands::AtLeast(1),
         trailing: true,
         sections: &[Section {
             title: "Options",
@@ -49,6 +50,11 @@ pub static VERBS: &[Verb] = &[
                 Flag::list("env-file", "Read in a file of environment variables"),
                 Flag::switch("interactive", "Keep STDIN open even if not attached").short('i'),
                 Flag::switch("privileged", "Give extended privileges to the command"),
+                Flag::value(
+                    "tool-image",
+                    "string",
+                    "Run the program of another WebAssembly image, with ARG... as for run",
+                ),
                 Flag::switch("tty", "Allocate a pseudo-TTY").short('t'),
                 Flag::value("user", "string", "Username or UID (format: \"<name|uid>[:<group|gid>]\")").short('u'),
                 Flag::value("workdir", "string", "Working directory inside the container").short('w'),
@@ -202,6 +208,10 @@ fn attach(parsed: &Parsed, context: &Context) -> Result<()> {
 }
 
 fn exec(parsed: &Parsed, context: &Context) -> Result<()> {
+    let tool_image = parsed.value("tool-image").filter(|image| !image.is_empty());
+    if tool_image.is_none() {
+        parsed.expect(Operands::AtLeast(2))?;
+    }
     let (name, args) = match parsed.operands() {
         [name, args @ ..] => (name, args.to_vec()),
         [] => return Err(Failure::new("no container was named")),
@@ -213,13 +223,21 @@ fn exec(parsed: &Parsed, context: &Context) -> Result<()> {
         user: parsed.value("user").map(str::to_owned),
         cwd: parsed.value("workdir").map(str::to_owned),
         privileged: parsed.switch("privileged"),
+        tool_image: tool_image.map(str::to_owned),
+        program: None,
     };
     let attachment = match parsed.switch("detach") {
         true => None,
         false => Some(Attachment::new(parsed, parsed.switch("interactive"), tty)?),
     };
     let request = attachment.as_ref().map(Attachment::request);
-    let started = context.engine()?.exec(name, &spec, tty, request)?;
+    let engine = context.engine()?;
+    if let Some(image) = tool_image {
+        // Brought here, where somebody sees how that goes.
+        engine.ensure_image(image, None, PullPolicy::Missing, &*progress::reporter(false))?;
+    }
+    let started = engine.exec(name, &spec, tty, request)?;
+    warn(&started.warnings);
     match (attachment, started.session) {
         (Some(attachment), Some(session)) => attachment.relay(session),
         _ => session::exit(0),

@@ -11,6 +11,7 @@ mod crash;
 mod credentials;
 mod docker;
 mod events;
+mod exec;
 mod files;
 mod health;
 mod http;

@@ -56,9 +56,16 @@ pub fn linux_at(name: &str, layers: &[Vec<u8>], config: &serde_json::Value, crea
 
 /// The archive of an image as docker builds it from `FROM scratch` and a wasm file: style C.
 pub fn scratch_wasm(name: &str, module: &[u8]) -> Vec<u8> {
+    wasm_files(name, &[("app.wasm", module)], &json!({"Entrypoint": ["/app.wasm"]}))
+}
+
+/// The same, with these files.
+pub fn wasm_files(name: &str, files: &[(&str, &[u8])], config: &serde_json::Value) -> Vec<u8> {
     let mut layer = Tar::default();
-    layer.file("app.wasm", 0o644, module);
-    archive(name, ("wasi", "wasm"), &[layer.end()], &json!({"Entrypoint": ["/app.wasm"]}), Some("2026-01-01T00:00:00Z"))
+    for (path, bytes) in files {
+        layer.file(path, 0o644, bytes);
+    }
+    archive(name, ("wasi", "wasm"), &[layer.end()], config, Some("2026-01-01T00:00:00Z"))
 }
 
 /// The file of a guest that `tests/guests` describes. `tools-p1` and `tools-p2` are one program, as a preview-1 module and

@@ -1,5 +1,7 @@
 //! Which compiled module a wasm container runs, and how it comes to be compiled before anybody waits for it.
 
+mod exec;
+
 use std::path::{Path, PathBuf};
 
 use cap_std::ambient_authority;
@@ -9,6 +11,7 @@ use wharf_images::digest::{Algorithm, Hasher};
 use wharf_images::snapshot::Rootfs;
 use wharf_images::{Class, Digest, Image, ImageStore, Reference, WasmEntry};
 
+pub(crate) use self::exec::executable;
 use super::Program;
 use super::wasm::cache::{CachedModule, ModuleCache};
 use super::wasm::engine::Profile;

@@ -6,6 +6,7 @@ use super::Program;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::task::ExecSpec;
 
 fn absent() -> Error {
     Error::new(Class::Unsupported, "this wharf was built without the wasm backend")
@@ -16,6 +17,10 @@ pub(crate) fn compiled(_: &Engine, _: &Container) -> Result<Program> {
 }
 
 pub(crate) fn ensure(_: &Engine, _: &Container) -> Result<()> {
+    Err(absent())
+}
+
+pub(crate) fn executable(_: &Engine, _: &Container, _: &ExecSpec) -> Result<ExecSpec> {
     Err(absent())
 }
 

@@ -224,7 +224,7 @@ fn live(engine: &Engine, container: &Container) -> Result<Option<(OwnedFd, Owned
         return Ok(None);
     }
     let first = || match engine.ask(container, &protocol::Request::Processes) {
-        Ok(Reply::Processes(pids)) => Ok(pids.first().copied()),
+        Ok(Reply::Processes { pids, .. }) => Ok(pids.first().copied()),
         Ok(_) => Err(Error::new(Class::Internal, "the monitor did not name its processes")),
         // It has just ended: its files are seen as those of one that does not run.
         Err(e) if e.class() == Class::Unavailable => Ok(None),

@@ -77,15 +77,7 @@ fn send_socket(first: BorrowedFd<'_>, namespaces: i32, channel: &Channel) -> Res
 pub(super) fn process(spec: &Spec, exec: &ExecSpec) -> Result<Process> {
     let mut process =
         spec.process().clone().ok_or_else(|| Error::new(Class::InvalidInput, "the container has no process"))?;
-    let mut environment = process.env().clone().unwrap_or_default();
-    for variable in &exec.env {
-        let name = variable.split('=').next().unwrap_or_default();
-        environment.retain(|known| known.split('=').next() != Some(name));
-        // A name alone takes the variable away.
-        if variable.contains('=') {
-            environment.push(variable.clone());
-        }
-    }
+    let environment = exec.environment(process.env().clone().unwrap_or_default());
     // HOME is not among them, unless somebody set it: it follows the user.
     process.set_env(Some(environment)).set_args(Some(exec.args.clone()));
     if let Some(cwd) = &exec.cwd {

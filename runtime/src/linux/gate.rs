@@ -1,4 +1,6 @@
-//! The monitor's side of a wasm container's network: the gate through which every socket of its guest comes.
+//! The monitor's side of a wasm container's network: the gate through which every socket of its guests comes, be they
+//! the container's own program or execs. They share its address, its loopback and its ports, but what one has bound no
+//! other can use or give back.
 //!
 //! The task is jailed: it can read, write and accept, and make no socket. It asks over its line; the gate, which knows
 //! the grants, opens, binds or connects, and passes the descriptor. What it decides on is in the portable part
@@ -33,6 +35,7 @@ use rustix::net::{
 use self::bridge::Foothold;
 use super::datagrams::Relays;
 use super::resolver::{self, Lookup};
+use super::supervisor::MAIN;
 use super::{caller, network as bridges, sockets};
 use crate::container::Container;
 use crate::engine::Engine;
@@ -89,8 +92,10 @@ pub(super) struct Published {
 /// Handed out to a server of ours, for good.
 const SERVER: u64 = 0;
 
-/// A local address that the guest has taken.
+/// A local address that a guest has taken.
 struct Local {
+    /// Whose it is: the number of the guest's task.
+    guest: u64,
     protocol: Protocol,
     address: SocketAddr,
     /// The name of the unix socket that listens for it.
@@ -261,7 +266,20 @@ impl Gate {
         }
     }
 
-    fn bind(&mut self, protocol: Protocol, local: SocketAddr) -> Result<(u64, SocketAddr), Fault> {
+    /// A guest has ended: what it held is free again.
+    pub fn left(&mut self, guest: u64) {
+        let held = self.bound.iter().filter(|(_, local)| local.guest == guest);
+        for number in held.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.release(number);
+        }
+    }
+
+    /// What the guest has bound under this number.
+    fn of(&self, guest: u64, number: u64) -> Option<&Local> {
+        self.bound.get(&number).filter(|local| local.guest == guest)
+    }
+
+    fn bind(&mut self, guest: u64, protocol: Protocol, local: SocketAddr) -> Result<(u64, SocketAddr), Fault> {
         if self.bound.len() >= MOST_BOUND {
             return Err(Fault::NewSocketLimit);
         }
@@ -273,7 +291,8 @@ impl Gate {
         };
         let number = self.next;
         self.next += 1;
-        self.bound.insert(number, Local { protocol, address, file: None, asked: local.port() != 0, met: false, real });
+        let asked = local.port() != 0;
+        self.bound.insert(number, Local { guest, protocol, address, file: None, asked, met: false, real });
         Ok((number, address))
     }
 
@@ -293,8 +312,8 @@ impl Gate {
         }
     }
 
-    fn listen(&mut self, number: u64) -> Result<(Vec<Source>, Vec<File>), Fault> {
-        let Some(local) = self.bound.get(&number).filter(|l| l.protocol == Protocol::Tcp && l.file.is_none()) else {
+    fn listen(&mut self, guest: u64, number: u64) -> Result<(Vec<Source>, Vec<File>), Fault> {
+        let Some(local) = self.of(guest, number).filter(|l| l.protocol == Protocol::Tcp && l.file.is_none()) else {
             return Err(Fault::InvalidState);
         };
         if let Some(socket) = &local.real {
@@ -384,8 +403,14 @@ impl Gate {
         }
     }
 
-    fn connect(&mut self, engine: &Engine, from: Option<u64>, to: SocketAddr) -> Result<(SocketAddr, OwnedFd), Fault> {
-        let bound = from.and_then(|number| self.bound.get(&number));
+    fn connect(
+        &mut self,
+        engine: &Engine,
+        guest: u64,
+        from: Option<u64>,
+        to: SocketAddr,
+    ) -> Result<(SocketAddr, OwnedFd), Fault> {
+        let bound = from.and_then(|number| self.of(guest, number));
         let port = bound.map(|l| l.address.port());
         if let Some(real) = bound.and_then(|l| l.real.as_ref()) {
             let socket = real.try_clone().map_err(Fault::from)?;
@@ -484,8 +509,9 @@ impl Gate {
         Ok((shown, socket))
     }
 
-    fn datagrams(&mut self, number: u64) -> Result<File, Fault> {
-        let Some(local) = self.bound.get_mut(&number).filter(|l| l.protocol == Protocol::Udp) else {
+    fn datagrams(&mut self, guest: u64, number: u64) -> Result<File, Fault> {
+        let own = |l: &&mut Local| l.guest == guest && l.protocol == Protocol::Udp;
+        let Some(local) = self.bound.get_mut(&number).filter(own) else {
             return Err(Fault::InvalidState);
         };
         let (address, real) = (local.address, local.real.take());
@@ -574,7 +600,7 @@ impl Gate {
         Ok(all)
     }
 
-    fn answer(&mut self, engine: &Engine, ask: Ask) -> Result<Option<(Answer, Vec<File>)>, Fault> {
+    fn answer(&mut self, engine: &Engine, guest: u64, ask: Ask) -> Result<Option<(Answer, Vec<File>)>, Fault> {
         let alone = |answer| Ok(Some((answer, Vec::new())));
         match ask {
             Ask::Failed(_) => Ok(None),
@@ -584,28 +610,32 @@ impl Gate {
                 Err(e) => Answer::Error(Failure::from(&e)),
             }),
             Ask::Bind { protocol, local } => {
-                let (number, address) = self.bind(protocol, local)?;
+                let (number, address) = self.bind(guest, protocol, local)?;
                 alone(Answer::Bound(number, address))
             }
             Ask::Release(number) => {
-                self.release(number);
+                if self.of(guest, number).is_some() {
+                    self.release(number);
+                }
                 Ok(None)
             }
             Ask::Listen(number) => {
-                let (kinds, files) = self.listen(number)?;
+                let (kinds, files) = self.listen(guest, number)?;
                 self.meet(engine);
                 Ok(Some((Answer::Listening(kinds), files)))
             }
             Ask::Connect { from, to } => {
-                let (local, socket) = self.connect(engine, from, to)?;
+                let (local, socket) = self.connect(engine, guest, from, to)?;
                 Ok(Some((Answer::Connected(local), vec![socket.into()])))
             }
             Ask::Datagrams(number) => {
-                let socket = self.datagrams(number)?;
+                let socket = self.datagrams(guest, number)?;
                 self.meet(engine);
                 Ok(Some((Answer::Datagrams, vec![socket])))
             }
             Ask::Lookup(name) => self.lookup(engine, &name).map(Some),
+            // Only the container's own program can be a server of ours.
+            Ask::Published if guest != MAIN => alone(Answer::Published(Vec::new())),
             Ask::Published => {
                 let (bindings, files) = self.hand_out_all()?;
                 Ok(Some((Answer::Published(bindings), files)))
@@ -632,10 +662,12 @@ impl Drop for Gate {
 pub(crate) struct Desk<'a> {
     pub gate: &'a mut Gate,
     pub engine: &'a Engine,
+    /// Who asks: the number of his task.
+    pub guest: u64,
 }
 
 impl Gatekeeper for Desk<'_> {
     fn answer(&mut self, ask: Ask) -> Option<(Answer, Vec<File>)> {
-        self.gate.answer(self.engine, ask).unwrap_or_else(|fault| Some((Answer::Fault(fault), Vec::new())))
+        self.gate.answer(self.engine, self.guest, ask).unwrap_or_else(|fault| Some((Answer::Fault(fault), Vec::new())))
     }
 }

@@ -19,6 +19,8 @@ const STDIN_LIMIT: usize = 256 * 1024;
 /// A task and our ends of its streams.
 pub(crate) struct Streams {
     pub task: Box<dyn Task>,
+    /// Of an exec: its command line.
+    pub command: Option<String>,
     pub exit: Option<Exit>,
     stdin: Option<File>,
     stdin_pending: VecDeque<u8>,
@@ -63,6 +65,7 @@ impl Streams {
     pub fn new(task: Box<dyn Task>, ends: Ends) -> Self {
         Streams {
             task,
+            command: None,
             exit: None,
             stdin: ends.stdin,
             stdin_pending: VecDeque::new(),

@@ -30,7 +30,7 @@ use crate::linux::monitor::{backend, in_run_dir};
 use crate::linux::network::{self, Connected};
 use crate::linux::process;
 use crate::linux::signals::SignalFd;
-use crate::linux::streams::{self, Streams};
+use crate::linux::streams::{self, Ends, Streams};
 use crate::monitor::ExitRecord;
 use crate::monitor::log::{LogPolicy, LogWriter, Stream};
 use crate::monitor::protocol::{self, Failure, Frame, Reply, Request};
@@ -38,7 +38,7 @@ use crate::plan::{self, PlannedFile};
 use crate::restart::{Backoff, RestartPolicy};
 use crate::state::{Event, State};
 use crate::store;
-use crate::task::{ExecSpec, Exit, Limits, Workload};
+use crate::task::{ExecSpec, Exit, Limits, Stdio, Workload};
 
 use self::health::Checks;
 use self::restart::Rest;
@@ -50,7 +50,7 @@ const QUIET: Duration = Duration::from_millis(300);
 const FAREWELL: Duration = Duration::from_secs(10);
 
 /// The container's first task; execs count on from here.
-const MAIN: u64 = 0;
+pub(super) const MAIN: u64 = 0;
 
 /// What a monitor begins with.
 pub(crate) struct Launch {
@@ -304,7 +304,7 @@ impl Monitor {
             connected.answer(socket);
         }
         match gate {
-            Some(gate) => streams.task.start_connected(&mut Desk { gate, engine })?,
+            Some(gate) => streams.task.start_connected(&mut Desk { gate, engine, guest: MAIN })?,
             None => streams.task.start()?,
         }
         let (listener, log) = ears.map_or_else(|| self::ears(engine, container), Ok)?;
@@ -573,12 +573,7 @@ impl Monitor {
             }
             Request::Exec { spec, tty, attach } => {
                 let stdin = attach.is_some_and(|a| a.stdin);
-                let (stdio, ends) = streams::make(tty, stdin, attach.and_then(|a| a.size))?;
-                let mut task = self.main()?.task.exec(&spec, stdio)?;
-                task.start()?;
-                let mut streams = Streams::new(task, ends);
-                streams.take_console()?;
-                let number = self.add_exec(&spec, streams);
+                let number = self.start_exec(&spec, streams::make(tty, stdin, attach.and_then(|a| a.size))?)?;
                 Ok(Some(self.attached(index, number, attach.unwrap_or_default())))
             }
             Request::Signal(signal) => {
@@ -627,7 +622,15 @@ impl Monitor {
                 Ok(Some(Reply::Done))
             }
             Request::Usage => Ok(Some(Reply::Usage(self.main()?.task.usage()?))),
-            Request::Processes => Ok(Some(Reply::Processes(self.main()?.task.processes()?))),
+            Request::Processes => {
+                let mut pids = self.main()?.task.processes()?;
+                let execs = self.tasks.values().filter_map(|exec| Some((exec.task.pid(), exec.command.clone()?)));
+                let execs: BTreeMap<u32, String> = execs.collect();
+                // Where there is no cgroup, a guest's execs are known to nobody else.
+                let unknown: Vec<u32> = execs.keys().filter(|pid| !pids.contains(pid)).copied().collect();
+                pids.extend(unknown);
+                Ok(Some(Reply::Processes { pids, execs }))
+            }
             Request::Bridged => {
                 self.gate_woken(Gate::meet);
                 self.quiet_at = Some(Instant::now() + QUIET);
@@ -636,17 +639,37 @@ impl Monitor {
         }
     }
 
-    /// Takes in another process of the container, and gives it its number.
-    fn add_exec(&mut self, spec: &ExecSpec, streams: Streams) -> u64 {
-        let number = self.next_task;
+    /// Starts another process in the container, and gives it its number.
+    fn start_exec(&mut self, spec: &ExecSpec, (stdio, ends): (Stdio, Ends)) -> Result<u64> {
+        if self.paused {
+            // It would be born frozen, and we would wait for it.
+            let text = format!("Container {} is paused, unpause the container before exec", self.container.name);
+            return Err(Error::new(Class::Conflict, text));
+        }
+        let task = self.main()?.task.exec(spec, stdio)?;
+        let (mut streams, number) = (Streams::new(task, ends), self.next_task);
+        let started = match &mut self.gate {
+            Some(gate) => streams.task.start_connected(&mut Desk { gate, engine: &self.engine, guest: number }),
+            None => streams.task.start(),
+        };
+        if let Err(error) = started.and_then(|()| streams.take_console()) {
+            // The first error is the one that tells why.
+            let _ = streams.task.signal(libc::SIGKILL);
+            let _ = streams.task.delete();
+            self.gate_woken(|gate, _| gate.left(number));
+            return Err(error);
+        }
+        // It may have been given its place on the network by the store.
+        self.quiet_at = Some(Instant::now() + QUIET);
         self.next_task += 1;
-        self.tasks.insert(number, streams);
         let command = spec.args.join(" ");
+        streams.command = Some(command.clone());
+        self.tasks.insert(number, streams);
         for action in ["exec_create", "exec_start"] {
             let event = self.container.event(format!("{action}: {command}"));
             self.untold.push(event.with("execID", exec_id(&self.container, number)));
         }
-        number
+        Ok(number)
     }
 
     /// Somebody wants its end: no policy starts it again, and a frozen task, which takes no signal, is thawed.
@@ -717,6 +740,12 @@ impl Monitor {
         let Some(exit) = streams.task.reap()? else { return Ok(()) };
         streams.exit = Some(exit);
         self.drain(number);
+        if number == MAIN {
+            // The container's end is theirs. Where there is a pid namespace the kernel has seen to it.
+            for exec in self.tasks.range(MAIN + 1..).map(|(_, streams)| streams) {
+                let _ = exec.task.signal(libc::SIGKILL);
+            }
+        }
         if number != MAIN {
             self.tell_exit(number, exit.code);
             let event = self.container.event("exec_die").with("exitCode", exit.code.to_string());
@@ -724,6 +753,7 @@ impl Monitor {
             if let Some(mut streams) = self.tasks.remove(&number) {
                 streams.task.delete()?;
             }
+            self.gate_woken(|gate, _| gate.left(number));
             health::told(self.checked(number, exit.code));
         }
         Ok(())
@@ -789,7 +819,7 @@ impl Monitor {
     fn asked(&mut self, number: u64) {
         let opened_before = self.engine.is_used();
         if let (Some(streams), Some(gate)) = (self.tasks.get_mut(&number), &mut self.gate) {
-            streams.task.hear(&mut Desk { gate, engine: &self.engine });
+            streams.task.hear(&mut Desk { gate, engine: &self.engine, guest: number });
         }
         if self.engine.is_used() && !opened_before {
             // A name was looked up in the store.

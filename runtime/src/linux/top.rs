@@ -2,6 +2,7 @@
 //! what it says the lines with the container's processes are kept. Where there is no ps, the columns of `ps -ef` are read
 //! from proc_pid_stat(5) by ourselves.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -20,13 +21,18 @@ const DEFAULT: &str = "-ef";
 /// The columns of `ps -ef`.
 const FULL: [&str; 8] = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
 
-/// The processes `pids` of a container.
+/// The processes `pids` of a container, some of which are `execs`, with these command lines.
 ///
 /// # Errors
 /// What ps says of its options; `Unsupported` for options where there is no ps.
-pub(crate) fn processes(container: &Container, pids: &[u32], options: &[String]) -> Result<Processes> {
+pub(crate) fn processes(
+    container: &Container,
+    pids: &[u32],
+    execs: &BTreeMap<u32, String>,
+    options: &[String],
+) -> Result<Processes> {
     if container.backend() == BackendKind::Wasm && options.is_empty() {
-        return Ok(guest(container, pids));
+        return Ok(guests(container, pids, execs));
     }
     let default = [DEFAULT.to_owned()];
     let options = if options.is_empty() { &default[..] } else { options };
@@ -215,15 +221,15 @@ fn full(pids: &[u32]) -> Vec<Vec<String>> {
     pids.iter().filter_map(row).collect()
 }
 
-/// A guest is one process, which hosts it: it is shown with the guest's own arguments, and with its memory.
-fn guest(container: &Container, pids: &[u32]) -> Processes {
+/// Each guest is one process, which hosts it: it is shown with the guest's own arguments, and with its memory.
+fn guests(container: &Container, pids: &[u32], execs: &BTreeMap<u32, String>) -> Processes {
     let clock = Clock::read();
     let row = |pid: &u32| {
         let mut cells = Process::read(*pid)?.cells(*pid, &clock);
         let resident = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
         let pages: u64 = resident.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
         cells.push(((pages * rustix::param::page_size() as u64) >> 10).to_string());
-        cells.push(container.args.join(" "));
+        cells.push(execs.get(pid).cloned().unwrap_or_else(|| container.args.join(" ")));
         Some(cells)
     };
     let mut titles = FULL.map(str::to_owned).to_vec();

@@ -6,6 +6,9 @@
 //! runs guest code. When the monitor dies it does not run: an end of the line ([`super::line`]) instead of the word, or
 //! SIGKILL by `PR_SET_PDEATHSIG` (prctl(2)), ends it. A guest that may use sockets keeps the line to ask for them.
 //!
+//! An exec is another such process beside the first one: forked from the same monitor, in the same cgroup, with the same
+//! trees and network behind the same walls. Only what it runs is its own.
+//!
 //! WASI has no signals. SIGTERM and the like have their default action here, so `stop` ends a guest with 143.
 
 #![allow(unsafe_code)]
@@ -15,6 +18,7 @@ use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec};
@@ -87,7 +91,7 @@ impl Anticipated for Waiting {
             // If its process is gone, `start` hears of it.
             let _ = line.give(&plan);
         }
-        Ok(Box::new(guest))
+        Ok(Box::new(HostedGuest { spec: Rc::new(spec.clone()), ..guest }))
     }
 }
 
@@ -113,32 +117,20 @@ fn of_process(limits: &Limits) -> Limits {
     }
 }
 
-/// Forks the task's process, in its cgroup, where `body` does all the rest.
+/// Forks the container's first process, in its cgroup, where `body` does all the rest.
 fn spawn(spec: &TaskSpec, stdio: Stdio, body: impl FnOnce(Line) -> i32) -> Result<HostedGuest> {
-    let cgroup = Cgroup::create(&spec.cgroup, &of_process(&spec.limits))?;
-    match fork(stdio, &cgroup, body) {
-        Ok((child, console, line, last_word)) => Ok(HostedGuest {
-            child,
-            console,
-            line: Some(line),
-            placed: false,
-            last_word: Some(last_word),
-            reaped: false,
-            started: false,
-            limited: Cell::new(spec.limits.memory.is_some()),
-            cgroup,
-            exit: None,
-        }),
-        Err(e) => {
-            // The first error is the one that tells why.
-            let _ = cgroup.remove();
-            Err(e)
-        }
-    }
+    let cgroup = Rc::new(Cgroup::create(&spec.cgroup, &of_process(&spec.limits))?);
+    fork(stdio, &cgroup, body).map(|forked| HostedGuest::new(forked, spec, &cgroup, true)).inspect_err(|_| {
+        // The first error is the one that tells why.
+        let _ = cgroup.remove();
+    })
 }
 
-/// Gives the child, the master of its terminal, if it has one, our end of the line to it, and where it says its exit code.
-fn fork(stdio: Stdio, cgroup: &Cgroup, body: impl FnOnce(Line) -> i32) -> Result<(Child, Option<File>, Line, File)> {
+/// What has been forked: the child, the master of its terminal, if it has one, our end of the line to it, and where it
+/// says its exit code.
+type Forked = (Child, Option<File>, Line, File);
+
+fn fork(stdio: Stdio, cgroup: &Cgroup, body: impl FnOnce(Line) -> i32) -> Result<Forked> {
     let (ours, theirs) = Line::pair()?;
     let (last_word, saying) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::os("make a pipe", e))?;
     let (streams, console) = Streams::open(stdio)?;
@@ -317,10 +309,54 @@ struct HostedGuest {
     last_word: Option<File>,
     reaped: bool,
     started: bool,
-    /// Its memory has a limit.
-    limited: Cell<bool>,
-    cgroup: Cgroup,
     exit: Option<Exit>,
+    /// The container's first process, with which it ends.
+    first: bool,
+    /// The container's plan.
+    spec: Rc<TaskSpec>,
+    cgroup: Rc<Cgroup>,
+    /// The guest's limit of memory.
+    memory: Cell<Option<u64>>,
+}
+
+impl HostedGuest {
+    fn new((child, console, line, last_word): Forked, spec: &TaskSpec, cgroup: &Rc<Cgroup>, first: bool) -> Self {
+        HostedGuest {
+            child,
+            console,
+            line: Some(line),
+            placed: false,
+            last_word: Some(last_word),
+            reaped: false,
+            started: false,
+            exit: None,
+            first,
+            spec: Rc::new(spec.clone()),
+            cgroup: Rc::clone(cgroup),
+            memory: Cell::new(spec.limits.memory),
+        }
+    }
+
+    /// The container's plan, with what is to be executed in the place of its program.
+    fn plan_of(&self, exec: &ExecSpec) -> Result<(TaskSpec, WasmTask)> {
+        let Some(program) = &exec.program else {
+            return Err(Error::new(Class::Internal, "what is to be executed was not looked for"));
+        };
+        let task = wasm_of(&self.spec)?;
+        let own = task.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let pair = |variable: String| variable.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let task = WasmTask {
+            module: program.module.clone(),
+            function: program.function.clone(),
+            args: exec.args.clone(),
+            env: exec.environment(own).into_iter().filter_map(pair).collect(),
+            cwd: exec.cwd.clone().unwrap_or_else(|| task.cwd.clone()),
+            http: None,
+            ..task.clone()
+        };
+        let limits = Limits { memory: self.memory.get(), ..self.spec.limits.clone() };
+        Ok((TaskSpec { limits, ..TaskSpec::clone(&self.spec) }, task))
+    }
 }
 
 impl Task for HostedGuest {
@@ -424,11 +460,10 @@ impl Task for HostedGuest {
         Ok(self.exit)
     }
 
-    fn exec(&self, process: &ExecSpec, _stdio: Stdio) -> Result<Box<dyn Task>> {
-        let program = process.args.first().map_or("", String::as_str);
-        let message =
-            format!("cannot run {program:?} in a WebAssembly container: exec works for Linux containers only");
-        Err(Error::new(Class::Unsupported, message).with_hint("run it as a container of its own"))
+    fn exec(&self, exec: &ExecSpec, stdio: Stdio) -> Result<Box<dyn Task>> {
+        let (spec, task) = self.plan_of(exec)?;
+        let forked = fork(stdio, &self.cgroup, |line| host(&spec, &task, None, line))?;
+        Ok(Box::new(HostedGuest::new(forked, &spec, &self.cgroup, false)))
     }
 
     fn set_paused(&self, paused: bool) -> Result<()> {
@@ -437,13 +472,13 @@ impl Task for HostedGuest {
 
     fn update(&self, limits: &Limits) -> Result<()> {
         self.cgroup.update(&of_process(limits))?;
-        self.limited.set(self.limited.get() || limits.memory.is_some());
+        self.memory.set(limits.memory.or(self.memory.get()));
         Ok(())
     }
 
     fn usage(&self) -> Result<Usage> {
         let mut usage = self.cgroup.usage();
-        if self.limited.get() {
+        if self.memory.get().is_some() {
             usage.memory_limit = usage.memory_limit.map(|limit| limit.saturating_sub(OWN_MEMORY));
         }
         Ok(usage)
@@ -460,6 +495,7 @@ impl Task for HostedGuest {
             let _ = self.child.signal(libc::SIGKILL);
             self.child.wait().map_err(|e| Error::os("wait for the guest", e))?;
         }
-        self.cgroup.remove()
+        // What is left in the group dies with it.
+        if self.first { self.cgroup.remove() } else { Ok(()) }
     }
 }

@@ -4,6 +4,7 @@
 //! both sides go on with stream frames until [`Frame::Exit`] or until one side closes. A frame is a byte for its kind, its
 //! length as a little-endian u32, and so many bytes.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
@@ -76,8 +77,13 @@ pub enum Reply {
     Exited(i32),
     /// What it uses.
     Usage(Usage),
-    /// The process ids of its processes, as the host sees them; the first is its task's.
-    Processes(Vec<u32>),
+    /// Its processes.
+    Processes {
+        /// Their ids, as the host sees them; the first is its task's.
+        pids: Vec<u32>,
+        /// The command lines of those that are execs.
+        execs: BTreeMap<u32, String>,
+    },
     /// It cannot be done.
     Error(Failure),
 }

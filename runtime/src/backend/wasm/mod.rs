@@ -21,7 +21,7 @@ pub mod inspect;
 mod memory;
 pub mod pack;
 pub mod run;
-mod tree;
+pub(crate) mod tree;
 
 pub use cache::{CachedModule, ModuleCache};
 pub use pack::Packed;

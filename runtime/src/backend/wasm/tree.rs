@@ -28,8 +28,8 @@ use crate::wasi::filesystem::Preopen;
 use crate::wasi::vfs::{Code, Directory, Quota, Source, Vfs};
 
 /// The tree, and where the guest begins in it.
-pub(super) struct Tree {
-    pub(super) vfs: Vfs,
+pub(crate) struct Tree {
+    pub(crate) vfs: Vfs,
     pub(super) preopens: Vec<Preopen>,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Tree {
 /// # Errors
 /// `InvalidInput` for a target that is no absolute path or does not fit what is mounted; the working directory's and
 /// the disk's errors.
-pub(super) fn open(rootfs: &Rootfs, task: &WasmTask) -> Result<Tree> {
+pub(crate) fn open(rootfs: &Rootfs, task: &WasmTask) -> Result<Tree> {
     let mut mounts: Vec<(String, &WasmMount)> =
         task.mounts.iter().map(|mount| Ok((normal(&mount.target)?, mount))).collect::<Result<_>>()?;
     // A mount hides those below it that were there before.

@@ -14,7 +14,7 @@ use crate::container::Container;
 use crate::error::{Class, Error, Result};
 use crate::health::{Health, HealthConfig, MAX_OUTPUT, Probe, Question};
 use crate::linux::sockets;
-use crate::linux::streams::{self, Streams};
+use crate::linux::streams;
 use crate::plan;
 use crate::task::ExecSpec;
 
@@ -114,8 +114,8 @@ impl Monitor {
         let (port, path) = match question {
             Question::Run(args) => {
                 let spec = ExecSpec { args, ..ExecSpec::default() };
-                let streams = self.probe(&spec)?;
-                return Ok(How::Exec(self.add_exec(&spec, streams), Vec::new()));
+                let task = self.start_exec(&spec, streams::make(false, false, None)?)?;
+                return Ok(How::Exec(task, Vec::new()));
             }
             Question::Connect(port) => (port, None),
             Question::Get { port: Some(port), path } => (port, Some(path)),
@@ -135,13 +135,6 @@ impl Monitor {
         let socket = OwnedFd::from(self.main()?.task.socket()?);
         sockets::begin_connect(&socket, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)).map_err(failed)?;
         Ok(socket)
-    }
-
-    fn probe(&self, spec: &ExecSpec) -> Result<Streams> {
-        let (stdio, ends) = streams::make(false, false, None)?;
-        let mut task = self.main()?.task.exec(spec, stdio)?;
-        task.start()?;
-        Ok(Streams::new(task, ends))
     }
 
     /// A task has ended: if it is the probe, it counts.

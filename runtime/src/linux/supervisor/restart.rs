@@ -88,7 +88,7 @@ impl Monitor {
             connected.answer(socket);
         }
         match &mut self.gate {
-            Some(gate) => streams.task.start_connected(&mut Desk { gate, engine: &self.engine })?,
+            Some(gate) => streams.task.start_connected(&mut Desk { gate, engine: &self.engine, guest: MAIN })?,
             None => streams.task.start()?,
         }
         let pid = streams.task.pid();
