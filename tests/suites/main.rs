@@ -25,6 +25,7 @@ mod restart;
 mod rootless;
 mod run;
 mod sockets;
+mod stack;
 mod storm;
 mod tour;
 mod volumes;

@@ -1,6 +1,8 @@
 //! Images that need no network: built here by hand as `docker save` writes them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -42,6 +44,28 @@ pub fn debian() -> Vec<u8> {
 /// Its root file system.
 pub fn debian_layer() -> Vec<u8> {
     read("/var/cache/wharf-tests/debian.tar")
+}
+
+/// The archive of `redis:latest`: Debian's server and its client, what they link to, and busybox.
+pub fn redis() -> Vec<u8> {
+    let programs = ["/usr/bin/redis-server", "/usr/bin/redis-cli"];
+    let linked = super::tool(Command::new("ldd").args(programs));
+    let libraries = linked.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    let mut files: BTreeSet<&str> = libraries.filter(|name| !name.ends_with(':')).collect();
+    files.extend(programs);
+    let mut layer = Tar::default();
+    for dir in ["data", "lib", "lib64", "lib/x86_64-linux-gnu", "usr", "usr/bin"] {
+        layer.directory(dir);
+    }
+    for file in files {
+        layer.file(file.trim_start_matches('/'), 0o755, &read(file));
+    }
+    let config = json!({
+        "Cmd": ["redis-server", "--save", "", "--dir", "/data", "--protected-mode", "no"],
+        "Env": ["PATH=/usr/bin:/bin"],
+        "ExposedPorts": {"6379/tcp": {}},
+    });
+    linux("redis:latest", &[busybox_layer(), layer.end()], &config)
 }
 
 /// A Linux image of these layers (uncompressed tars) and this configuration (the config's `config` object).
