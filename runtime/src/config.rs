@@ -1,14 +1,15 @@
 //! What a container was asked to be. Immutable after create: state lives elsewhere.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use wharf_images::Platform;
 
 use crate::health::HealthConfig;
-use crate::network::Target;
 use crate::network::ports::{ExposedPort, PortBinding};
+use crate::network::{BRIDGE, Mac, Target};
 use crate::restart::RestartPolicy;
 use crate::task::Limits;
 
@@ -48,8 +49,10 @@ pub struct ContainerConfig {
     pub auto_remove: bool,
     /// The network: `none`, `host`, or a name.
     pub network: NetworkMode,
-    /// Other names under which containers on its network find it.
-    pub network_aliases: Vec<String>,
+    /// Its places on networks, in the order of its interfaces, unless it is one on the network that `network` says and
+    /// nothing is said of it: see [`ContainerConfig::places`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Vec<EndpointConfig>>,
     /// Names for addresses in the container's `/etc/hosts`. [`HOST_GATEWAY`] is the host's address on the network.
     pub extra_hosts: Vec<(String, String)>,
     /// Ports that the host publishes.
@@ -140,6 +143,51 @@ pub enum NetworkMode {
     Host,
     /// A network by name.
     Named(String),
+}
+
+/// What is asked of a container's place on a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndpointConfig {
+    /// The network's name.
+    pub network: String,
+    /// Other names under which containers on the network find it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub aliases: Vec<String>,
+    /// Its address; chosen when `None`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub address: Option<Ipv4Addr>,
+    /// Its IPv6 address; chosen when `None`, if the network has such addresses.
+    #[serde(skip_serializing_if = "is_default")]
+    pub address6: Option<Ipv6Addr>,
+    /// Its hardware address; made of the other one when `None`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mac: Option<Mac>,
+    /// Other names that this container alone has for neighbours: the neighbour's name or id, and the other name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub links: Vec<(String, String)>,
+    /// Of the networks with a way out, the one with the greatest number is the container's; else the first by name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub gateway_priority: i64,
+}
+
+impl EndpointConfig {
+    /// A place on this network of which nothing is said.
+    pub fn on(network: impl Into<String>) -> Self {
+        EndpointConfig { network: network.into(), ..EndpointConfig::default() }
+    }
+}
+
+impl ContainerConfig {
+    /// The places that it is to have on networks, in the order of its interfaces.
+    pub fn places(&self) -> Cow<'_, [EndpointConfig]> {
+        match (&self.endpoints, &self.network) {
+            (_, NetworkMode::None | NetworkMode::Host) => Cow::Borrowed(&[]),
+            (Some(endpoints), NetworkMode::Default | NetworkMode::Named(_)) => Cow::Borrowed(endpoints),
+            (None, NetworkMode::Default) => Cow::Owned(vec![EndpointConfig::on(BRIDGE)]),
+            (None, NetworkMode::Named(name)) => Cow::Owned(vec![EndpointConfig::on(name)]),
+        }
+    }
 }
 
 /// One mount.

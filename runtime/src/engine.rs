@@ -15,7 +15,7 @@ use wharf_images::registry::Registry;
 use wharf_images::{Class, Image, ImageStore, Reference, Reporter};
 
 use crate::backend::modules;
-use crate::config::{ContainerConfig, NetworkMode};
+use crate::config::{ContainerConfig, EndpointConfig, NetworkMode};
 use crate::container::{BackendKind, Container, Status};
 use crate::error::{Error, Result};
 pub use crate::linux::session::Session;
@@ -23,7 +23,7 @@ use crate::monitor::ExitRecord;
 use crate::monitor::log::{LogLine, LogOptions, LogReader};
 use crate::monitor::protocol::{Reply, Request};
 use crate::network::store::{self as network, Attachment};
-use crate::network::{Endpoint, PortBinding, networks};
+use crate::network::{BRIDGE, Endpoint, PortBinding, networks};
 use crate::paths::{self, Paths};
 use crate::restart::RestartPolicy;
 use crate::state::{Event, State};
@@ -112,6 +112,52 @@ impl Change {
             blkio_weight: new.blkio_weight.or(limits.blkio_weight),
         };
         config.restart = self.restart.unwrap_or(config.restart);
+    }
+}
+
+/// What becomes of a container's places on networks.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Reconnect {
+    /// It gets one more.
+    Connect(EndpointConfig),
+    /// It loses the one on this network.
+    Disconnect(String),
+}
+
+impl Reconnect {
+    /// Only a container with a network of its own can be connected to others.
+    fn check(&self, container: &Container) -> Result<()> {
+        let conflict = |message: &str| Err(Error::new(Class::Conflict, message));
+        match container.config.network {
+            NetworkMode::Host => {
+                conflict("container cannot be disconnected from host network or connected to host network")
+            }
+            NetworkMode::None => conflict(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+            ),
+            NetworkMode::Default | NetworkMode::Named(_) => {
+                self.apply(&container.id, &mut container.config.places().into_owned())
+            }
+        }
+    }
+
+    /// Makes the change in what was asked for.
+    pub(crate) fn apply(&self, id: &str, places: &mut Vec<EndpointConfig>) -> Result<()> {
+        match self {
+            Reconnect::Connect(place) if places.iter().any(|known| known.network == place.network) => {
+                let message = format!("endpoint already exists in network {}", place.network);
+                return Err(Error::new(Class::Conflict, message));
+            }
+            Reconnect::Connect(place) => places.push(place.clone()),
+            Reconnect::Disconnect(network) => {
+                let Some(at) = places.iter().position(|known| known.network == *network) else {
+                    let message = format!("container {id} is not connected to network {network}");
+                    return Err(Error::new(Class::Conflict, message));
+                };
+                places.remove(at);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -327,10 +373,10 @@ impl Engine {
         }
         paths::make_dir(&self.paths.root)?;
         let lease = Lease::take(&self.paths.root)?;
-        if let NetworkMode::Named(name) = &config.network
-            && !network::exists(self.containers()?.db(), name)?
-        {
-            return Err(networks::no_such(name).with_hint("see `wharf network ls`"));
+        for place in config.places().iter().filter(|place| place.network != BRIDGE) {
+            if !network::exists(self.containers()?.db(), &place.network)? {
+                return Err(networks::no_such(&place.network).with_hint("see `wharf network ls`"));
+            }
         }
         let (image, brought) = self.ensure_image(&config.image, config.platform.as_ref(), pull, reporter)?;
         let mut config = config.clone();
@@ -866,25 +912,18 @@ impl Engine {
         self.volumes().release(volumes.map(|volume| volume.name.as_str()), &container.id)
     }
 
-    /// Gives a container a place on a network.
-    pub(crate) fn attach_network(
+    /// Gives a container its places on networks, with the ports that are published for each.
+    pub(crate) fn attach_networks(
         &self,
         id: &str,
-        network: &str,
-        aliases: &[String],
-        ports: &[PortBinding],
-    ) -> Result<Endpoint> {
-        network::attach(self.containers()?.db(), id, network, aliases, ports)
+        places: &[(&EndpointConfig, &[PortBinding])],
+    ) -> Result<Vec<Endpoint>> {
+        network::attach(self.containers()?.db(), id, places)
     }
 
     /// Lets go of the container's places on networks.
     pub(crate) fn detach_network(&self, id: &str) -> Result<()> {
-        network::detach(self.containers()?.db(), id)
-    }
-
-    /// True if this network has no way out.
-    pub(crate) fn is_internal(&self, network: &str) -> Result<bool> {
-        Ok(networks::by_name(self.containers()?.db(), network)?.is_some_and(|network| network.internal))
+        network::detach(self.containers()?.db(), id, None)
     }
 
     /// The addresses of the containers with this name on a network.
@@ -898,6 +937,41 @@ impl Engine {
     /// The database's.
     pub fn attachments(&self) -> Result<HashMap<String, Vec<Attachment>>> {
         network::attachments(self.containers()?.db())
+    }
+
+    /// Puts a container on one more network, at once if it runs.
+    ///
+    /// # Errors
+    /// `Conflict`, in docker's words, for one that is on it, or that has no network of its own; `NotFound`.
+    pub fn connect(&self, name: &str, place: &EndpointConfig) -> Result<()> {
+        let network = self.networks().get(&place.network)?;
+        let place = EndpointConfig { network: network.name, ..place.clone() };
+        self.reconnect(name, Reconnect::Connect(place))
+    }
+
+    /// Takes a container from a network, at once if it runs.
+    ///
+    /// # Errors
+    /// `Conflict`, in docker's words, for one that is not on it; `NotFound`.
+    pub fn disconnect(&self, name: &str, network: &str) -> Result<()> {
+        let network = match self.networks().get(network) {
+            // One that is gone may still be asked for.
+            Err(e) if e.class() == Class::NotFound => network.to_owned(),
+            found => found?.name,
+        };
+        self.reconnect(name, Reconnect::Disconnect(network))
+    }
+
+    fn reconnect(&self, name: &str, change: Reconnect) -> Result<()> {
+        let container = self.container(name)?;
+        change.check(&container)?;
+        if container.state.state.is_live() {
+            return self.ask(&container, &Request::Reconnect(change)).map(drop);
+        }
+        let Some(_lock) = self.lock(&container.id, LOCK_PATIENCE)? else {
+            return Err(Error::new(Class::Conflict, format!("container {} is being started", container.name)));
+        };
+        self.containers()?.set_endpoints(&container, |places| change.apply(&container.id, places)).map(drop)
     }
 
     /// Writes the end of a container into its record.

@@ -69,7 +69,7 @@ pub mod network {
     use crate::network::networks::Network;
 
     /// None: Linux containers run on Linux only.
-    pub fn wanted(_: &Container) -> Option<&str> {
+    pub fn wanted(_: &Container) -> Option<std::borrow::Cow<'_, [crate::config::EndpointConfig]>> {
         None
     }
 

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::health::Question;
 use crate::monitor::log::LogPolicy;
 use crate::network::ports::{self, ExposedPort, PortBinding};
-use crate::network::{self, Protocol, WasmMode, WasmNetwork};
+use crate::network::{Protocol, WasmMode, WasmNetwork};
 use crate::paths;
 use crate::task::{HttpTask, Limits, TaskSpec, WasmMount, WasmTask, Workload};
 use crate::{linux, signal};
@@ -130,6 +130,10 @@ fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
             Class::InvalidInput,
             format!("{flag} cannot be used with a WebAssembly image: the guest has no kernel to ask for it"),
         ));
+    }
+    if config.places().len() > 1 {
+        let message = "a WebAssembly container can be on one network at a time";
+        return Err(Error::new(Class::Unsupported, message));
     }
     let idle = [
         ("--user", config.user.is_some()),
@@ -250,11 +254,10 @@ pub fn http_port(config: &ContainerConfig, image: &RunConfig) -> Result<u16> {
 fn wasm_network(container: &Container) -> Result<WasmNetwork> {
     let config = &container.config;
     Ok(WasmNetwork {
-        mode: match &config.network {
-            NetworkMode::None => WasmMode::None,
-            NetworkMode::Host => WasmMode::Host,
-            NetworkMode::Default => WasmMode::Network(network::BRIDGE.to_owned()),
-            NetworkMode::Named(name) => WasmMode::Network(name.clone()),
+        mode: match (&config.network, config.places().first()) {
+            (NetworkMode::Host, _) => WasmMode::Host,
+            (_, Some(place)) => WasmMode::Network(place.network.clone()),
+            (_, None) => WasmMode::None,
         },
         published: match &config.network {
             NetworkMode::Default | NetworkMode::Named(_) => published(config, &container.image)?,

@@ -13,11 +13,12 @@ use wharf_images::db::{Db, Schema};
 use wharf_images::events::{self, Kind, NewEvent};
 use wharf_images::{Class, Digest, Image};
 
-use crate::config::ContainerConfig;
+use crate::config::{ContainerConfig, EndpointConfig};
 use crate::container::{Container, Status};
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::names;
+use crate::network::store::tell_detached;
 use crate::state::{Event, State};
 
 pub mod volumes;
@@ -293,14 +294,28 @@ impl Store {
     ) -> Result<ContainerConfig> {
         let id = container.id.as_str();
         self.db.write(|tx| {
-            let mut select = tx.prepare("SELECT config FROM containers WHERE id = ?1")?;
-            let mut config: ContainerConfig =
-                select.query_row([id], |row| Ok(from_json(row, 0))).optional()?.ok_or_else(|| no_such(id))??;
-            change(&mut config)?;
-            tx.execute("UPDATE containers SET config = ?2 WHERE id = ?1", (id, compact(&config)?))?;
+            let config = change_config(tx, id, change)?;
             tell(tx, id, &[container.event("update")])?;
             Ok(config)
         })
+    }
+
+    /// Changes its places on networks as they are asked for. Returns what is asked for now.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone; what `change` says.
+    pub fn set_endpoints(
+        &self,
+        container: &Container,
+        change: impl FnOnce(&mut Vec<EndpointConfig>) -> Result<()>,
+    ) -> Result<ContainerConfig> {
+        let change = |config: &mut ContainerConfig| {
+            let mut places = config.places().into_owned();
+            change(&mut places)?;
+            config.endpoints = Some(places);
+            Ok(())
+        };
+        self.db.write(|tx| change_config(tx, &container.id, change))
     }
 
     /// Tells events of the container that change nothing in its record.
@@ -337,7 +352,9 @@ impl Store {
     pub fn remove(&self, container: &Container, before: &[NewEvent]) -> Result<bool> {
         let id = container.id.as_str();
         self.db.write(|tx| {
-            tell(tx, id, before.iter().chain([&container.event("destroy")]))?;
+            tell(tx, id, before)?;
+            tell_detached(tx, id, None)?;
+            tell(tx, id, &[container.event("destroy")])?;
             let gone = tx.prepare_cached("DELETE FROM containers WHERE id = ?1")?.execute([id])?;
             Ok(gone == 1)
         })
@@ -380,6 +397,19 @@ impl Store {
             Ok(ids.collect::<rusqlite::Result<_>>()?)
         })
     }
+}
+
+fn change_config(
+    tx: &Transaction<'_>,
+    id: &str,
+    change: impl FnOnce(&mut ContainerConfig) -> Result<()>,
+) -> Result<ContainerConfig> {
+    let mut select = tx.prepare("SELECT config FROM containers WHERE id = ?1")?;
+    let mut config: ContainerConfig =
+        select.query_row([id], |row| Ok(from_json(row, 0))).optional()?.ok_or_else(|| no_such(id))??;
+    change(&mut config)?;
+    tx.execute("UPDATE containers SET config = ?2 WHERE id = ?1", (id, compact(&config)?))?;
+    Ok(config)
 }
 
 /// Tells events of a container, under the name that it has now; of one that is gone there is nothing to tell.
@@ -494,7 +524,9 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
-        let db = Db::open(dir.path(), &[wharf_images::store::SCHEMA, SCHEMA, volumes::SCHEMA]).unwrap();
+        let (places, details) = (crate::network::store::SCHEMA, crate::network::networks::SCHEMA);
+        let schemas = [wharf_images::store::SCHEMA, SCHEMA, volumes::SCHEMA, places, details];
+        let db = Db::open(dir.path(), &schemas).unwrap();
         (dir, Store::new(Arc::new(db)))
     }
 

@@ -257,12 +257,20 @@ pub trait Task {
     /// The kernel's.
     fn place(&mut self) -> Result<()>;
 
-    /// Tells it its place on a network, for which it waits if the spec says that it is connected.
+    /// Tells it its places on networks, for which it waits if the spec says that it is connected.
     ///
     /// # Errors
     /// The kernel's.
-    fn connect(&mut self, _wiring: &Wiring) -> Result<()> {
+    fn connect(&mut self, _places: Vec<Wiring>) -> Result<()> {
         Ok(())
+    }
+
+    /// Its network namespace, if it has one of its own.
+    ///
+    /// # Errors
+    /// `Conflict` when it has ended.
+    fn network(&self) -> Result<Option<File>> {
+        Ok(None)
     }
 
     /// Once it has been connected: the socket on which names are asked for in its network.

@@ -1,9 +1,10 @@
 //! From the flags of `run` and `create` to the engine's request for a container.
 
 use wharf_runtime::ContainerConfig;
-use wharf_runtime::config::{LogConfig, Mount, MountKind, RequestLimits};
+use wharf_runtime::config::{EndpointConfig, LogConfig, Mount, MountKind, NetworkMode, RequestLimits};
 use wharf_runtime::engine::PullPolicy;
 use wharf_runtime::health::{self, HealthConfig};
+use wharf_runtime::network::BRIDGE;
 use wharf_runtime::network::ports::{parse_expose, parse_publish};
 use wharf_runtime::restart::RestartPolicy;
 use wharf_runtime::task::Limits;
@@ -23,6 +24,7 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         [image, cmd @ ..] => (image.clone(), cmd.to_vec()),
         [] => return Err(Failure::new("no image was named")),
     };
+    let network = networks(parsed)?;
     Ok(ContainerConfig {
         image,
         platform: platform(parsed)?,
@@ -39,8 +41,8 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         interactive: parsed.switch("interactive"),
         tty: parsed.switch("tty"),
         auto_remove: parsed.switch("rm"),
-        network: network(parsed)?,
-        network_aliases: texts("network-alias"),
+        network: network.0,
+        endpoints: network.1,
         extra_hosts: parsed.read_all("add-host", values::extra_host)?,
         ports: parsed.read_all("publish", parse_publish)?.concat(),
         publish_all: parsed.switch("publish-all"),
@@ -184,12 +186,57 @@ fn platform(parsed: &Parsed) -> Result<Option<wharf_images::Platform>> {
     }
 }
 
-fn network(parsed: &Parsed) -> Result<wharf_runtime::config::NetworkMode> {
-    let mut networks = parsed.read_all("network", values::network)?;
-    if networks.len() > 1 {
-        return Err(Failure::new("connecting a container to several networks is not supported yet"));
+/// `--network`s, and what other flags say of the first of them. The places are given where they say more than the mode.
+fn networks(parsed: &Parsed) -> Result<(NetworkMode, Option<Vec<EndpointConfig>>)> {
+    let given = parsed.read_all("network", values::network)?;
+    let modes: Vec<&NetworkMode> = given.iter().map(|(mode, _)| mode).collect();
+    let mode = modes.first().map_or(NetworkMode::Default, |mode| (*mode).clone());
+    if modes.len() > 1
+        && let Some(alone) = modes.iter().find(|mode| !matches!(mode, NetworkMode::Default | NetworkMode::Named(_)))
+    {
+        let what = if **alone == NetworkMode::Host { "host" } else { "none" };
+        return Err(Failure::new(format!(
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes: {what}"
+        )));
     }
-    Ok(networks.pop().unwrap_or_default())
+    let mut places: Vec<EndpointConfig> = given.into_iter().map(|(_, place)| place).collect();
+    if places.is_empty() {
+        places.push(EndpointConfig::on(BRIDGE));
+    }
+    for (at, place) in places.iter().enumerate() {
+        if places[..at].iter().any(|before| before.network == place.network) {
+            return Err(Failure::new(format!("network {:?} is specified multiple times", place.network)));
+        }
+    }
+    let first = &mut places[0];
+    // Docker's words for what is said twice.
+    let twice = |flag: &str, per_network: &str| {
+        Failure::new(format!("conflicting options: cannot specify both --{flag} and per-network {per_network}"))
+    };
+    let aliases: Vec<String> = parsed.values("network-alias").map(str::to_owned).collect();
+    if !aliases.is_empty() && !first.aliases.is_empty() {
+        return Err(twice("network-alias", "alias"));
+    }
+    first.aliases.extend(aliases);
+    if let Some(address) = parsed.read("ip", values::ipv4)?
+        && first.address.replace(address).is_some()
+    {
+        return Err(twice("ip", "IPv4 address"));
+    }
+    if let Some(address) = parsed.read("ip6", values::ipv6)?
+        && first.address6.replace(address).is_some()
+    {
+        return Err(twice("ip6", "IPv6 address"));
+    }
+    if let Some(mac) = parsed.read("mac-address", str::parse)?
+        && first.mac.replace(mac).is_some()
+    {
+        return Err(twice("mac-address", "MAC address"));
+    }
+    first.links = parsed.read_all("link", values::link)?;
+    let plain = places.len() == 1 && places[0] == EndpointConfig::on(&places[0].network);
+    let endpoints = (!plain && matches!(mode, NetworkMode::Default | NetworkMode::Named(_))).then_some(places);
+    Ok((mode, endpoints))
 }
 
 fn mounts(parsed: &Parsed) -> Result<Vec<Mount>> {
@@ -293,7 +340,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused() {
-        let refused = ["--link=a", "--pid=host"];
+        let refused = ["--link-local-ip=a", "--pid=host"];
         for flag in refused {
             let text = read(&[flag, "img"]).map_or_else(|e| e.text("wharf run", true), |_| String::new());
             assert!(text.contains("not supported yet"), "{flag}: {text}");

@@ -225,7 +225,7 @@ fn env(image: &[String], own: &[String]) -> Vec<String> {
 }
 
 fn network(container: &Container, attachments: &[Attachment]) -> Value {
-    let mut settings = ports::network_settings(container, attachments, ps::network(container));
+    let mut settings = ports::network_settings(container, attachments);
     settings["SandboxID"] = if container.backend() == BackendKind::Wasm { "" } else { container.id.as_str() }.into();
     settings
 }

@@ -90,7 +90,8 @@ impl Filters {
             matches!(container.state.state, State::Exited | State::Dead)
                 && value == container.state.exit_code.to_string()
         };
-        let network = |value: &str| value == super::ps::network(container);
+        let networks = super::ps::networks(container);
+        let network = |value: &str| networks.iter().any(|network| network == value);
         let mounted =
             |value: &str| container.config.mounts.iter().any(|mount| mount.target == value || source(mount) == value);
         any("id", &|value| container.id.starts_with(value))

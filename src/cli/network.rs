@@ -2,9 +2,10 @@
 //! (<https://docs.docker.com/reference/cli/docker/network/>).
 
 use std::io::{self, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Map, Value, json};
+use wharf_runtime::config::EndpointConfig;
 use wharf_runtime::engine::Engine;
 use wharf_runtime::error::Class;
 use wharf_runtime::network::BRIDGE;
@@ -39,7 +40,7 @@ pub static VERBS: &[Verb] = &[
                 Flag::value("driver", "string", "Driver to manage the Network").short('d').or("bridge"),
                 Flag::list("gateway", "IPv4 Gateway for the master subnet").of("strings"),
                 Flag::switch("internal", "Restrict external access to the network"),
-                Flag::list("ip-range", "Allocate container ip from a sub-range").of("strings").not_yet(),
+                Flag::list("ip-range", "Allocate container ip from a sub-range").of("strings"),
                 Flag::switch("ipv6", "Enable or disable IPv6 address assignment").not_yet(),
                 Flag::list("label", "Set metadata on a network"),
                 Flag::list("opt", "Set driver specific options").short('o').of("map"),
@@ -73,6 +74,40 @@ pub static VERBS: &[Verb] = &[
             let engine = context.engine()?;
             inspect::show(parsed, |name| Ok(Some(json(&engine, name)?)))
         },
+    },
+    Verb {
+        names: &["network connect"],
+        about: "Connect a container to a network",
+        usage: "[OPTIONS] NETWORK CONTAINER",
+        listed: Listed::Other,
+        operands: Operands::Exactly(2),
+        trailing: false,
+        sections: &[Section {
+            title: "Options",
+            flags: &[
+                Flag::list("alias", "Add network-scoped alias for the container").of("strings"),
+                Flag::list("driver-opt", "driver options for the network").of("strings").not_yet(),
+                Flag::value("gw-priority", "int", "Highest gw-priority provides the default gateway"),
+                Flag::value("ip", "string", "IPv4 address (e.g., \"172.30.100.104\")"),
+                Flag::value("ip6", "string", "IPv6 address (e.g., \"2001:db8::33\")"),
+                Flag::list("link", "Add link to another container"),
+                Flag::list("link-local-ip", "Add a link-local address for the container").of("strings").not_yet(),
+            ],
+        }],
+        run: connect,
+    },
+    Verb {
+        names: &["network disconnect"],
+        about: "Disconnect a container from a network",
+        usage: "[OPTIONS] NETWORK CONTAINER",
+        listed: Listed::Other,
+        operands: Operands::Exactly(2),
+        trailing: false,
+        sections: &[Section {
+            title: "Options",
+            flags: &[Flag::switch("force", "Force the container to disconnect from a network").short('f')],
+        }],
+        run: disconnect,
     },
     Verb {
         names: &["network rm", "network remove"],
@@ -112,18 +147,29 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
             return Err(Failure::new(format!("plugin {driver:?} not found")).hint("The one driver here is bridge."));
         }
     }
-    let [subnets, gateways] = ["subnet", "gateway"].map(|flag| {
-        let values = parsed.values(flag).flat_map(|value| value.split(',')).collect::<Vec<_>>();
-        match values[..] {
-            [] => Ok(None),
-            [one] => Ok(Some(one)),
-            _ => Err(Failure::new(format!("several values of --{flag} are not supported: a network has one"))),
-        }
-    });
+    let nets = of_each_family(parsed, "subnet", |text| {
+        let parts = text.split_once('/').and_then(|(first, prefix)| Some((first.parse().ok()?, prefix.parse().ok()?)));
+        parts.ok_or_else(|| format!("invalid CIDR address: {text}: it must be a network as 10.1.0.0/16"))
+    })?;
+    let gateways = of_each_family(parsed, "gateway", |text| match text.parse() {
+        Ok(address) => Ok((address, 0)),
+        Err(_) => Err(format!("invalid gateway {text}: it must be an address")),
+    })?;
+    let ranges = of_each_family(parsed, "ip-range", |text| {
+        let parts = text.split_once('/').and_then(|(first, prefix)| Some((first.parse().ok()?, prefix.parse().ok()?)));
+        parts.ok_or_else(|| format!("invalid CIDR address: {text}"))
+    })?;
+    if ranges.1.is_some() {
+        return Err(Failure::new("--ip-range is supported for IPv4 addresses only"));
+    }
     let spec = NetworkSpec {
         name: parsed.operands()[0].clone(),
-        subnet: subnets?.map(subnet).transpose()?,
-        gateway: gateways?.map(address).transpose()?,
+        subnet: nets.0,
+        gateway: gateways.0.map(|(address, _)| address),
+        range: ranges.0,
+        ipv6: parsed.switch("ipv6"),
+        subnet6: nets.1,
+        gateway6: gateways.1.map(|(address, _)| address),
         internal: parsed.switch("internal"),
         options: values::map(parsed.read_all("opt", values::option)?),
         labels: values::map(parsed.read_all("label", values::label)?),
@@ -132,13 +178,50 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
     Ok(writeln!(io::stdout(), "{}", network.uid())?)
 }
 
-fn subnet(text: &str) -> Result<(Ipv4Addr, u8)> {
-    let parts = text.split_once('/').and_then(|(first, prefix)| Some((first.parse().ok()?, prefix.parse().ok()?)));
-    parts.ok_or_else(|| Failure::new(format!("invalid subnet {text}: it must be an IPv4 network as 10.1.0.0/16")))
+/// An address with a number of the IPv4 family, and one of the IPv6 family.
+type Families = (Option<(Ipv4Addr, u8)>, Option<(Ipv6Addr, u8)>);
+
+/// The values of a flag that may be given once for each family.
+fn of_each_family(
+    parsed: &Parsed,
+    flag: &str,
+    read: impl Fn(&str) -> std::result::Result<(IpAddr, u8), String>,
+) -> Result<Families> {
+    let mut found: Families = (None, None);
+    for value in parsed.values(flag).flat_map(|value| value.split(',')) {
+        let again = match read(value).map_err(Failure::new)? {
+            (IpAddr::V4(address), number) => found.0.replace((address, number)).is_some(),
+            (IpAddr::V6(address), number) => found.1.replace((address, number)).is_some(),
+        };
+        if again {
+            let message = format!("several values of --{flag} are not supported: a network has one of each family");
+            return Err(Failure::new(message));
+        }
+    }
+    Ok(found)
 }
 
-fn address(text: &str) -> Result<Ipv4Addr> {
-    text.parse().map_err(|_| Failure::new(format!("invalid gateway {text}: it must be an IPv4 address")))
+fn connect(parsed: &Parsed, context: &Context) -> Result<()> {
+    let [network, container] = two(parsed)?;
+    let place = EndpointConfig {
+        aliases: parsed.values("alias").flat_map(|value| value.split(',')).map(str::to_owned).collect(),
+        address: parsed.read("ip", values::ipv4)?,
+        address6: parsed.read("ip6", values::ipv6)?,
+        links: parsed.read_all("link", values::link)?,
+        gateway_priority: parsed.read("gw-priority", values::integer)?.unwrap_or(0),
+        ..EndpointConfig::on(network)
+    };
+    Ok(context.engine()?.connect(container, &place)?)
+}
+
+/// With `--force` docker forgets also what it has of a container that is gone; here there is nothing of one to forget.
+fn disconnect(parsed: &Parsed, context: &Context) -> Result<()> {
+    let [network, container] = two(parsed)?;
+    Ok(context.engine()?.disconnect(container, network)?)
+}
+
+fn two(parsed: &Parsed) -> Result<&[String; 2]> {
+    parsed.operands().first_chunk().ok_or_else(|| Failure::new("a network and a container must be named"))
 }
 
 /// A network as tables show it.
@@ -191,7 +274,7 @@ static LISTING: Listing<Row> = Listing {
         Column { field: "Driver", header: "DRIVER", text: |row| row.network.driver().to_owned() },
         Column { field: "Scope", header: "SCOPE", text: |_| "local".to_owned() },
         Column { field: "IPv4", header: "IPV4", text: |row| row.network.recorded().is_some().to_string() },
-        Column { field: "IPv6", header: "IPV6", text: |_| false.to_string() },
+        Column { field: "IPv6", header: "IPV6", text: |row| row.is(|network| network.six.is_some()).to_string() },
         Column { field: "Internal", header: "INTERNAL", text: |row| row.is(|network| network.internal).to_string() },
         Column {
             field: "Labels",
@@ -286,9 +369,9 @@ fn json(engine: &Engine, name: &str) -> wharf_runtime::Result<Value> {
             let object = json!({
                 "Name": container.name,
                 "EndpointID": wharf_images::Digest::of(format!("endpoint {id} {}", network.id).as_bytes()).hex(),
-                "MacAddress": endpoint.mac(),
+                "MacAddress": endpoint.mac,
                 "IPv4Address": format!("{}/{}", endpoint.address, endpoint.prefix),
-                "IPv6Address": "",
+                "IPv6Address": endpoint.six.map_or_else(String::new, |six| format!("{}/{}", six.address, six.prefix)),
             });
             containers.insert(id.clone(), object);
         }
@@ -300,11 +383,11 @@ fn json(engine: &Engine, name: &str) -> wharf_runtime::Result<Value> {
         "Scope": "local",
         "Driver": network.driver,
         "EnableIPv4": true,
-        "EnableIPv6": false,
+        "EnableIPv6": network.six.is_some(),
         "IPAM": {
             "Driver": "default",
             "Options": {},
-            "Config": [{"Subnet": format!("{}/{}", network.address, network.prefix), "Gateway": network.gateway}],
+            "Config": pools(&network),
         },
         "Internal": network.internal,
         "Attachable": false,
@@ -315,6 +398,17 @@ fn json(engine: &Engine, name: &str) -> wharf_runtime::Result<Value> {
         "Options": network.options,
         "Labels": network.labels,
     }))
+}
+
+/// A network's addresses, of each family.
+fn pools(network: &Network) -> Vec<Value> {
+    let mut four = json!({"Subnet": format!("{}/{}", network.address, network.prefix), "Gateway": network.gateway});
+    if let Some((first, prefix)) = network.range {
+        four["IPRange"] = format!("{first}/{prefix}").into();
+    }
+    let six =
+        network.six.map(|six| json!({"Subnet": format!("{}/{}", six.address, six.prefix), "Gateway": six.gateway}));
+    std::iter::once(four).chain(six).collect()
 }
 
 fn rm(parsed: &Parsed, context: &Context) -> Result<()> {
@@ -347,7 +441,7 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
     // A container that does not run refers to its network by its configuration.
     let mut named = Vec::new();
     for container in engine.list(wharf_runtime::engine::ListOptions { all: true })? {
-        named.push(ps::network(&container).to_owned());
+        named.extend(ps::networks(&container));
     }
     let mut removed = Vec::new();
     for network in engine.networks().list()? {

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use serde_json::{Map, Value, json};
+use wharf_runtime::config::EndpointConfig;
 use wharf_runtime::container::Container;
 use wharf_runtime::network::PortBinding;
 use wharf_runtime::network::ports::{ExposedPort, parse_expose};
@@ -114,8 +115,20 @@ pub fn all_exposed(container: &Container) -> Value {
     ports.into_iter().map(|port| (port.to_string(), json!({}))).collect::<Map<_, _>>().into()
 }
 
+/// The addresses that were asked for.
+fn ipam(place: &EndpointConfig) -> Value {
+    let mut asked = Map::new();
+    if let Some(address) = place.address {
+        asked.insert("IPv4Address".to_owned(), address.to_string().into());
+    }
+    if let Some(address) = place.address6 {
+        asked.insert("IPv6Address".to_owned(), address.to_string().into());
+    }
+    asked.into()
+}
+
 /// `NetworkSettings`.
-pub fn network_settings(container: &Container, attachments: &[Attachment], network: &str) -> Value {
+pub fn network_settings(container: &Container, attachments: &[Attachment]) -> Value {
     let mut ports = by_port(bound(attachments), ip);
     if container.state.state.is_live() {
         let only_exposed = wharf_runtime::plan::exposed(&container.config, &container.image).unwrap_or_default();
@@ -124,26 +137,37 @@ pub fn network_settings(container: &Container, attachments: &[Attachment], netwo
         }
     }
     let mut networks = Map::new();
+    let places = container.config.places();
     for Attachment { endpoint, .. } in attachments {
         let own = [container.name.clone(), container.short_id().to_owned()];
         let names: Vec<&String> = own.iter().chain(&endpoint.aliases).collect();
+        let wanted = places.iter().find(|place| place.network == endpoint.network);
+        let links = wanted.map(|place| place.links.iter().map(|(name, alias)| format!("{name}:{alias}")).collect());
+        let links: Vec<String> = links.unwrap_or_default();
         networks.insert(
             endpoint.network.clone(),
             json!({
                 "Aliases": if endpoint.aliases.is_empty() { Value::Null } else { json!(endpoint.aliases) },
-                "MacAddress": endpoint.mac(),
+                "MacAddress": endpoint.mac,
                 "NetworkID": endpoint.network,
                 "EndpointID": format!("{}-{}", endpoint.network, container.id),
                 "Gateway": endpoint.gateway,
                 "IPAddress": endpoint.address,
                 "IPPrefixLen": endpoint.prefix,
+                "GlobalIPv6Address": endpoint.six.map_or_else(String::new, |six| six.address.to_string()),
+                "GlobalIPv6PrefixLen": endpoint.six.map_or(0, |six| six.prefix),
+                "IPv6Gateway": endpoint.six.map_or_else(String::new, |six| six.gateway.to_string()),
+                "IPAMConfig": wanted.map(ipam),
+                "Links": links,
+                "GwPriority": wanted.map_or(0, |place| place.gateway_priority),
                 "DNSNames": names,
             }),
         );
     }
-    if networks.is_empty() {
+    // Those on which it is to be when it runs.
+    for network in super::ps::networks(container) {
         let empty = json!({"IPAddress": "", "Gateway": "", "MacAddress": "", "NetworkID": network, "Aliases": null});
-        networks.insert(network.to_owned(), empty);
+        networks.entry(network).or_insert(empty);
     }
     let first = attachments.first().map(|attachment| &attachment.endpoint);
     let text = |f: fn(&wharf_runtime::network::Endpoint) -> String| first.map_or_else(String::new, f);
@@ -152,7 +176,7 @@ pub fn network_settings(container: &Container, attachments: &[Attachment], netwo
         "Gateway": text(|e| e.gateway.to_string()),
         "IPAddress": text(|e| e.address.to_string()),
         "IPPrefixLen": first.map_or(0, |e| e.prefix),
-        "MacAddress": text(|e| e.mac()),
+        "MacAddress": text(|e| e.mac.to_string()),
         "Networks": networks,
     })
 }

@@ -74,7 +74,7 @@ pub static LISTING: Listing<Row> = Listing {
         Column { field: "Labels", header: "LABELS", text: |row| comma(&row.labels) },
         Column { field: "Mounts", header: "MOUNTS", text: Row::mounts },
         Column { field: "LocalVolumes", header: "LOCAL VOLUMES", text: Row::volumes },
-        Column { field: "Networks", header: "NETWORKS", text: |row| network(&row.container).to_owned() },
+        Column { field: "Networks", header: "NETWORKS", text: |row| networks(&row.container).join(",") },
         Column { field: "Platform", header: "PLATFORM", text: |row| row.container.image.platform.to_string() },
     ],
     labels: |row| Some(&row.labels),
@@ -172,7 +172,15 @@ pub fn labels(container: &Container) -> BTreeMap<String, String> {
     labels
 }
 
-/// The name of the network it is on.
+/// The names of the networks it is on, or is to be on.
+pub fn networks(container: &Container) -> Vec<String> {
+    match network(container) {
+        mode @ ("none" | "host") => vec![mode.to_owned()],
+        _ => container.config.places().iter().map(|place| place.network.clone()).collect(),
+    }
+}
+
+/// How it was to be connected when it was made.
 pub fn network(container: &Container) -> &str {
     match &container.config.network {
         NetworkMode::Default if container.backend() == BackendKind::Wasm => BRIDGE,

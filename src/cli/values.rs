@@ -3,9 +3,10 @@
 //! read files.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use wharf_runtime::config::{HOST_GATEWAY, NetworkMode};
+use wharf_runtime::config::{EndpointConfig, HOST_GATEWAY, NetworkMode};
+use wharf_runtime::network::BRIDGE;
 
 use super::failure::{Failure, Result};
 use super::units::parse_size;
@@ -203,21 +204,74 @@ pub fn extra_host(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), plain.to_owned()))
 }
 
-/// `--network`.
+/// `--network`: a mode or a name, or docker's long form (`name=NET,ip=10.1.0.7,alias=db`). The place that it asks for, too.
 ///
 /// # Errors
-/// What Wharf cannot do yet.
-pub fn network(text: &str) -> Result<NetworkMode, String> {
-    Ok(match text {
+/// Docker's words.
+pub fn network(text: &str) -> Result<(NetworkMode, EndpointConfig), String> {
+    let mut place = EndpointConfig::default();
+    if !text.contains('=') {
+        place.network = text.to_owned();
+    }
+    for field in text.split(',').filter(|_| text.contains('=')) {
+        let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid field {field}"))?;
+        match key.trim().to_lowercase().as_str() {
+            "name" => place.network = value.to_owned(),
+            "alias" => place.aliases.push(value.to_owned()),
+            "ip" => place.address = Some(ipv4(value)?),
+            "ip6" => place.address6 = Some(ipv6(value)?),
+            "mac-address" => place.mac = Some(value.parse()?),
+            "gw-priority" => {
+                let priority =
+                    value.parse().map_err(|_| format!("invalid gw-priority: {value:?}: it must be a number"))?;
+                place.gateway_priority = priority;
+            }
+            "driver-opt" | "link-local-ip" => return Err(format!("network option {key} is not supported")),
+            _ => return Err(format!("invalid field key {key}")),
+        }
+    }
+    let mode = match place.network.as_str() {
         "" | "default" => NetworkMode::Default,
         "none" => NetworkMode::None,
         "host" => NetworkMode::Host,
-        _ if text.starts_with("container:") => {
+        name if name.starts_with("container:") => {
             return Err("sharing another container's network is not supported yet".to_owned());
         }
-        _ if text.contains('=') => return Err("network options are not supported yet".to_owned()),
         name => NetworkMode::Named(name.to_owned()),
-    })
+    };
+    if mode == NetworkMode::Default {
+        BRIDGE.clone_into(&mut place.network);
+    }
+    Ok((mode, place))
+}
+
+/// An IPv4 address.
+///
+/// # Errors
+/// Docker's words.
+pub fn ipv4(text: &str) -> Result<Ipv4Addr, String> {
+    text.parse().map_err(|_| format!("invalid IPv4 address: {text}"))
+}
+
+/// An IPv6 address.
+///
+/// # Errors
+/// Docker's words.
+pub fn ipv6(text: &str) -> Result<Ipv6Addr, String> {
+    text.parse().map_err(|_| format!("invalid IPv6 address: {text}"))
+}
+
+/// `--link`: a container, and the name by which it is to be known.
+///
+/// # Errors
+/// Docker's words.
+pub fn link(text: &str) -> Result<(String, String), String> {
+    let (container, alias) = text.split_once(':').unwrap_or((text, text));
+    let container = container.trim_start_matches('/');
+    if container.is_empty() || alias.is_empty() || alias.contains(':') {
+        return Err(format!("bad format for links: {text}"));
+    }
+    Ok((container.to_owned(), alias.trim_start_matches('/').to_owned()))
 }
 
 /// `--attach`, in lower case.
@@ -375,8 +429,8 @@ mod tests {
         assert_eq!(filter("x"), Err("bad format of filter (expected name=value)".to_owned()));
         assert_eq!(stream("STDIN"), Ok("stdin".to_owned()));
         assert!(stream("foo").is_err());
-        assert_eq!(network("none"), Ok(NetworkMode::None));
-        assert_eq!(network("web"), Ok(NetworkMode::Named("web".to_owned())));
+        assert_eq!(network("none").map(|n| n.0), Ok(NetworkMode::None));
+        assert_eq!(network("web").map(|n| n.0), Ok(NetworkMode::Named("web".to_owned())));
         assert!(network("container:x").is_err());
     }
 

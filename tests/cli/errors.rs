@@ -33,8 +33,8 @@ fn typos_get_a_suggestion() {
 
 #[test]
 fn flags_that_come_later_are_refused_by_name() {
-    insta::assert_snapshot!(fails(125, &["run", "--link", "y", "x"]), @r"
-    --link is not supported yet
+    insta::assert_snapshot!(fails(125, &["run", "--link-local-ip", "y", "x"]), @r"
+    --link-local-ip is not supported yet
 
     Usage:  wharf run [OPTIONS] IMAGE [COMMAND] [ARG...]
 

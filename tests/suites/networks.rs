@@ -249,6 +249,99 @@ fn networks_are_apart_and_internal_ones_closed() {
     served.join().expect("a server");
 }
 
+/// Of a container: its interfaces with their addresses, and its way out.
+fn places(wharf: &Wharf, name: &str) -> String {
+    let script =
+        "ip -o -4 addr | grep eth | while read a b c d e; do echo $b $d; done; ip route | grep default || true";
+    wharf.ok(&["exec", name, "sh", "-c", script]).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn containers_come_to_networks_and_leave_them_while_they_run() {
+    let wharf = Wharf::with_busybox();
+    for (name, third) in [("front", 71), ("back", 72)] {
+        let subnet = format!("10.222.{third}.0/24");
+        wharf.ok(&["network", "create", "--subnet", &subnet, "--ip-range", &format!("10.222.{third}.64/26"), name]);
+    }
+    wharf.ok(&["network", "create", "--internal", "--subnet", "10.222.73.0/24", "closed"]);
+    let run = |name: &str, networks: &[&str]| {
+        let script = server(name);
+        let end = ["busybox", "sh", "-c", &script];
+        wharf.ok(&[&["run", "-d", "--name", name][..], networks, &end].concat());
+    };
+    run("web", &["--network", "name=front,alias=www,ip=10.222.71.7", "--network", "back", "-p", "28180:80"]);
+    run("db", &["--network", "back", "--mac-address", "02:42:00:00:00:09", "--network-alias", "sql"]);
+    assert_eq!(places(&wharf, "web"), "eth0 10.222.71.7/24 eth1 10.222.72.64/24 default via 10.222.72.1 dev eth1");
+    let exec = |name: &str, script: &str| wharf.run(&["exec", name, "sh", "-c", script]).stdout.trim().to_owned();
+    assert!(exec("db", "ip link show eth0").contains("02:42:00:00:00:09"));
+    answers("10.222.72.64", 80, "web");
+    answers("127.0.0.1", 28180, "web");
+    assert_eq!(exec("web", &ask("sql", 80)), "db");
+    assert_eq!(exec("db", &ask("web", 80)), "web");
+    assert!(exec("db", "nslookup www; true").contains("NXDOMAIN"), "an alias is one on its network");
+    assert_eq!(
+        wharf.ok(&["ps", "--filter", "network=back", "--format", "{{.Names}} {{.Networks}}"]),
+        "db back\nweb front,back"
+    );
+
+    // The published port and the way out follow the places.
+    wharf.ok(&["network", "disconnect", "back", "web"]);
+    assert_eq!(places(&wharf, "web"), "eth0 10.222.71.7/24 default via 10.222.71.1 dev eth0");
+    assert_eq!(sh(&ask("127.0.0.1", 28180)), "web");
+    assert_eq!(exec("db", &ask("web", 80)), "");
+    assert_eq!(wharf.ok(&["network", "inspect", "back", "-f", "{{len .Containers}}"]), "1");
+    wharf.ok(&["network", "connect", "--ip", "10.222.73.9", "--alias", "inner", "--link", "db:store", "closed", "web"]);
+    wharf.ok(&["network", "connect", "closed", "db"]);
+    assert_eq!(places(&wharf, "web"), "eth0 10.222.71.7/24 eth1 10.222.73.9/24 default via 10.222.71.1 dev eth0");
+    assert_eq!(exec("db", &ask("inner", 80)), "web");
+    assert_eq!(exec("web", &ask("store", 80)), "db", "a link is the container's own name for a neighbour");
+    assert!(exec("db", "nslookup store; true").contains("NXDOMAIN"));
+    let hosts = exec("web", "grep -v local /etc/hosts");
+    assert!(
+        hosts.contains("10.222.71.7\t") && hosts.contains("10.222.73.9\t") && !hosts.contains("10.222.72"),
+        "{hosts}"
+    );
+
+    // It is so again when it starts again.
+    wharf.ok(&["restart", "-t", "0", "web"]);
+    answers("127.0.0.1", 28180, "web");
+    assert_eq!(places(&wharf, "web"), "eth0 10.222.71.7/24 eth1 10.222.73.9/24 default via 10.222.71.1 dev eth0");
+    // On one that has stopped, it is so from its next start on.
+    wharf.ok(&["stop", "-t", "0", "web"]);
+    wharf.ok(&["network", "disconnect", "-f", "front", "web"]);
+    wharf.ok(&["start", "web"]);
+    assert_eq!(places(&wharf, "web"), "eth0 10.222.73.9/24");
+    assert_eq!(exec("web", "nslookup example.org >/dev/null 2>&1 && echo told"), "", "no way out by names either");
+    wharf.ok(&["network", "disconnect", "closed", "web"]);
+    assert_eq!(places(&wharf, "web"), "");
+    wharf.ok(&["network", "connect", "front", "web"]);
+    assert_eq!(places(&wharf, "web"), "eth0 10.222.71.64/24 default via 10.222.71.1 dev eth0");
+    assert_eq!(sh(&ask("127.0.0.1", 28180)), "web");
+
+    let told =
+        wharf.ok(&["events", "--since", "1h", "--until", "0s", "--filter", "network=front", "--format", "{{.Action}}"]);
+    let expected = "create connect disconnect connect disconnect connect";
+    assert_eq!(told.split_whitespace().collect::<Vec<_>>().join(" "), expected);
+    wharf.ok(&["run", "-d", "--name", "alone", "--network", "none", "busybox", "sleep", "1000"]);
+    for (args, error) in [
+        (vec!["network", "connect", "front", "web"], "endpoint already exists in network front"),
+        (vec!["network", "connect", "nope", "web"], "network nope not found"),
+        (vec!["network", "connect", "front", "nope"], "No such container: nope"),
+        (vec!["network", "disconnect", "back", "web"], "is not connected to network back"),
+        (vec!["network", "connect", "front", "alone"], "in private (none) mode"),
+        (vec!["network", "connect", "--ip", "10.222.72.1", "back", "web"], "Address already in use"),
+        (
+            vec!["network", "connect", "--ip", "10.9.9.9", "back", "web"],
+            "no configured subnet contains IP address 10.9.9.9",
+        ),
+    ] {
+        let refused = wharf.exits(1, &args);
+        assert!(refused.stderr.contains(error), "{refused}");
+    }
+    // What was refused has left nothing.
+    assert_eq!(places(&wharf, "web"), "eth0 10.222.71.64/24 default via 10.222.71.1 dev eth0");
+}
+
 #[test]
 fn a_storm_leaves_no_address_twice_and_nothing_behind() {
     let wharf = Wharf::with_busybox();

@@ -266,8 +266,17 @@ impl Task for ContainerTask {
         self.process.place()
     }
 
-    fn connect(&mut self, connection: &Wiring) -> Result<()> {
-        self.process.say(&Message::Connect(connection.clone()))
+    fn connect(&mut self, places: Vec<Wiring>) -> Result<()> {
+        self.process.say(&Message::Connect(places))
+    }
+
+    fn network(&self) -> Result<Option<File>> {
+        if self.container.namespaces & libc::CLONE_NEWNET == 0 {
+            return Ok(None);
+        }
+        // The pid is our own child's, which is not reaped: it is no other's.
+        let path = format!("/proc/{}/ns/net", self.process.child.pid());
+        File::open(path).map(Some).map_err(|_| Error::new(Class::Conflict, "the container has ended"))
     }
 
     fn take_names(&mut self) -> Option<File> {

@@ -17,8 +17,8 @@ use super::process;
 use crate::error::{Class, Error, Result};
 use crate::network::networks::Wiring;
 
-/// The largest message; a longer error text is cut.
-const MAX: usize = 4096;
+/// The largest message: a container may have three dozen places. A longer error text is cut.
+const MAX: usize = 16 << 10;
 
 /// The classes, for their numbers on the wire (both ends are the same program).
 const CLASSES: [Class; 11] = [
@@ -40,8 +40,8 @@ const CLASSES: [Class; 11] = [
 pub(super) enum Message {
     /// Monitor to child: your cgroup and your user namespace are in place.
     Placed,
-    /// Monitor to child: your place on a network.
-    Connect(Wiring),
+    /// Monitor to child: your places on networks.
+    Connect(Vec<Wiring>),
     /// Child to monitor: the socket on which names are asked for in my network namespace.
     Names(OwnedFd),
     /// Child to monitor: a socket of the network namespace that I have joined.
@@ -132,13 +132,13 @@ impl Channel {
         }
     }
 
-    /// The child's side: waits for its place on a network.
+    /// The child's side: waits for its places on networks.
     ///
     /// # Errors
     /// When the monitor is gone.
-    pub fn wait_until_connected(&self) -> Result<Wiring> {
+    pub fn wait_until_connected(&self) -> Result<Vec<Wiring>> {
         match self.receive()? {
-            Some(Message::Connect(connection)) => Ok(connection),
+            Some(Message::Connect(places)) => Ok(places),
             _ => Err(Error::new(Class::Cancelled, "the monitor is gone")),
         }
     }
@@ -157,9 +157,7 @@ fn encode(message: &Message) -> (Vec<u8>, Option<&OwnedFd>) {
     match message {
         Message::Placed => (vec![b'P'], None),
         // Names and numbers always become JSON.
-        Message::Connect(connection) => {
-            ([&b"C"[..], &serde_json::to_vec(connection).unwrap_or_default()].concat(), None)
-        }
+        Message::Connect(places) => ([&b"C"[..], &serde_json::to_vec(places).unwrap_or_default()].concat(), None),
         Message::Names(fd) => (vec![b'N'], Some(fd)),
         Message::Socket(fd) => (vec![b'S'], Some(fd)),
         Message::Ready(fd) => (vec![b'R'], fd.as_ref()),

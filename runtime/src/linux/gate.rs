@@ -37,6 +37,7 @@ use super::datagrams::Relays;
 use super::resolver::{self, Lookup};
 use super::supervisor::MAIN;
 use super::{caller, network as bridges, sockets};
+use crate::config::EndpointConfig;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -59,7 +60,8 @@ pub(crate) struct Gate {
     network: WasmNetwork,
     id: String,
     names: Vec<String>,
-    aliases: Vec<String>,
+    /// The place on its network that is asked for.
+    place: Option<EndpointConfig>,
     dns: Vec<IpAddr>,
     pub(super) grants: Grants,
     pub(super) endpoint: Option<Endpoint>,
@@ -126,7 +128,7 @@ impl Gate {
             network: network.clone(),
             id: container.id.clone(),
             names: vec![plan::hostname(container).to_owned(), container.short_id().to_owned()],
-            aliases: container.config.network_aliases.clone(),
+            place: container.config.places().first().cloned(),
             dns: container.config.dns.clone(),
             grants: Grants::new(&network.allow, &network.deny),
             endpoint: None,
@@ -162,7 +164,7 @@ impl Gate {
 
     /// True when the container must have its place on the network before its guest asks.
     pub fn is_wanted(&self) -> bool {
-        !self.network.published.is_empty() || !self.aliases.is_empty()
+        !self.network.published.is_empty() || self.place.as_ref().is_some_and(|place| !place.aliases.is_empty())
     }
 
     /// Takes the container's place on its network.
@@ -173,10 +175,10 @@ impl Gate {
         if self.joined {
             return Ok(());
         }
-        if let WasmMode::Network(name) = &self.network.mode {
+        if let Some(place) = &self.place {
             let ports: Vec<PortBinding> = self.published.iter().map(|p| p.binding.clone()).collect();
-            self.endpoint = Some(engine.attach_network(&self.id, name, &self.aliases, &ports)?);
-            self.internal = engine.is_internal(name)?;
+            self.endpoint = engine.attach_networks(&self.id, &[(place, &ports)])?.pop();
+            self.internal = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.internal);
         }
         self.joined = true;
         Ok(())

@@ -20,7 +20,7 @@ use wharf_images::{Class, NoReport};
 use crate::backend::modules;
 use crate::config::ContainerConfig;
 use crate::container::{Container, Status};
-use crate::engine::{Attach, Change, Engine, Protection};
+use crate::engine::{Attach, Change, Engine, Protection, Reconnect};
 use crate::error::{Error, Result};
 use crate::linux::ahead::{self, Ahead};
 use crate::linux::check_limits;
@@ -291,7 +291,7 @@ impl Monitor {
             gate.join(engine)?;
         }
         if let Some(connected) = connected {
-            streams.task.connect(&connected.join(engine, container)?)?;
+            streams.task.connect(connected.join(engine, container)?)?;
             connected.publish(engine)?;
         }
         // Before it runs if it is still busy, else while it runs.
@@ -611,6 +611,11 @@ impl Monitor {
                 self.update(&change)?;
                 Ok(Some(Reply::Done))
             }
+            Request::Reconnect(change) => {
+                self.tell()?;
+                self.reconnect(&change)?;
+                Ok(Some(Reply::Done))
+            }
             Request::Pause(paused) => {
                 self.main()?.task.set_paused(paused)?;
                 self.paused = paused;
@@ -683,6 +688,25 @@ impl Monitor {
             let events = std::mem::take(&mut self.untold);
             self.engine.containers()?.stop_asked(&self.container.id, &events)?;
         }
+        Ok(())
+    }
+
+    /// Puts the container on another network, or takes it from one, and records it.
+    fn reconnect(&mut self, change: &Reconnect) -> Result<()> {
+        self.quiet_at = Some(Instant::now() + QUIET);
+        let id = self.container.id.clone();
+        change.apply(&id, &mut self.container.config.places().into_owned())?;
+        let own = self.main()?.task.network()?;
+        let (Some(connected), Some(own)) = (&mut self.connected, own) else {
+            let message = "the networks of a WebAssembly container cannot be changed while it runs";
+            return Err(Error::new(Class::Unsupported, message).with_hint("stop it first"));
+        };
+        match change {
+            Reconnect::Connect(place) => connected.connect(&self.engine, &self.container, &own, place)?,
+            Reconnect::Disconnect(network) => connected.disconnect(&self.engine, &self.container, &own, network)?,
+        }
+        let containers = self.engine.containers()?;
+        self.container.config = containers.set_endpoints(&self.container, |places| change.apply(&id, places))?;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize};
 use wharf_images::Class;
 
-use crate::engine::{Attach, Change};
+use crate::engine::{Attach, Change, Reconnect};
 use crate::error::Error;
 use crate::task::{ExecSpec, Usage};
 
@@ -49,6 +49,8 @@ pub enum Request {
     Wait,
     /// Other limits, another restart policy.
     Update(Change),
+    /// Other places on networks.
+    Reconnect(Reconnect),
     /// Freeze or thaw.
     Pause(bool),
     /// What it uses.

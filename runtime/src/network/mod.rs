@@ -10,7 +10,8 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -70,8 +71,77 @@ pub struct Endpoint {
     pub prefix: u8,
     /// The host, as containers see it.
     pub gateway: Ipv4Addr,
+    /// Its IPv6 address, if the network has such addresses.
+    pub six: Option<Six>,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// The number of its interface: that of `eth0` is 0.
+    pub number: u8,
+    /// The network has no way out.
+    pub internal: bool,
     /// The names by which others find it, besides its own and its short id.
     pub aliases: Vec<String>,
+}
+
+/// A container's IPv6 address on a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Six {
+    /// The address.
+    pub address: Ipv6Addr,
+    /// The length of the network's prefix.
+    pub prefix: u8,
+    /// The host, as containers see it.
+    pub gateway: Ipv6Addr,
+}
+
+/// A hardware address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// Docker's for an endpoint with this address: `02:42:` and the address.
+    pub fn of(address: Ipv4Addr) -> Self {
+        let [a, b, c, d] = address.octets();
+        Mac([0x02, 0x42, a, b, c, d])
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = String;
+
+    /// Docker's spellings: six pairs of digits, with `:` or `-` between them.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let pairs: Vec<_> = text.split([':', '-']).collect();
+        let byte = |pair: &&str| match pair.bytes().all(|b| b.is_ascii_hexdigit()) && pair.len() == 2 {
+            true => u8::from_str_radix(pair, 16).ok(),
+            false => None,
+        };
+        let bytes: Option<Vec<u8>> = pairs.iter().map(byte).collect();
+        let mac = bytes.and_then(|bytes| bytes.try_into().ok()).map(Mac);
+        mac.ok_or_else(|| format!("{text} is not a valid mac address"))
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> String {
+        mac.to_string()
+    }
 }
 
 impl Endpoint {
@@ -79,12 +149,6 @@ impl Endpoint {
     pub fn is_neighbour(&self, address: Ipv4Addr) -> bool {
         let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
         u32::from(address) & mask == u32::from(self.address) & mask
-    }
-
-    /// Docker's hardware address of the endpoint with this address: `02:42:` and the address.
-    pub fn mac(&self) -> String {
-        let [a, b, c, d] = self.address.octets();
-        format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
     }
 }
 

@@ -5,15 +5,16 @@
 //! common. Whether the host has some of them elsewhere is asked when the kernel is told of the network.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 use wharf_images::db::{Db, Schema};
+use wharf_images::events::{self, Kind, NewEvent};
 use wharf_images::{Class, Digest};
 
-use super::BRIDGE;
+use super::{BRIDGE, Mac, Six};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::linux;
@@ -22,13 +23,22 @@ use crate::store::{from_json, nanoseconds, timestamp, to_json};
 /// What the tables of [`super::store`] learn about networks.
 pub const SCHEMA: Schema = Schema {
     component: "network details",
-    steps: &["
+    steps: &[
+        "
         ALTER TABLE networks ADD COLUMN created INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE networks ADD COLUMN internal INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE networks ADD COLUMN movable INTEGER NOT NULL DEFAULT 1;
         ALTER TABLE networks ADD COLUMN options TEXT NOT NULL DEFAULT '{}';
         ALTER TABLE networks ADD COLUMN labels TEXT NOT NULL DEFAULT '{}';
-    "],
+    ",
+        "
+        ALTER TABLE networks ADD COLUMN range_address INTEGER;
+        ALTER TABLE networks ADD COLUMN range_prefix INTEGER;
+        ALTER TABLE networks ADD COLUMN address6 BLOB;
+        ALTER TABLE networks ADD COLUMN prefix6 INTEGER;
+        ALTER TABLE networks ADD COLUMN gateway6 BLOB;
+    ",
+    ],
 };
 
 /// The option that sets the size of a network's packets.
@@ -49,6 +59,10 @@ pub struct Network {
     pub prefix: u8,
     /// The host, as containers see it.
     pub gateway: Ipv4Addr,
+    /// The part of its addresses from which containers get theirs, if not all.
+    pub range: Option<(Ipv4Addr, u8)>,
+    /// Its IPv6 addresses, if it has any: the first, the length of the prefix, and the host as containers see it.
+    pub six: Option<Six>,
     /// When it was made.
     pub created: Timestamp,
     /// It has no way out.
@@ -70,12 +84,16 @@ pub struct Wiring {
     pub outer: String,
     /// The device's name in the container.
     pub inner: String,
+    /// Its hardware address.
+    pub mac: Mac,
     /// The container's address.
     pub address: Ipv4Addr,
     /// The length of the network's prefix.
     pub prefix: u8,
-    /// The way out, if there is one.
+    /// The way out, if this network is the container's.
     pub gateway: Option<Ipv4Addr>,
+    /// Its IPv6 address, if there are any on the network.
+    pub six: Option<Six>,
     /// What it sends to its own published port comes back to it.
     pub hairpin: bool,
     /// Bytes of the largest packet, if not the usual.
@@ -91,6 +109,14 @@ pub struct NetworkSpec {
     pub subnet: Option<(Ipv4Addr, u8)>,
     /// The host's address on it; the first if `None`.
     pub gateway: Option<Ipv4Addr>,
+    /// The part of its addresses from which containers are to get theirs; all if `None`.
+    pub range: Option<(Ipv4Addr, u8)>,
+    /// It is to have IPv6 addresses.
+    pub ipv6: bool,
+    /// Its IPv6 addresses, as `fd00:1::/64`; chosen if `None`.
+    pub subnet6: Option<(Ipv6Addr, u8)>,
+    /// The host's IPv6 address on it; the first if `None`.
+    pub gateway6: Option<Ipv6Addr>,
     /// It is to have no way out.
     pub internal: bool,
     /// The driver's options.
@@ -102,9 +128,12 @@ pub struct NetworkSpec {
 impl Network {
     /// 64 hexadecimal digits, as docker calls networks.
     pub fn uid(&self) -> String {
-        Digest::of(format!("network {} {} {}", self.id, self.name, nanoseconds(self.created)).as_bytes())
-            .hex()
-            .to_owned()
+        uid(self.id, &self.name, nanoseconds(self.created))
+    }
+
+    /// An event of this network, with docker's attributes.
+    pub fn event(&self, action: &str) -> NewEvent {
+        NewEvent::new(Kind::Network, action, self.uid()).with("name", &self.name).with("type", &self.driver)
     }
 
     /// Bytes of its largest packets, if not the usual.
@@ -113,8 +142,13 @@ impl Network {
     }
 }
 
-const COLUMNS: &str =
-    "SELECT id, name, driver, address, prefix, gateway, created, internal, movable, options, labels FROM networks";
+/// How the network with this number, of this name and made then, is called.
+pub(super) fn uid(id: i64, name: &str, created: i64) -> String {
+    Digest::of(format!("network {id} {name} {created}").as_bytes()).hex().to_owned()
+}
+
+const COLUMNS: &str = "SELECT id, name, driver, address, prefix, gateway, created, internal, movable, options, labels, range_address, \
+     range_prefix, address6, prefix6, gateway6 FROM networks";
 
 /// The network of this name, or whose [`Network::uid`] begins so.
 ///
@@ -141,10 +175,12 @@ pub fn find(db: &Db, name: &str) -> Result<Option<Network>> {
 /// # Errors
 /// The database's.
 pub fn by_name(db: &Db, name: &str) -> Result<Option<Network>> {
-    db.read(|c| {
-        let mut select = c.prepare_cached(&format!("{COLUMNS} WHERE name = ?1"))?;
-        select.query_row([name], |row| Ok(network(row))).optional()?.transpose()
-    })
+    db.read(|c| by_name_in(c, name))
+}
+
+pub(super) fn by_name_in(c: &Connection, name: &str) -> Result<Option<Network>> {
+    let mut select = c.prepare_cached(&format!("{COLUMNS} WHERE name = ?1"))?;
+    select.query_row([name], |row| Ok(network(row))).optional()?.transpose()
 }
 
 /// All networks, in the order in which they were made.
@@ -220,10 +256,12 @@ pub fn create(db: &Db, spec: &NetworkSpec, is_free: &dyn Fn(Ipv4Addr, u8) -> boo
             None => pools().find(|(first, prefix)| apart(*first, *prefix)).ok_or_else(full)?,
         };
         let gateway = spec.gateway.unwrap_or_else(|| Ipv4Addr::from(u32::from(address) + 1));
+        let six = six(spec, &known)?;
         let created = nanoseconds(Timestamp::now());
         tx.prepare_cached(
-            "INSERT INTO networks (name, driver, address, prefix, gateway, created, internal, movable, options, labels) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO networks (name, driver, address, prefix, gateway, created, internal, movable, options, labels, \
+             range_address, range_prefix, address6, prefix6, gateway6) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         )?
         .execute(params![
             spec.name,
@@ -236,9 +274,47 @@ pub fn create(db: &Db, spec: &NetworkSpec, is_free: &dyn Fn(Ipv4Addr, u8) -> boo
             spec.subnet.is_none(),
             to_json(&spec.options)?,
             to_json(&spec.labels)?,
+            spec.range.map(|(first, _)| u32::from(first)),
+            spec.range.map(|(_, prefix)| prefix),
+            six.map(|six| six.address.octets()),
+            six.map(|six| six.prefix),
+            six.map(|six| six.gateway.octets()),
         ])?;
-        one(tx, tx.last_insert_rowid())
+        let made = one(tx, tx.last_insert_rowid())?;
+        events::emit(tx, &made.event("create"))?;
+        Ok(made)
     })
+}
+
+/// The IPv6 addresses of a network that is to be.
+fn six(spec: &NetworkSpec, known: &[Network]) -> Result<Option<Six>> {
+    if !spec.ipv6 {
+        return Ok(None);
+    }
+    let apart = |address, prefix| {
+        !known.iter().filter_map(|network| network.six).any(|n| {
+            let shorter = n.prefix.min(prefix);
+            base6(n.address, shorter) == base6(address, shorter)
+        })
+    };
+    let (address, prefix) = match spec.subnet6 {
+        Some((address, prefix)) if apart(address, prefix) => (address, prefix),
+        Some(_) => {
+            let message = "invalid pool request: Pool overlaps with other one on this address space";
+            return Err(Error::new(Class::Conflict, message).with_hint("see `wharf network ls`"));
+        }
+        // Addresses for one place (RFC 4193): of a number that nobody else is likely to have.
+        None => {
+            let mut number = [0; 7];
+            crate::linux::random(&mut number).map_err(|e| Error::os("find a number at random", e))?;
+            let mut bytes = [0; 16];
+            bytes[0] = 0xfd;
+            bytes[1..8].copy_from_slice(&number);
+            (Ipv6Addr::from(bytes), 64)
+        }
+    };
+    let gateway = spec.gateway6.unwrap_or_else(|| Ipv6Addr::from_bits(address.to_bits() + 1));
+    Ok(Some(Six { address, prefix, gateway }))
 }
 
 fn full() -> Error {
@@ -270,6 +346,25 @@ fn check(spec: &NetworkSpec) -> Result<()> {
             return invalid(format!("no matching subnet for gateway {gateway}"));
         }
     } else if let Some(gateway) = spec.gateway {
+        return invalid(format!("no matching subnet for gateway {gateway}"));
+    }
+    if let Some((first, prefix)) = spec.range {
+        let within = spec.subnet.is_some_and(|subnet| overlap(subnet, (first, prefix)) && subnet.1 <= prefix);
+        if !within || prefix > 32 || base(first, prefix) != first {
+            return invalid(format!("invalid ip-range {first}/{prefix}: it must lie in the network's --subnet"));
+        }
+    }
+    if let Some((first, prefix)) = spec.subnet6 {
+        if !spec.ipv6 {
+            return invalid(format!("subnet {first}/{prefix}: a network has IPv6 addresses only with --ipv6"));
+        }
+        if !(8..=126).contains(&prefix) || base6(first, prefix) != first {
+            return invalid(format!("invalid subnet {first}/{prefix}: it should be {}/{prefix}", base6(first, prefix)));
+        }
+    }
+    if let Some(gateway) = spec.gateway6
+        && !spec.subnet6.is_some_and(|(first, prefix)| base6(gateway, prefix) == first && gateway != first)
+    {
         return invalid(format!("no matching subnet for gateway {gateway}"));
     }
     for (option, value) in &spec.options {
@@ -308,7 +403,7 @@ pub fn remove(db: &Db, network: &Network) -> Result<()> {
         }
         match tx.execute("DELETE FROM networks WHERE id = ?1", [id])? {
             0 => Err(no_such(name)),
-            _ => Ok(()),
+            _ => Ok(events::emit(tx, &network.event("destroy"))?),
         }
     })
 }
@@ -341,6 +436,9 @@ fn one(tx: &Transaction<'_>, id: i64) -> Result<Network> {
 fn network(row: &Row<'_>) -> Result<Network> {
     // Written by us from 32 bits.
     let ip = |column| row.get::<_, i64>(column).map(|number| Ipv4Addr::from(number as u32));
+    let ip6 = |column| row.get::<_, [u8; 16]>(column).map(Ipv6Addr::from);
+    let range: Option<u8> = row.get(12)?;
+    let prefix6: Option<u8> = row.get(14)?;
     Ok(Network {
         id: row.get(0)?,
         name: row.get(1)?,
@@ -353,6 +451,8 @@ fn network(row: &Row<'_>) -> Result<Network> {
         is_movable: row.get(8)?,
         options: from_json(row, 9)?,
         labels: from_json(row, 10)?,
+        range: range.map(|prefix| Ok::<_, Error>((ip(11)?, prefix))).transpose()?,
+        six: prefix6.map(|prefix| Ok::<_, Error>(Six { address: ip6(13)?, prefix, gateway: ip6(15)? })).transpose()?,
     })
 }
 
@@ -371,6 +471,12 @@ pub fn overlap(a: (Ipv4Addr, u8), b: (Ipv4Addr, u8)) -> bool {
 pub fn base(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
     Ipv4Addr::from(u32::from(address) & mask)
+}
+
+/// The first address of the IPv6 network in which `address` lies.
+pub fn base6(address: Ipv6Addr, prefix: u8) -> Ipv6Addr {
+    let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+    Ipv6Addr::from_bits(address.to_bits() & mask)
 }
 
 /// The addresses that a network may be given: docker's pools, and behind them many small ones.
@@ -455,7 +561,8 @@ mod tests {
     use super::*;
 
     fn db(dir: &std::path::Path) -> Db {
-        Db::open(dir, &[crate::store::SCHEMA, super::super::store::SCHEMA, SCHEMA]).unwrap()
+        let schemas = [wharf_images::store::SCHEMA, crate::store::SCHEMA, super::super::store::SCHEMA, SCHEMA];
+        Db::open(dir, &schemas).unwrap()
     }
 
     fn spec(name: &str) -> NetworkSpec {

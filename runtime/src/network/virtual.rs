@@ -135,6 +135,10 @@ mod tests {
             address: Ipv4Addr::new(172, 30, 0, 2),
             prefix: 16,
             gateway: Ipv4Addr::new(172, 30, 0, 1),
+            six: None,
+            mac: crate::network::Mac::default(),
+            number: 0,
+            internal: false,
             aliases: Vec::new(),
         }
     }
@@ -197,6 +201,6 @@ mod tests {
     fn neighbours_are_told_by_the_prefix() {
         let own = endpoint();
         assert!(own.is_neighbour(Ipv4Addr::new(172, 30, 255, 1)) && !own.is_neighbour(Ipv4Addr::new(172, 31, 0, 1)));
-        assert_eq!(own.mac(), "02:42:ac:1e:00:02");
+        assert_eq!(crate::network::Mac::of(own.address).to_string(), "02:42:ac:1e:00:02");
     }
 }

@@ -39,7 +39,7 @@ impl Foothold {
         let outside = Outside::open()?;
         unshare(libc::CLONE_NEWNET)?;
         let connected = own_namespace().and_then(|namespace| {
-            outside.leave()?.connect(wiring)?;
+            outside.leave()?.connect(std::slice::from_ref(wiring))?;
             Ok(namespace)
         });
         enter_or_abort(&home);

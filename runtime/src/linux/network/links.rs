@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use rustix::net::netdevice::{index_to_name, name_to_index};
 
 use super::netlink::{Attributes, CREATE, DUMP, REQUEST, Requests, Socket, attributes};
+use crate::network::Mac;
 use crate::network::networks::Wiring;
 
 /// A network interface's flag: it is up.
@@ -23,17 +24,6 @@ const NAMESPACE: u16 = libc::IFLA_NET_NS_FD;
 /// The interfaces, addresses and routes of one network namespace.
 #[derive(Debug)]
 pub struct Links(Socket);
-
-/// A place on a network: what an interface gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// Its address.
-    pub address: Ipv4Addr,
-    /// The length of the network's prefix.
-    pub prefix: u8,
-    /// The way to everywhere else, if there is one.
-    pub gateway: Option<Ipv4Addr>,
-}
 
 impl Links {
     /// Those of this process's network namespace.
@@ -64,7 +54,7 @@ impl Links {
         let mut make = Requests::default();
         make.add(libc::RTM_NEWLINK, REQUEST | CREATE, &link(0, 0, 0), |a| {
             // Its own, or it would change with what is connected.
-            a.text(libc::IFLA_IFNAME, name).put(libc::IFLA_ADDRESS, &hardware(address));
+            a.text(libc::IFLA_IFNAME, name).put(libc::IFLA_ADDRESS, &Mac::of(address).0);
             if let Some(mtu) = mtu {
                 a.number(libc::IFLA_MTU, mtu);
             }
@@ -108,7 +98,7 @@ impl Links {
                     data.nest(PEER, |peer| {
                         // It cannot be up before it has its other end.
                         both(peer.fixed(&link(0, 0, 0)), &wiring.inner);
-                        peer.put(libc::IFLA_ADDRESS, &hardware(wiring.address));
+                        peer.put(libc::IFLA_ADDRESS, &wiring.mac.0);
                         peer.number(NAMESPACE, there.as_raw_fd() as u32);
                     });
                 });
@@ -126,20 +116,45 @@ impl Links {
         self.0.ask(&make).map(drop).map_err(|(_, e)| e)
     }
 
-    /// Gives an interface its place, and the loopback its life. All in one call.
+    /// Gives new interfaces their places, and the loopback its life. All in one call.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn settle(&self, name: &str, place: Place) -> Result<(), Errno> {
-        let index = self.index(name)?.ok_or(Errno::NODEV)?;
+    pub fn settle(&self, wirings: &[Wiring]) -> Result<(), Errno> {
         let mut requests = Requests::default();
         requests.add(libc::RTM_NEWLINK, REQUEST, &link(1, UP, UP), |_| ());
-        requests.add(libc::RTM_NEWLINK, REQUEST, &link(index, UP, UP), |_| ());
-        add_address(&mut requests, index, place.address, place.prefix);
-        if let Some(gateway) = place.gateway {
-            add_default_route(&mut requests, index, gateway);
+        for wiring in wirings {
+            let index = self.index(&wiring.inner)?.ok_or(Errno::NODEV)?;
+            requests.add(libc::RTM_NEWLINK, REQUEST, &link(index, UP, UP), |_| ());
+            add_address(&mut requests, index, wiring.address, wiring.prefix);
+            if let Some(gateway) = wiring.gateway {
+                default_route(&mut requests, libc::RTM_NEWROUTE, CREATE, index, Some(gateway));
+            }
         }
         self.0.ask(&requests).map(drop).map_err(|(_, e)| e)
+    }
+
+    /// Gives an interface its place, of which it may have parts already, or another way out.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn settle_again(&self, wiring: &Wiring) -> Result<(), Errno> {
+        let index = self.index(&wiring.inner)?.ok_or(Errno::NODEV)?;
+        let one = |unless: Errno, write: &dyn Fn(&mut Requests)| {
+            let mut requests = Requests::default();
+            write(&mut requests);
+            match self.0.ask(&requests) {
+                Err((_, e)) if e != unless => Err(e),
+                _ => Ok(()),
+            }
+        };
+        one(Errno::EXIST, &|r| r.add(libc::RTM_NEWLINK, REQUEST, &link(index, UP, UP), |_| ()))?;
+        one(Errno::EXIST, &|r| add_address(r, index, wiring.address, wiring.prefix))?;
+        one(Errno::SRCH, &|r| default_route(r, libc::RTM_DELROUTE, 0, index, None))?;
+        match wiring.gateway {
+            Some(_) => one(Errno::EXIST, &|r| default_route(r, libc::RTM_NEWROUTE, CREATE, index, wiring.gateway)),
+            None => Ok(()),
+        }
     }
 
     /// Removes an interface; true if it was there.
@@ -218,12 +233,6 @@ impl Links {
     }
 }
 
-/// Docker's hardware address for an address: `02:42:` and the address.
-pub fn hardware(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
-    [0x02, 0x42, a, b, c, d]
-}
-
 /// `struct ifinfomsg`.
 fn link(index: u32, flags: u32, change: u32) -> [u8; 16] {
     let mut header = [0; 16];
@@ -251,7 +260,8 @@ fn add_address(requests: &mut Requests, index: u32, address: Ipv4Addr, prefix: u
     });
 }
 
-fn add_default_route(requests: &mut Requests, index: u32, gateway: Ipv4Addr) {
+/// The way to everywhere else, by an interface.
+fn default_route(requests: &mut Requests, kind: u16, flags: u16, index: u32, gateway: Option<Ipv4Addr>) {
     // `struct rtmsg`: family, lengths of destination and source, type of service, table, protocol, scope, type, flags.
     let header = [
         libc::AF_INET as u8,
@@ -267,7 +277,10 @@ fn add_default_route(requests: &mut Requests, index: u32, gateway: Ipv4Addr) {
         0,
         0,
     ];
-    requests.add(libc::RTM_NEWROUTE, REQUEST | CREATE, &header, |a| {
-        a.put(libc::RTA_GATEWAY, &gateway.octets()).number(libc::RTA_OIF, index);
+    requests.add(kind, REQUEST | flags, &header, |a| {
+        if let Some(gateway) = gateway {
+            a.put(libc::RTA_GATEWAY, &gateway.octets());
+        }
+        a.number(libc::RTA_OIF, index);
     });
 }

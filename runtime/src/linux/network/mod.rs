@@ -10,9 +10,11 @@
 
 pub mod firewall;
 pub mod links;
+mod live;
 pub mod names;
 pub mod netlink;
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,10 +25,10 @@ use rustix::io::Errno;
 use wharf_images::Digest;
 
 use self::firewall::{Firewall, Forward, Zone};
-use self::links::{Links, Place};
+use self::links::Links;
 use self::names::{Answerer, Directory, Wake};
 use super::{monitor, sockets};
-use crate::config::{HOST_GATEWAY, NetworkMode};
+use crate::config::{EndpointConfig, HOST_GATEWAY, NetworkMode};
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Class, Error, Result};
@@ -36,29 +38,36 @@ use crate::network::{BRIDGE, Endpoint, PortBinding, Protocol};
 use crate::paths::{self, Paths};
 use crate::plan;
 
-/// The network that a Linux container is to be connected to, if it is to be connected to one.
-pub fn wanted(container: &Container) -> Option<&str> {
+/// The places on networks that a Linux container is to have; `None` for one that is never to be connected.
+pub fn wanted(container: &Container) -> Option<Cow<'_, [EndpointConfig]>> {
     match (&container.config.network, container.backend()) {
         (_, BackendKind::Wasm) | (NetworkMode::None | NetworkMode::Host, BackendKind::Linux) => None,
         // Without root there is no bridge: such a container has its loopback.
-        (NetworkMode::Default, BackendKind::Linux) => super::is_root().then_some(BRIDGE),
-        (NetworkMode::Named(name), BackendKind::Linux) => Some(name),
+        (NetworkMode::Default, BackendKind::Linux) => super::is_root().then(|| container.config.places()),
+        (NetworkMode::Named(_), BackendKind::Linux) => Some(container.config.places()),
     }
 }
 
-/// A Linux container's connection to its network, as its monitor holds it.
+/// A Linux container's connection to its networks, as its monitor holds it.
 #[derive(Debug)]
 pub struct Connected {
-    network: String,
     ports: Vec<PortBinding>,
     /// The host's side of published ports: held so that nobody else takes them, and reports of who tries are docker's.
     sockets: Vec<File>,
-    endpoint: Option<Endpoint>,
-    wiring: Option<Wiring>,
+    /// Its places, by the numbers of their interfaces.
+    places: Vec<Joined>,
     forwards: Vec<Forward>,
     /// Whom to ask about other names.
     dns: Vec<IpAddr>,
     names: Option<Answerer>,
+}
+
+/// A place that the container has on a network.
+#[derive(Debug)]
+struct Joined {
+    wanted: EndpointConfig,
+    endpoint: Endpoint,
+    wiring: Wiring,
 }
 
 impl Connected {
@@ -68,8 +77,9 @@ impl Connected {
     /// `Conflict`, in docker's words, when one is taken; `Unsupported` without root.
     pub fn reserve(container: &Container) -> Result<Option<Self>> {
         let published = plan::published(&container.config, &container.image)?;
-        let Some(network) = wanted(container) else { return Ok(None) };
+        let Some(places) = wanted(container) else { return Ok(None) };
         if !super::is_root() {
+            let network = places.first().map_or(BRIDGE, |place| &place.network);
             let message = format!("network {network}: only root can connect Linux containers to a bridge");
             return Err(Error::new(Class::Unsupported, message)
                 .with_hint("use --network host or --network none, or run wharf as root"));
@@ -87,47 +97,62 @@ impl Connected {
                 held.push(socket);
             }
         }
-        let network = network.to_owned();
         Ok(Some(Connected {
-            network,
             ports,
             sockets: held,
-            endpoint: None,
-            wiring: None,
+            places: Vec::new(),
             forwards: Vec::new(),
             dns: container.config.dns.clone(),
             names: None,
         }))
     }
 
-    /// Takes the container's place on the network, whose bridge is made if need be.
+    /// Takes the container's places on its networks, whose bridges are made if need be.
     ///
     /// # Errors
     /// The store's and the kernel's.
-    pub fn join(&mut self, engine: &Engine, container: &Container) -> Result<Wiring> {
+    pub fn join(&mut self, engine: &Engine, container: &Container) -> Result<Vec<Wiring>> {
+        let wanted = wanted(container).unwrap_or_default();
         let links = Links::open().map_err(|e| Error::os("open a netlink socket", e))?;
-        let (network, bridge, new, lock) = ensure(engine, &self.network, &links)?;
-        let aliases = &container.config.network_aliases;
-        let endpoint = engine.attach_network(&container.id, &self.network, aliases, &self.ports)?;
-        self.forwards = self.ports.iter().filter_map(|port| forward(port, &endpoint)).collect();
-        let connection = Wiring {
-            bridge,
-            outer: outer_name(&container.id, 0),
-            inner: "eth0".to_owned(),
-            address: endpoint.address,
-            prefix: endpoint.prefix,
-            gateway: (!network.internal).then_some(endpoint.gateway),
-            mtu: network.mtu(),
-            hairpin: !self.ports.is_empty(),
-        };
-        write_hosts(engine, container, &endpoint)?;
+        let names: Vec<&str> = wanted.iter().map(|place| place.network.as_str()).collect();
+        let (networks, new, lock) = ensure(engine, &names, &links)?;
+        let ways: Vec<_> = networks.iter().zip(&*wanted).map(|((network, _), place)| Way::of(network, place)).collect();
+        let way_out = way_out(&ways);
+        let places = wanted.iter().enumerate().map(|(at, place)| match at == way_out.unwrap_or(0) {
+            true => (place, self.ports.as_slice()),
+            false => (place, &[][..]),
+        });
+        let endpoints = engine.attach_networks(&container.id, &places.collect::<Vec<_>>())?;
+        let endpoints = endpoints.into_iter().zip(networks).zip(&*wanted);
+        self.places = endpoints
+            .map(|((endpoint, (network, bridge)), wanted)| {
+                let hairpin = !self.ports.is_empty();
+                let wiring = Wiring { hairpin, ..wire(&container.id, &endpoint, &network, bridge) };
+                Joined { wanted: wanted.clone(), endpoint, wiring }
+            })
+            .collect();
+        self.choose_way_out();
+        self.write_hosts(engine, container)?;
         drop(lock);
-        if new {
-            tell_wasm(engine, network.id)?;
+        tell_wasm(engine, &new)?;
+        Ok(self.wirings())
+    }
+
+    fn wirings(&self) -> Vec<Wiring> {
+        self.places.iter().map(|place| place.wiring.clone()).collect()
+    }
+
+    /// Says which of its networks leads out, and carries its published ports.
+    fn choose_way_out(&mut self) {
+        let ways: Vec<_> = self.places.iter().map(Joined::way).collect();
+        let way_out = way_out(&ways);
+        for (at, place) in self.places.iter_mut().enumerate() {
+            place.wiring.gateway = (Some(at) == way_out).then_some(place.endpoint.gateway);
         }
-        self.endpoint = Some(endpoint);
-        self.wiring = Some(connection.clone());
-        Ok(connection)
+        self.forwards = match way_out.and_then(|at| self.places.get(at)) {
+            Some(place) => self.ports.iter().filter_map(|port| forward(port, &place.endpoint)).collect(),
+            None => Vec::new(),
+        };
     }
 
     /// Lets go of the published ports: from here on others can have them.
@@ -165,21 +190,18 @@ impl Connected {
 
     /// Does what has become possible.
     pub fn woken(&mut self, wake: Wake, engine: &Engine) {
-        if let (Some(names), Some(endpoint)) = (&mut self.names, &self.endpoint) {
-            names.woken(wake, &Neighbours { engine, network: endpoint.network_id });
+        if let Some(names) = &mut self.names {
+            names.woken(wake, &Neighbours { engine, places: &self.places });
         }
     }
 
-    /// The place that it has, for a task that takes another one's place.
+    /// The places that it has, for a task that takes another one's place.
     ///
     /// # Errors
     /// The disk's.
-    pub fn again(&self, engine: &Engine, container: &Container) -> Result<&Wiring> {
-        let (Some(endpoint), Some(wiring)) = (&self.endpoint, &self.wiring) else {
-            return Err(Error::new(Class::Internal, "the container has no place on its network"));
-        };
-        write_hosts(engine, container, endpoint)?;
-        Ok(wiring)
+    pub fn again(&self, engine: &Engine, container: &Container) -> Result<Vec<Wiring>> {
+        self.write_hosts(engine, container)?;
+        Ok(self.wirings())
     }
 
     /// Opens the published ports.
@@ -198,37 +220,102 @@ impl Connected {
     }
 }
 
-/// The names on a network, from the store.
+impl Joined {
+    fn way(&self) -> Way<'_> {
+        let priority = self.wanted.gateway_priority;
+        Way { leads_out: !self.endpoint.internal, priority, name: &self.endpoint.network }
+    }
+
+    /// What the container's `/etc/hosts` says of it.
+    fn hosts(&self, container: &Container) -> String {
+        let addresses = [Some(IpAddr::V4(self.endpoint.address)), self.endpoint.six.map(|six| six.address.into())];
+        addresses.iter().flatten().map(|address| format!("{address}\t{}\n", plan::hostname(container))).collect()
+    }
+}
+
+/// A network of a container, as a way out.
+struct Way<'a> {
+    leads_out: bool,
+    priority: i64,
+    name: &'a str,
+}
+
+impl<'a> Way<'a> {
+    fn of(network: &'a Network, wanted: &EndpointConfig) -> Self {
+        Way { leads_out: !network.internal, priority: wanted.gateway_priority, name: &network.name }
+    }
+}
+
+/// Docker's choice of the way out: the greatest priority, then the first by name.
+fn way_out(ways: &[Way<'_>]) -> Option<usize> {
+    let leading = ways.iter().enumerate().filter(|(_, way)| way.leads_out);
+    leading.min_by_key(|(_, way)| (std::cmp::Reverse(way.priority), way.name)).map(|(at, _)| at)
+}
+
+/// How a container is connected at this place, which is no way out yet.
+fn wire(id: &str, endpoint: &Endpoint, network: &Network, bridge: u32) -> Wiring {
+    Wiring {
+        bridge,
+        outer: outer_name(id, endpoint.number),
+        inner: format!("eth{}", endpoint.number),
+        mac: endpoint.mac,
+        address: endpoint.address,
+        prefix: endpoint.prefix,
+        gateway: None,
+        six: endpoint.six,
+        mtu: network.mtu(),
+        hairpin: false,
+    }
+}
+
+/// The names on a container's networks, from the store.
 struct Neighbours<'a> {
     engine: &'a Engine,
-    network: i64,
+    places: &'a [Joined],
 }
 
 impl Directory for Neighbours<'_> {
     fn addresses(&self, name: &str) -> Vec<Ipv4Addr> {
         // What cannot be read now is asked of the host's servers, and again by whoever asked.
-        self.engine.resolve(self.network, name).unwrap_or_default()
+        let on = |place: &Joined| {
+            let linked = place.wanted.links.iter().find(|(_, alias)| alias.eq_ignore_ascii_case(name));
+            let name = linked.map_or(name, |(neighbour, _)| neighbour);
+            self.engine.resolve(place.endpoint.network_id, name).unwrap_or_default()
+        };
+        self.places.iter().map(on).find(|found| !found.is_empty()).unwrap_or_default()
     }
 
     fn name(&self, address: Ipv4Addr) -> Option<String> {
         let db = self.engine.containers().ok()?.db();
-        networks::name_of(db, self.network, address).ok()?
+        self.places.iter().find_map(|place| networks::name_of(db, place.endpoint.network_id, address).ok()?)
+    }
+
+    fn leads_out(&self) -> bool {
+        self.places.iter().any(|place| !place.endpoint.internal)
     }
 }
 
-/// Adds to the container's `/etc/hosts` what could not be known before it had its place: itself, and `--add-host`.
-fn write_hosts(engine: &Engine, container: &Container, endpoint: &Endpoint) -> Result<()> {
+impl Connected {
+    /// Adds to the container's `/etc/hosts` what could not be known before it had its places: itself, and `--add-host`.
+    fn write_hosts(&self, engine: &Engine, container: &Container) -> Result<()> {
+        let gateway = self.places.iter().find_map(|place| place.wiring.gateway);
+        let gateway = gateway.or(self.places.first().map(|place| place.endpoint.gateway));
+        let mut lines = String::new();
+        for (name, address) in &container.config.extra_hosts {
+            match (address.as_str(), gateway) {
+                (HOST_GATEWAY, None) => {}
+                (HOST_GATEWAY, Some(gateway)) => lines += &format!("{gateway}\t{name}\n"),
+                (address, _) => lines += &format!("{address}\t{name}\n"),
+            }
+        }
+        lines.extend(self.places.iter().map(|place| place.hosts(container)));
+        append_hosts(engine, container, &lines)
+    }
+}
+
+fn append_hosts(engine: &Engine, container: &Container, lines: &str) -> Result<()> {
     use std::io::Write;
     let path = engine.paths().container(&container.id).join("hosts");
-    let mut lines = String::new();
-    for (name, address) in &container.config.extra_hosts {
-        let address = match address.as_str() {
-            HOST_GATEWAY => endpoint.gateway.to_string(),
-            address => address.to_owned(),
-        };
-        lines += &format!("{address}\t{name}\n");
-    }
-    lines += &format!("{}\t{}\n", endpoint.address, plan::hostname(container));
     let file = File::options().append(true).open(&path);
     file.and_then(|mut file| file.write_all(lines.as_bytes())).map_err(|e| Error::io("write", &path, e))
 }
@@ -257,33 +344,26 @@ pub fn leave(engine: &Engine, container: &Container) -> Result<()> {
     if !super::is_root() {
         return Ok(());
     }
-    let Some(network) = wanted(container) else { return leave_virtual(engine, container) };
+    let Some(places) = wanted(container) else { return leave_virtual(engine, container) };
     for attachment in engine.attachments()?.remove(&container.id).unwrap_or_default() {
         let forwards: Vec<_> = attachment.ports.iter().filter_map(|port| forward(port, &attachment.endpoint)).collect();
         withdraw(engine, &forwards)?;
     }
     engine.detach_network(&container.id)?;
-    if is_lasting(engine.paths()) { Ok(()) } else { remove_unused(engine, network) }
+    remove_unused(engine, &places.iter().map(|place| place.network.as_str()).collect::<Vec<_>>())
 }
 
 /// Takes away a wasm container's places, and the bridges on which it was the last. (What it had of a bridge went with its
 /// monitor: see `linux/gate/bridge.rs`.)
 fn leave_virtual(engine: &Engine, container: &Container) -> Result<()> {
-    let (NetworkMode::Default | NetworkMode::Named(_), BackendKind::Wasm) =
-        (&container.config.network, container.backend())
-    else {
-        return Ok(());
-    };
+    let places = container.config.places();
+    let (Some(place), BackendKind::Wasm) = (places.first(), container.backend()) else { return Ok(()) };
     engine.detach_network(&container.id)?;
-    let name = match &container.config.network {
-        NetworkMode::Named(name) => name,
-        _ => BRIDGE,
-    };
     let links = Links::open().map_err(|e| Error::os("open a netlink socket", e))?;
-    let Some(network) = networks::by_name(engine.containers()?.db(), name)? else { return Ok(()) };
+    let Some(network) = networks::by_name(engine.containers()?.db(), &place.network)? else { return Ok(()) };
     let bridge =
         links.index(&bridge_name(engine.paths(), network.id)).map_err(|e| Error::os("look for a bridge", e))?;
-    if bridge.is_none() || is_lasting(engine.paths()) { Ok(()) } else { remove_unused(engine, name) }
+    if bridge.is_none() { Ok(()) } else { remove_unused(engine, &[&place.network]) }
 }
 
 /// How a wasm container is connected to the bridge of its network, if the network has one. With it comes the lock under
@@ -303,17 +383,7 @@ pub fn wiring(engine: &Engine, id: &str, endpoint: &Endpoint) -> Result<Option<(
     else {
         return Ok(None);
     };
-    let wiring = Wiring {
-        bridge,
-        outer: outer_name(id, 0),
-        inner: "eth0".to_owned(),
-        address: endpoint.address,
-        prefix: endpoint.prefix,
-        gateway: None,
-        mtu: network.mtu(),
-        hairpin: false,
-    };
-    Ok(Some((wiring, shared)))
+    Ok(Some((wire(id, endpoint, &network, bridge), shared)))
 }
 
 /// True when this address of a network is a Linux container's.
@@ -333,11 +403,14 @@ pub fn leads_inside(paths: &Paths, to: IpAddr) -> bool {
     way.map_or(true, |way| way.is_some_and(|name| name.starts_with(&prefix)))
 }
 
-/// Tells the wasm containers of a network that it has a bridge now. No lock may be held: they take it.
-fn tell_wasm(engine: &Engine, network: i64) -> Result<()> {
+/// Tells the wasm containers of these networks that they have bridges now. No lock may be held: they take it.
+fn tell_wasm(engine: &Engine, networks: &[i64]) -> Result<()> {
+    if networks.is_empty() {
+        return Ok(());
+    }
     let mut ids = Vec::new();
     for (id, attachments) in engine.attachments()? {
-        let here = attachments.iter().any(|attachment| attachment.endpoint.network_id == network);
+        let here = attachments.iter().any(|attachment| networks.contains(&attachment.endpoint.network_id));
         if here && engine.containers()?.get(&id)?.is_some_and(|container| container.backend() == BackendKind::Wasm) {
             ids.push(id);
         }
@@ -357,14 +430,21 @@ fn withdraw(engine: &Engine, forwards: &[Forward]) -> Result<()> {
     withdrawn.map_err(|e| Error::os("withdraw ports by nf_tables", e))
 }
 
-/// Removes the bridge of a network that nobody is on, and with the last bridge the firewall's table.
-fn remove_unused(engine: &Engine, network: &str) -> Result<()> {
-    let _lock = lock(engine.paths(), Lock::Exclusive)?;
-    let Some(network) = networks::by_name(engine.containers()?.db(), network)? else { return Ok(()) };
-    if networks::is_used(engine.containers()?.db(), network.id)? {
+/// Removes the bridges of those of these networks that nobody is on, and with the last bridge the firewall's table.
+fn remove_unused(engine: &Engine, networks: &[&str]) -> Result<()> {
+    if is_lasting(engine.paths()) {
         return Ok(());
     }
-    remove_bridge(engine, &network)
+    let _lock = lock(engine.paths(), Lock::Exclusive)?;
+    let db = engine.containers()?.db();
+    for name in networks {
+        if let Some(network) = networks::by_name(db, name)?
+            && !networks::is_used(db, network.id)?
+        {
+            remove_bridge(engine, &network)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what the kernel has of a network. The lock is held.
@@ -458,13 +538,18 @@ impl Unconnected {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn connect(self, wiring: &Wiring) -> Result<()> {
-        connect(&self.host, &self.own, wiring)
+    pub fn connect(self, wirings: &[Wiring]) -> Result<()> {
+        wirings.iter().try_for_each(|wiring| make_pair(&self.host, &self.own, wiring))?;
+        Links::open().and_then(|links| links.settle(wirings)).map_err(not_connected)
     }
 }
 
-fn connect(host: &Links, own: &File, wiring: &Wiring) -> Result<()> {
-    let failed = |e: Errno| Error::os("connect the container to its network", e);
+fn not_connected(e: Errno) -> Error {
+    Error::os("connect the container to its network", e)
+}
+
+/// Makes the devices of a place, for a container with this network namespace.
+fn make_pair(host: &Links, own: &File, wiring: &Wiring) -> Result<()> {
     let pair = host.make_pair(wiring, own.as_fd()).or_else(|e| match e {
         // Of a namespace that ends at this moment.
         Errno::EXIST => {
@@ -473,37 +558,48 @@ fn connect(host: &Links, own: &File, wiring: &Wiring) -> Result<()> {
         }
         e => Err(e),
     });
-    pair.map_err(failed)?;
-    let place = Place { address: wiring.address, prefix: wiring.prefix, gateway: wiring.gateway };
-    Links::open().and_then(|links| links.settle(&wiring.inner, place)).map_err(failed)
+    pair.map_err(not_connected)
 }
 
-/// The network, with its bridge in place (by number; and true if it is new) and the firewall's table. With it comes the lock under which nobody
-/// removes them until the container has its place.
-fn ensure(engine: &Engine, name: &str, links: &Links) -> Result<(Network, u32, bool, File)> {
-    let db = engine.containers()?.db();
+/// The networks, with their bridges in place (by number) and the firewall's table; and the numbers of the networks whose
+/// bridges are new. With them comes the lock under which nobody removes them until the container has its places.
+fn ensure(engine: &Engine, names: &[&str], links: &Links) -> Result<(Vec<(Network, u32)>, Vec<i64>, File)> {
     let table = table(engine.paths());
-    let mut new = false;
+    let mut new = Vec::new();
     loop {
         let shared = lock(engine.paths(), Lock::Shared)?;
-        let network = networks::by_name(db, name)?.ok_or_else(|| networks::no_such(name))?;
-        let bridge = bridge_name(engine.paths(), network.id);
-        let index = links.index(&bridge).map_err(|e| Error::os("look for a bridge", e))?;
         let firewall = Firewall::open(&table).map_err(no_filter)?;
-        if let Some(index) = index
+        let found = find(engine, names, links)?;
+        let ready: Option<Vec<_>> = found.iter().map(|(network, index)| Some((network.clone(), (*index)?))).collect();
+        if let Some(ready) = ready
             && firewall.exists().map_err(no_filter)?
         {
-            return Ok((network, index, new, shared));
+            return Ok((ready, new, shared));
         }
         drop(shared);
         let _lock = lock(engine.paths(), Lock::Exclusive)?;
         // Which addresses are free is a question to the whole host, so those who choose stand in one line.
         let _host = lock_file(Path::new("/run/wharf-network.lock"), Lock::Exclusive)?;
-        let network = place(engine, network, links)?;
-        new |= index.is_none();
-        make(&network, &bridge, links)?;
+        for (network, index) in find(engine, names, links)? {
+            if index.is_none() {
+                new.push(network.id);
+            }
+            let network = place(engine, network, links)?;
+            make(&network, &bridge_name(engine.paths(), network.id), links)?;
+        }
         firewall.write(&zones(engine)?, &forwards(engine)?).map_err(no_filter)?;
     }
+}
+
+/// The networks of these names, with their bridges' numbers.
+fn find(engine: &Engine, names: &[&str], links: &Links) -> Result<Vec<(Network, Option<u32>)>> {
+    let db = engine.containers()?.db();
+    let one = |name: &&str| {
+        let network = networks::by_name(db, name)?.ok_or_else(|| networks::no_such(name))?;
+        let index = links.index(&bridge_name(engine.paths(), network.id));
+        Ok((network, index.map_err(|e| Error::os("look for a bridge", e))?))
+    };
+    names.iter().map(one).collect()
 }
 
 fn no_filter(e: Errno) -> Error {
@@ -641,5 +737,7 @@ fn bridge_name(paths: &Paths, network: i64) -> String {
 
 /// The name of a container's device on the host.
 fn outer_name(id: &str, number: u8) -> String {
-    format!("wv{}{number}", &id[..id.len().min(12)])
+    // At most 15 bytes are an interface's name: a 37th network would be one too many.
+    let digit = char::from_digit(u32::from(number), 36).unwrap_or('z');
+    format!("wv{}{digit}", &id[..id.len().min(12)])
 }

@@ -56,6 +56,8 @@ pub trait Directory {
     fn addresses(&self, name: &str) -> Vec<Ipv4Addr>;
     /// The name of the container with this address.
     fn name(&self, address: Ipv4Addr) -> Option<String>;
+    /// The container may ask others. One that has no way out must have none by the names that it asks for either.
+    fn leads_out(&self) -> bool;
 }
 
 /// The answerer of one container.
@@ -134,7 +136,8 @@ impl Answerer {
                     let question = &bytes[..length.min(LONGEST)];
                     match answer(question, directory) {
                         Some(answer) => self.tell(&answer, who),
-                        None => self.pass_on(question.to_vec(), who, 0),
+                        None if directory.leads_out() => self.pass_on(question.to_vec(), who, 0),
+                        None => self.fail(question, who),
                     }
                 }
             }
@@ -174,7 +177,11 @@ impl Answerer {
                 return self.passed.push(Passed { socket, id, who, question, asked: at + 1, until });
             }
         }
-        if let Some(failure) = failure(&question) {
+        self.fail(&question, who);
+    }
+
+    fn fail(&self, question: &[u8], who: SocketAddr) {
+        if let Some(failure) = failure(question) {
             self.tell(&failure, who);
         }
     }
@@ -252,6 +259,10 @@ mod tests {
 
         fn name(&self, address: Ipv4Addr) -> Option<String> {
             (address == Ipv4Addr::new(10, 0, 0, 2)).then(|| "db.net".to_owned())
+        }
+
+        fn leads_out(&self) -> bool {
+            true
         }
     }
 
