@@ -14,6 +14,7 @@ use crate::health::{Health, HealthConfig};
 use crate::signal;
 use crate::state::State;
 use crate::volume::DRIVER;
+use crate::walls::Walls;
 
 /// Which backend runs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +78,8 @@ pub struct Status {
     pub stopped: bool,
     /// What its health checks say, if there are any.
     pub health: Option<Health>,
+    /// Of a WebAssembly guest that runs: what it stands behind.
+    pub walls: Option<Walls>,
 }
 
 impl Default for Status {
@@ -93,6 +96,7 @@ impl Default for Status {
             restarts: 0,
             stopped: false,
             health: None,
+            walls: None,
         }
     }
 }

@@ -982,7 +982,7 @@ impl Engine {
         also: (&[NewEvent], &[NewEvent]),
     ) -> Result<Status> {
         self.containers()?.advance(container, Event::Exit, also, |status| {
-            status.pid = None;
+            (status.pid, status.walls) = (None, None);
             status.exit_code = record.exit.code;
             status.oom_killed = record.exit.oom_killed;
             status.finished = Some(record.finished);
@@ -997,7 +997,7 @@ impl Engine {
         before: &[NewEvent],
     ) -> Result<Status> {
         self.containers()?.advance(container, Event::Restart, (before, &[]), |status| {
-            status.pid = None;
+            (status.pid, status.walls) = (None, None);
             status.exit_code = record.exit.code;
             status.oom_killed = record.exit.oom_killed;
             status.finished = Some(record.finished);

@@ -30,6 +30,7 @@ pub mod state;
 pub mod store;
 pub mod task;
 pub mod volume;
+pub mod walls;
 #[cfg(feature = "wasm")]
 mod wasi;
 

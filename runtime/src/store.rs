@@ -60,6 +60,7 @@ pub const SCHEMA: Schema = Schema {
         ALTER TABLE containers ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0;
     ",
         "ALTER TABLE containers ADD COLUMN health TEXT;",
+        "ALTER TABLE containers ADD COLUMN walls TEXT;",
     ],
 };
 
@@ -70,7 +71,8 @@ pub struct Store {
 }
 
 const COLUMNS: &str = "c.id, c.name, c.manifest, c.config, c.args, c.created, c.state, c.pid, c.exit_code, c.started, \
-                       c.finished, c.error, c.oom_killed, c.restarts, c.stopped, c.health, i.image FROM containers c JOIN container_images i USING (manifest)";
+                       c.finished, c.error, c.oom_killed, c.restarts, c.stopped, c.health, c.walls, \
+                       i.image FROM containers c JOIN container_images i USING (manifest)";
 
 impl Store {
     /// The records in `db`.
@@ -181,7 +183,7 @@ impl Store {
                 let image = match images.get(manifest) {
                     Some(image) => image.clone(),
                     None => {
-                        let image: Image = from_json(row, 16)?;
+                        let image: Image = from_json(row, 17)?;
                         images.insert(manifest.to_owned(), image.clone());
                         image
                     }
@@ -220,7 +222,7 @@ impl Store {
         self.db.write(|tx| {
             let mut select = tx.prepare_cached(
                 "SELECT id, name, manifest, config, args, created, state, pid, exit_code, started, finished, error, oom_killed, \
-                 restarts, stopped, health \
+                 restarts, stopped, health, walls \
                  FROM containers WHERE id = ?1",
             )?;
             let mut status = select
@@ -231,7 +233,7 @@ impl Store {
             change(&mut status);
             tx.prepare_cached(
                 "UPDATE containers SET state = ?2, pid = ?3, exit_code = ?4, started = ?5, finished = ?6, error = ?7, \
-                 oom_killed = ?8, restarts = ?9, stopped = ?10 WHERE id = ?1",
+                 oom_killed = ?8, restarts = ?9, stopped = ?10, walls = ?11 WHERE id = ?1",
             )?
             .execute(params![
                 id,
@@ -244,6 +246,7 @@ impl Store {
                 status.oom_killed,
                 status.restarts,
                 status.stopped,
+                status.walls.as_ref().map(to_json).transpose()?,
             ])?;
             let own = event.told().map(|action| match action {
                 "die" => died(container, &status),
@@ -436,7 +439,7 @@ fn one(c: &Connection, condition: &str, value: &str) -> Result<Option<Container>
     let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} WHERE {condition}"))?;
     let mut rows = statement.query([value])?;
     match rows.next()? {
-        Some(row) => Ok(Some(container(row, from_json(row, 16)?)?)),
+        Some(row) => Ok(Some(container(row, from_json(row, 17)?)?)),
         None => Ok(None),
     }
 }
@@ -465,11 +468,17 @@ fn status(row: &Row<'_>) -> Result<Status> {
         oom_killed: row.get(12)?,
         restarts: row.get(13)?,
         stopped: row.get(14)?,
-        health: match row.get_ref(15)? {
-            ValueRef::Null => None,
-            _ => Some(from_json(row, 15)?),
-        },
+        health: optional(row, 15)?,
+        walls: optional(row, 16)?,
     })
+}
+
+/// What a column has as JSON, if it has anything.
+fn optional<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<Option<T>> {
+    match row.get_ref(column)? {
+        ValueRef::Null => Ok(None),
+        _ => from_json(row, column).map(Some),
+    }
 }
 
 pub(crate) fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T> {

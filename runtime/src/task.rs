@@ -14,6 +14,7 @@ use crate::error::{Class, Error, Result};
 use crate::network::WasmNetwork;
 use crate::network::line::Gatekeeper;
 use crate::network::networks::Wiring;
+use crate::walls::Walls;
 
 /// Everything a backend needs to run one container. No more decisions are taken after this.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -302,6 +303,11 @@ pub trait Task {
 
     /// Answers what it asks.
     fn hear(&mut self, _network: &mut dyn Gatekeeper) {}
+
+    /// What a guest that broke its sandbox would stand behind, once it has started; `None` of what is no guest.
+    fn walls(&self) -> Option<&Walls> {
+        None
+    }
 
     /// Sends it a signal by its pidfd.
     ///

@@ -8,6 +8,7 @@ use wharf_runtime::container::{BackendKind, Container};
 use wharf_runtime::network::store::Attachment;
 use wharf_runtime::state::State;
 use wharf_runtime::volume::DRIVER;
+use wharf_runtime::walls::Walls;
 
 use super::{filter, ports, ps};
 
@@ -50,6 +51,9 @@ pub fn container(
         "Config": config(container),
         "NetworkSettings": network(container, attachments),
     });
+    if container.backend() == BackendKind::Wasm {
+        object["Walls"] = container.state.walls.as_ref().map(walls).into();
+    }
     if let Some(size) = size {
         object["SizeRw"] = size.into();
         object["SizeRootFs"] = (size + container.image.size).into();
@@ -77,6 +81,21 @@ fn state(container: &Container) -> Value {
         object["Health"] = serde_json::to_value(health).unwrap_or_default();
     }
     object
+}
+
+/// What a guest stands behind, besides wasmtime's sandbox.
+pub fn walls(walls: &Walls) -> Value {
+    json!({
+        "Landlock": walls.landlock.unwrap_or(0),
+        "LandlockPorts": walls.tcp,
+        "LandlockScopes": walls.scoped,
+        "Seccomp": walls.seccomp,
+        "NoNewPrivileges": walls.no_new_privileges,
+        "Capabilities": walls.capabilities,
+        "Cgroup": walls.cgroup,
+        "User": walls.user,
+        "Missing": walls.missing,
+    })
 }
 
 fn time(time: Option<Timestamp>) -> String {

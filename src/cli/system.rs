@@ -4,8 +4,11 @@ use std::io::Write as _;
 
 use serde_json::{Value, json};
 use wharf_runtime::engine::ListOptions;
+use wharf_runtime::linux::jail;
 use wharf_runtime::state::State;
+use wharf_runtime::walls::Walls;
 
+use super::container_json;
 use super::context::Context;
 use super::failure::Result;
 use super::parse::Parsed;
@@ -67,6 +70,7 @@ fn info(parsed: &Parsed, context: &Context) -> Result<()> {
     let (running, paused) = (count(State::Running), count(State::Paused));
     let (os, arch) = platform();
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let offered = jail::offered();
     let object = json!({
         "Containers": containers.len(),
         "ContainersRunning": running,
@@ -84,6 +88,7 @@ fn info(parsed: &Parsed, context: &Context) -> Result<()> {
         "Name": file("/proc/sys/kernel/hostname"),
         "ServerVersion": env!("CARGO_PKG_VERSION"),
         "Backends": ["linux", "wasm"],
+        "Walls": container_json::walls(&offered),
         "Debug": context.debug,
     });
     show(parsed, object, |info| {
@@ -109,13 +114,28 @@ fn info(parsed: &Parsed, context: &Context) -> Result<()> {
             out += &format!(" {label}: {}\n", text(field));
         }
         out + &format!(
-            " Total Memory: {}\n Name: {}\n Wharf Root Dir: {}\n Backends: linux wasm\n Debug Mode: {}\n",
+            " Total Memory: {}\n Name: {}\n Wharf Root Dir: {}\n Backends: linux wasm\n{} Debug Mode: {}\n",
             units::binary_size(memory()),
             text("Name"),
             text("DockerRootDir"),
+            second_wall(&offered),
             text("Debug")
         )
     })
+}
+
+/// What guests stand behind on this machine, besides wasmtime's sandbox.
+fn second_wall(walls: &Walls) -> String {
+    let landlock = walls.landlock.map(|version| {
+        let more = [(walls.tcp, ", ports"), (walls.scoped, ", peers")].map(|(has, what)| if has { what } else { "" });
+        format!("Landlock {version} (files{}{})", more[0], more[1])
+    });
+    let others = [(walls.seccomp, "seccomp"), (walls.no_new_privileges, "no_new_privs"), (walls.cgroup, "cgroup")];
+    let others = others.iter().filter(|(has, _)| *has).map(|(_, name)| (*name).to_owned());
+    let parts: Vec<String> = landlock.into_iter().chain(others).collect();
+    let parts = if parts.is_empty() { "none".to_owned() } else { parts.join(" ") };
+    let missing = walls.missing.iter().map(|what| format!("  WARNING: {what}\n"));
+    std::iter::once(format!(" Second Wall: {parts}\n")).chain(missing).collect()
 }
 
 /// Prints the object as the flag `--format` says, else as `text` lays it out.

@@ -29,4 +29,5 @@ mod stack;
 mod storm;
 mod tour;
 mod volumes;
+mod walls;
 mod words;

@@ -606,7 +606,7 @@ impl Gate {
         let alone = |answer| Ok(Some((answer, Vec::new())));
         match ask {
             Ask::Failed(_) => Ok(None),
-            Ask::Ready => alone(Answer::Go),
+            Ask::Ready(_) => alone(Answer::Go),
             Ask::Join => alone(match self.join(engine) {
                 Ok(()) => Answer::Joined(self.endpoint.as_ref().map(|e| (e.address.into(), e.gateway.into()))),
                 Err(e) => Answer::Error(Failure::from(&e)),

@@ -9,16 +9,24 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getpid, getrlimit, set_dumpable_behavior, setrlimit};
-use rustix::thread::set_no_new_privs;
-use serde::{Deserialize, Serialize};
+use rustix::process::{
+    DumpableBehavior, Gid, Resource, Rlimit, Uid, geteuid, getpid, getrlimit, parent_process_death_signal,
+    set_dumpable_behavior, set_parent_process_death_signal, setrlimit,
+};
+use rustix::thread::{
+    CapabilitiesSecureBits, set_capabilities_secure_bits, set_no_new_privs, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
 
 use super::capabilities::{CapSet, ProcessCaps};
+use super::cgroup::Layout;
 use super::landlock::{self, Abi};
+use super::process;
 use super::seccomp::Filter;
 use super::seccomp::policy::{ALLOW, Check, ERRNO, Op, Policy, Rule};
 use super::seccomp::syscalls::Arch;
 use crate::error::{Class, Error, Result};
+pub use crate::walls::Walls;
 
 /// What the process keeps.
 #[derive(Debug, Default)]
@@ -34,28 +42,46 @@ pub struct Jail<'a> {
     /// Capabilities to keep, if the process has them. [`FILES`] lets root write another user's directory that was
     /// mounted for it. They are kept only where Landlock stands, which confines them to the trees above.
     pub capabilities: CapSet,
+    /// Of root's processes: the user to become for other processes. Files it reaches and makes as root all the same, or
+    /// volumes and images would look otherwise to it than to others; Landlock says which.
+    pub user: Option<u32>,
 }
 
 /// `CAP_DAC_OVERRIDE` and `CAP_FOWNER`.
 pub const FILES: CapSet = CapSet(1 << 1 | 1 << 3);
 
-/// The walls that stand around a process, for `inspect`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Walls {
-    /// The version of Landlock that confines it; `None` when the kernel has none.
-    pub landlock: Option<u32>,
-    /// Landlock refuses TCP ports.
-    pub tcp: bool,
-    /// Landlock refuses abstract sockets and signals to processes outside.
-    pub scoped: bool,
-    /// The system call filter.
-    pub seccomp: bool,
-    /// No execve can give privileges.
-    pub no_new_privileges: bool,
-    /// The capabilities that are left.
-    pub capabilities: Vec<String>,
-    /// What could not be had, and why.
-    pub missing: Vec<String>,
+/// The first of the users that processes are given: a range that nothing else is given by systemd's account of them
+/// (<https://systemd.io/UIDS-GIDS/>), nor by anybody else we know.
+const FIRST_USER: u32 = 0x7000_0000;
+
+/// A user for the process of the container with this id, that probably no other process has.
+pub fn user_of(id: &str) -> Option<u32> {
+    u32::from_str_radix(id.get(..7)?, 16).ok().map(|number| FIRST_USER + number)
+}
+
+/// What a wasm guest's process is confined by on this machine, in so far as that can be told without trying.
+pub fn offered() -> Walls {
+    let mut walls = Walls { no_new_privileges: true, ..Walls::default() };
+    walls.stand_behind(Abi::of_kernel());
+    walls.seccomp = std::fs::exists("/proc/sys/kernel/seccomp/actions_avail").unwrap_or(false);
+    if !walls.seccomp {
+        walls.missing.push("the kernel has no system call filter".to_owned());
+    }
+    walls.cgroup = *Layout::get() != Layout::None;
+    if !walls.cgroup {
+        walls.missing.push("there is no cgroup that this user may write".to_owned());
+    }
+    walls
+}
+
+impl Walls {
+    /// Notes what this version of Landlock does, or that there is none.
+    fn stand_behind(&mut self, abi: Option<Abi>) {
+        match abi {
+            Some(abi) => (self.landlock, self.tcp, self.scoped) = (Some(abi.0), abi.tcp(), abi.scoped()),
+            None => self.missing.push("the kernel has no Landlock, or it is switched off".to_owned()),
+        }
+    }
 }
 
 /// Confines the calling process for good. To be called while it has one thread, after everything is open (also
@@ -77,17 +103,19 @@ pub fn enter(jail: &Jail<'_>) -> Result<Walls> {
     // Nobody of the same user may attach a debugger or read its memory.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| Error::os("make undumpable", e))?;
 
-    match Abi::of_kernel() {
-        Some(abi) => match landlock::restrict(abi, &jail.read_only, &jail.read_write, &jail.unions) {
-            Ok(()) => {
-                walls.landlock = Some(abi.0);
-                walls.tcp = abi.tcp();
-                walls.scoped = abi.scoped();
-            }
-            Err(e) => return Err(Error::os("confine with Landlock", e)),
-        },
-        None => walls.missing.push("the kernel has no Landlock, or it is switched off".to_owned()),
+    let abi = Abi::of_kernel();
+    if let Some(abi) = abi {
+        landlock::restrict(abi, &jail.read_only, &jail.read_write, &jail.unions)
+            .map_err(|e| Error::os("confine with Landlock", e))?;
     }
+    walls.stand_behind(abi);
+
+    if let Some(user) = jail.user.filter(|_| super::is_root())
+        && let Err(e) = become_user(user)
+    {
+        walls.missing.push(format!("a user id of its own: {e}"));
+    }
+    walls.user = geteuid().as_raw();
 
     let held = held_capabilities().map_err(|e| Error::os("read capabilities", e))?;
     let kept = if walls.landlock.is_some() { jail.capabilities.intersection(held) } else { CapSet::EMPTY };
@@ -105,6 +133,19 @@ pub fn enter(jail: &Jail<'_>) -> Result<Walls> {
         Err(e) => return Err(Error::os("install the system call filter", e)),
     }
     Ok(walls)
+}
+
+/// Takes another user id and group id, but for files. Capabilities stay as they are.
+fn become_user(id: u32) -> io::Result<()> {
+    set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
+    // Lost with the ids (prctl(2)).
+    let at_parents_death = parent_process_death_signal()?;
+    let (user, group) = (Uid::from_raw(id), Gid::from_raw(id));
+    set_thread_groups(&[])?;
+    set_thread_res_gid(group, group, group)?;
+    set_thread_res_uid(user, user, user)?;
+    process::set_file_user(0)?;
+    Ok(set_parent_process_death_signal(at_parents_death)?)
 }
 
 /// Landlock, capabilities and filters are a thread's; one that runs already would stay outside.

@@ -92,6 +92,20 @@ pub fn spawn(options: SpawnOptions<'_>, body: impl FnOnce() -> i32) -> io::Resul
     }
 }
 
+/// Becomes this user and group where files are concerned: who may do what with them, and whose new ones are (setfsuid(2)).
+///
+/// # Errors
+/// When the kernel does not allow it.
+pub fn set_file_user(id: u32) -> io::Result<()> {
+    // SAFETY: the calls take numbers. They have no error to return: asked again, they say how it is.
+    let now = unsafe {
+        libc::syscall(libc::SYS_setfsgid, id);
+        libc::syscall(libc::SYS_setfsuid, id);
+        (libc::syscall(libc::SYS_setfsgid, id), libc::syscall(libc::SYS_setfsuid, id))
+    };
+    if now == (id.into(), id.into()) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
+}
+
 /// Ends this process at once: no destructors, no buffers flushed, which belong to the process we were forked from.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) is always allowed.

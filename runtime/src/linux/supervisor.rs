@@ -308,11 +308,11 @@ impl Monitor {
             None => streams.task.start()?,
         }
         let (listener, log) = ears.map_or_else(|| self::ears(engine, container), Ok)?;
-        let pid = streams.task.pid();
+        let (pid, walls) = (streams.task.pid(), streams.task.walls().cloned());
         let attached = attach.map(|_| container.event("attach"));
         let also = (attached.as_slice(), &[][..]);
         container.state = engine.containers()?.advance(container, Event::Started, also, |status| {
-            status.pid = Some(pid);
+            (status.pid, status.walls) = (Some(pid), walls);
             status.started = Some(Timestamp::now());
             status.finished = None;
         })?;

@@ -39,6 +39,7 @@ use crate::monitor::protocol::Failure;
 use crate::network::line::{Answer, Ask, Gatekeeper, Nobody};
 use crate::network::{Unconnected, VirtualNetwork};
 use crate::task::{Anticipated, Backend, ExecSpec, Exit, Limits, Stdio, Task, TaskSpec, Usage, WasmTask, Workload};
+use crate::walls::Walls;
 use crate::wasi::vfs::Held;
 
 /// The exit code of a task whose monitor went away before its guest ran. Nobody sees it.
@@ -253,11 +254,11 @@ fn host(spec: &TaskSpec, task: &WasmTask, loaded: Option<Loaded>, line: Line) ->
             Arc::new(Unconnected)
         };
         let guest = program.prepare(task, &spec.rootfs, spec.limits.memory, connected)?;
-        wall(&guest)?;
-        Ok(Some(guest))
+        let walls = wall(&guest, jail::user_of(&spec.id))?;
+        Ok(Some((guest, walls)))
     });
-    let guest = match prepared {
-        Ok(Some(guest)) => guest,
+    let (guest, walls) = match prepared {
+        Ok(Some(prepared)) => prepared,
         Ok(None) => return ABANDONED,
         Err(e) => {
             // If the monitor is gone there is nobody to tell.
@@ -265,7 +266,7 @@ fn host(spec: &TaskSpec, task: &WasmTask, loaded: Option<Loaded>, line: Line) ->
             return e.exit_code();
         }
     };
-    if !matches!(network.ask(&Ask::Ready), Ok(Answer::Go)) {
+    if !matches!(network.ask(&Ask::Ready(walls)), Ok(Answer::Go)) {
         return ABANDONED;
     }
     match guest {
@@ -283,8 +284,8 @@ fn host(spec: &TaskSpec, task: &WasmTask, loaded: Option<Loaded>, line: Line) ->
 }
 
 /// Puts up the second wall: from here on the process has its guest's directories, what is open, and little else.
-fn wall(guest: &Ready) -> Result<()> {
-    let mut jail = Jail { capabilities: jail::FILES, ..Jail::default() };
+fn wall(guest: &Ready, user: Option<u32>) -> Result<Walls> {
+    let mut jail = Jail { capabilities: jail::FILES, user, ..Jail::default() };
     for held in guest.held() {
         match held {
             Held::ReadOnly(tree) => jail.read_only.push(tree.as_fd()),
@@ -294,7 +295,7 @@ fn wall(guest: &Ready) -> Result<()> {
             Held::File { file, writable: false } => jail.read_only.push(file.as_fd()),
         }
     }
-    jail::enter(&jail).map(drop)
+    jail::enter(&jail)
 }
 
 /// A guest's process, as the monitor holds it.
@@ -308,7 +309,8 @@ struct HostedGuest {
     /// Where its exit code comes before its end does; until then.
     last_word: Option<File>,
     reaped: bool,
-    started: bool,
+    /// Behind what its guest runs, once it does.
+    walls: Option<Walls>,
     exit: Option<Exit>,
     /// The container's first process, with which it ends.
     first: bool,
@@ -328,7 +330,7 @@ impl HostedGuest {
             placed: false,
             last_word: Some(last_word),
             reaped: false,
-            started: false,
+            walls: None,
             exit: None,
             first,
             spec: Rc::new(spec.clone()),
@@ -391,7 +393,7 @@ impl Task for HostedGuest {
 
     fn start_connected(&mut self, network: &mut dyn Gatekeeper) -> Result<()> {
         self.place()?;
-        let Some(line) = self.line.as_ref().filter(|_| !self.started) else {
+        let Some(line) = self.line.as_ref().filter(|_| self.walls.is_none()) else {
             return Err(Error::new(Class::Conflict, "the guest runs already"));
         };
         let ended = || Error::new(Class::Internal, "load the guest: its process ended");
@@ -400,12 +402,15 @@ impl Task for HostedGuest {
                 Ask::Failed(failure) => return Err(failure.into()),
                 ask => ask,
             };
-            let ready = ask == Ask::Ready;
+            let walls = match &ask {
+                Ask::Ready(walls) => Some(Walls { cgroup: self.cgroup.is_there(), ..walls.clone() }),
+                _ => None,
+            };
             if let Some((answer, descriptors)) = network.answer(ask) {
                 line.answer(&answer, &descriptors)?;
             }
-            if ready {
-                self.started = true;
+            if walls.is_some() {
+                self.walls = walls;
                 return Ok(());
             }
         }
@@ -431,6 +436,10 @@ impl Task for HostedGuest {
                 self.line = None;
             }
         }
+    }
+
+    fn walls(&self) -> Option<&Walls> {
+        self.walls.as_ref()
     }
 
     fn signal(&self, signal: i32) -> Result<()> {

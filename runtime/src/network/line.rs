@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Fault, PortBinding, Protocol};
 use crate::monitor::protocol::Failure;
+use crate::walls::Walls;
 
 /// What a task says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Ask {
-    /// Everything is loaded: may the guest run? Answered by [`Answer::Go`].
-    Ready,
+    /// Everything is loaded, and the process stands behind these walls: may the guest run? Answered by [`Answer::Go`].
+    Ready(Walls),
     /// It could not be loaded; the process ends. Not answered.
     Failed(Failure),
     /// The guest can use sockets: give it its place on the network.
@@ -97,7 +98,7 @@ impl Gatekeeper for Nobody {
     fn answer(&mut self, ask: Ask) -> Option<(Answer, Vec<File>)> {
         match ask {
             Ask::Release(_) | Ask::Failed(_) => None,
-            Ask::Ready => Some((Answer::Go, Vec::new())),
+            Ask::Ready(_) => Some((Answer::Go, Vec::new())),
             Ask::Join => Some((Answer::Joined(None), Vec::new())),
             Ask::Published => Some((Answer::Published(Vec::new()), Vec::new())),
             Ask::Bind { .. } | Ask::Listen(_) | Ask::Connect { .. } | Ask::Datagrams(_) | Ask::Lookup(_) => {

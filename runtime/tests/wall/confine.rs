@@ -24,6 +24,7 @@ pub const TESTS: &[Test] = &[
     ("jail::everything_else", jail_rest),
     ("jail::unprivileged", jail_unprivileged),
     ("jail::keeps_files_capabilities", jail_capabilities),
+    ("jail::another_user", jail_user),
     ("jail::refuses_several_threads", jail_threads),
     ("jail::cost", jail_cost),
 ];
@@ -317,6 +318,30 @@ fn jail_capabilities() {
         fs::remove_file(dir.path().join("another's")).expect("remove");
         assert!(fs::read("/etc/shadow").is_err());
     });
+}
+
+/// What root's process is to others, and what it still is to files.
+fn jail_user() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let other = std::process::id();
+    in_child(|| {
+        let tree = fs::File::open(dir.path()).expect("open");
+        let user = jail::user_of("0123456789abcdef");
+        assert_eq!(user, Some(0x7012_3456));
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).expect("prctl");
+        let jail = Jail { read_write: vec![tree.as_fd()], user, ..Jail::default() };
+        let walls = jail::enter(&jail).expect("enter");
+        assert_eq!((walls.user, walls.missing), (0x7012_3456, vec![]));
+        assert_eq!(
+            (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()),
+            (0x7012_3456, 0x7012_3456)
+        );
+        fs::write(dir.path().join("made"), "x").expect("write in root's directory");
+        assert_eq!(errno(libc::SYS_setresuid, [0; 4]), EPERM, "back");
+        assert_eq!(errno(libc::SYS_kill, [other.into(), 0, 0, 0]), EPERM);
+    });
+    let made = std::os::unix::fs::MetadataExt::uid(&fs::metadata(dir.path().join("made")).expect("made"));
+    assert_eq!(made, 0);
 }
 
 fn jail_threads() {

@@ -153,6 +153,11 @@ impl Cgroup {
         }
     }
 
+    /// True when there is a group; where no cgroup can be written there is none.
+    pub fn is_there(&self) -> bool {
+        !matches!(self.place, Place::None(_))
+    }
+
     /// Moves a process into the group.
     ///
     /// # Errors

@@ -91,9 +91,9 @@ impl Monitor {
             Some(gate) => streams.task.start_connected(&mut Desk { gate, engine: &self.engine, guest: MAIN })?,
             None => streams.task.start()?,
         }
-        let pid = streams.task.pid();
+        let (pid, walls) = (streams.task.pid(), streams.task.walls().cloned());
         self.container.state = containers.advance(&self.container, Event::Started, (&[], &[]), |status| {
-            status.pid = Some(pid);
+            (status.pid, status.walls) = (Some(pid), walls);
             status.started = Some(Timestamp::now());
             status.finished = None;
         })?;

@@ -1,0 +1,94 @@
+//! The second wall of WebAssembly containers: what is said of it is what the kernel says.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+use crate::support::{Wharf, images};
+
+fn with_tools(wharf: Wharf) -> Wharf {
+    wharf.ok(&["wasm", "pack", &images::guest("tools-p1"), "-t", "tools"]);
+    wharf
+}
+
+fn inspect(wharf: &Wharf, name: &str, template: &str) -> String {
+    wharf.ok(&["inspect", "-f", template, name])
+}
+
+/// The fields of proc_pid_status(5).
+fn status(wharf: &Wharf, name: &str) -> BTreeMap<String, String> {
+    let pid = inspect(wharf, name, "{{.State.Pid}}");
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let field = |line: &str| line.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
+    text.lines().filter_map(field).collect()
+}
+
+#[test]
+fn inspect_shows_the_walls_that_stand() {
+    let wharf = with_tools(Wharf::new());
+    wharf.ok(&["run", "-d", "--name", "one", "tools", "sleep", "600000"]);
+    wharf.ok(&["run", "-d", "--name", "two", "tools", "sleep", "600000"]);
+    let told = |template: &str| inspect(&wharf, "one", template);
+    let kernel = status(&wharf, "one");
+    let bool = |field: &str, value: &str| (kernel[field] == value).to_string();
+    assert_eq!(told("{{.Walls.NoNewPrivileges}}"), bool("NoNewPrivs", "1"));
+    assert_eq!(told("{{.Walls.Seccomp}}"), bool("Seccomp", "2"));
+    assert_eq!(told("{{.Walls.NoNewPrivileges}} {{.Walls.Seccomp}}"), "true true");
+    assert_eq!(told("{{join .Walls.Capabilities \" \"}}"), "CAP_DAC_OVERRIDE CAP_FOWNER");
+    assert_eq!(u64::from_str_radix(&kernel["CapEff"], 16), Ok(1 << 1 | 1 << 3));
+    assert_eq!(kernel["CapPrm"], kernel["CapEff"]);
+    assert_eq!(told("{{.Walls.Missing}}"), "[]");
+    let machine = wharf.ok(&["info", "-f", "{{.Walls.Landlock}} {{.Walls.LandlockPorts}} {{.Walls.Cgroup}}"]);
+    assert_eq!(told("{{.Walls.Landlock}} {{.Walls.LandlockPorts}} {{.Walls.Cgroup}}"), machine);
+    assert!(wharf.ok(&["info"]).contains("Second Wall: Landlock"));
+
+    // Each is another user, but where files are concerned; of no group.
+    let ids = kernel["Uid"].split_whitespace().collect::<Vec<_>>();
+    let user = told("{{.Walls.User}}");
+    assert_eq!(ids, [&user, &user, &user, "0"]);
+    assert_eq!(kernel["Gid"], kernel["Uid"]);
+    assert_eq!(kernel["Groups"], "");
+    assert!(user.parse::<u32>().is_ok_and(|user| user >= 0x7000_0000), "{user}");
+    assert_ne!(user, inspect(&wharf, "two", "{{.Walls.User}}"));
+
+    // They stand while it runs, and again when it is started again.
+    wharf.ok(&["stop", "-t", "0", "one"]);
+    assert_eq!(told("{{json .Walls}}"), "null");
+    wharf.ok(&["start", "one"]);
+    assert_eq!(told("{{.Walls.Seccomp}}"), "true");
+    wharf.load(&images::busybox());
+    wharf.ok(&["create", "--name", "linux", "busybox"]);
+    assert!(!wharf.ok(&["inspect", "linux"]).contains("Walls"));
+}
+
+#[test]
+fn another_user_sees_the_same_files() {
+    let wharf = with_tools(Wharf::new());
+    let theirs = wharf.dir().join("theirs");
+    std::fs::create_dir(&theirs).expect("mkdir");
+    std::fs::write(theirs.join("secret"), "kept").expect("write");
+    for path in [theirs.join("secret"), theirs.clone()] {
+        std::os::unix::fs::chown(&path, Some(1234), Some(1234)).expect("chown");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("chmod");
+    }
+    let volume = format!("{}:/data", theirs.display());
+    let run = |args: &[&str]| wharf.ok(&[&["run", "--rm", "-v", &volume, "tools"], args].concat());
+    assert_eq!(run(&["cat", "/data/secret"]), "kept", "as root in a container of docker's");
+    run(&["append", "/data/secret", "!"]);
+    run(&["write", "/data/made", "x"]);
+    run(&["mkdir", "/data/dir"]);
+    let owner = |name: &str| {
+        let metadata = std::fs::metadata(theirs.join(name)).expect("a file");
+        (metadata.uid(), metadata.gid())
+    };
+    assert_eq!((owner("secret"), owner("made"), owner("dir")), ((1234, 1234), (0, 0), (0, 0)));
+}
+
+#[test]
+fn without_root_it_is_the_persons_own() {
+    let wharf = with_tools(Wharf::of("wharf-test"));
+    wharf.ok(&["run", "-d", "--name", "one", "tools", "sleep", "600000"]);
+    let kernel = status(&wharf, "one");
+    assert_eq!(kernel["Uid"].split_whitespace().next(), Some(&*inspect(&wharf, "one", "{{.Walls.User}}")));
+    assert_eq!(inspect(&wharf, "one", "{{.Walls.Capabilities}} {{.Walls.Seccomp}}"), "[] true");
+    assert_eq!(kernel["CapEff"], "0".repeat(16));
+}
