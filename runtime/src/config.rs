@@ -53,6 +53,27 @@ pub struct ContainerConfig {
     /// nothing is said of it: see [`ContainerConfig::places`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Vec<EndpointConfig>>,
+    /// Whose processes it sees.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pid: PidMode,
+    /// Whose shared memory, semaphores and message queues it has.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ipc: IpcMode,
+    /// It has the host's own name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub host_uts: bool,
+    /// It sees the host's cgroups.
+    #[serde(skip_serializing_if = "is_default")]
+    pub host_cgroups: bool,
+    /// It was asked to have the host's users, as it has unless root is not who runs it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub host_users: bool,
+    /// The cgroup that its own lies in.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cgroup_parent: Option<String>,
+    /// What runs it, if that was named: it must be the backend that its image needs.
+    #[serde(skip_serializing_if = "is_default")]
+    pub runtime: Option<String>,
     /// Names for addresses in the container's `/etc/hosts`. [`HOST_GATEWAY`] is the host's address on the network.
     pub extra_hosts: Vec<(String, String)>,
     /// Ports that the host publishes.
@@ -63,6 +84,12 @@ pub struct ContainerConfig {
     pub expose: Vec<ExposedPort>,
     /// Whom to ask about names; those the host asks when empty.
     pub dns: Vec<IpAddr>,
+    /// Options for whoever looks up names, as in resolv.conf(5).
+    #[serde(skip_serializing_if = "is_default")]
+    pub dns_options: Vec<String>,
+    /// Domains in which names are looked up; `.` alone is none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub dns_search: Vec<String>,
     /// What alone a wasm guest may reach outside of its network; everything but the host when empty.
     pub allow_net: Vec<Target>,
     /// What a wasm guest may not reach.
@@ -114,6 +141,9 @@ pub struct ContainerConfig {
     pub log: LogConfig,
     /// The devices of the host that it sees, as docker spells them.
     pub devices: Vec<String>,
+    /// Which other devices it may use once it has made their nodes, as docker spells it: `c 42:* rmw`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub device_rules: Vec<String>,
 }
 
 /// Limits on each request that a component serves. `None` is what this Wharf finds fitting.
@@ -187,6 +217,73 @@ impl ContainerConfig {
             (None, NetworkMode::Default) => Cow::Owned(vec![EndpointConfig::on(BRIDGE)]),
             (None, NetworkMode::Named(name)) => Cow::Owned(vec![EndpointConfig::on(name)]),
         }
+    }
+}
+
+/// Whose processes a container sees: docker's `--pid`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PidMode {
+    /// Its own.
+    #[default]
+    Own,
+    /// The host's.
+    Host,
+    /// Another container's: its name in a request, its id in a record.
+    Container(String),
+}
+
+impl PidMode {
+    /// Docker's word.
+    pub fn name(&self) -> String {
+        match self {
+            PidMode::Own => String::new(),
+            PidMode::Host => "host".to_owned(),
+            PidMode::Container(other) => format!("container:{other}"),
+        }
+    }
+}
+
+/// Whose shared memory, semaphores and message queues a container has: docker's `--ipc`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IpcMode {
+    /// Its own.
+    #[default]
+    Private,
+    /// Its own, which other containers may join.
+    Shareable,
+    /// Its own, without `/dev/shm`.
+    None,
+    /// The host's.
+    Host,
+    /// Another container's: its name in a request, its id in a record.
+    Container(String),
+}
+
+impl IpcMode {
+    /// Docker's word.
+    pub fn name(&self) -> String {
+        match self {
+            IpcMode::Private => "private".to_owned(),
+            IpcMode::Shareable => "shareable".to_owned(),
+            IpcMode::None => "none".to_owned(),
+            IpcMode::Host => "host".to_owned(),
+            IpcMode::Container(other) => format!("container:{other}"),
+        }
+    }
+}
+
+impl ContainerConfig {
+    /// The names of the containers whose namespaces it joins, to be made ids.
+    pub(crate) fn joined(&mut self) -> impl Iterator<Item = &mut String> {
+        let pid = match &mut self.pid {
+            PidMode::Container(other) => Some(other),
+            PidMode::Own | PidMode::Host => None,
+        };
+        let ipc = match &mut self.ipc {
+            IpcMode::Container(other) => Some(other),
+            IpcMode::Private | IpcMode::Shareable | IpcMode::None | IpcMode::Host => None,
+        };
+        pid.into_iter().chain(ipc)
     }
 }
 

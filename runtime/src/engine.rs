@@ -110,6 +110,7 @@ impl Change {
             cpuset_mems: new.cpuset_mems.or(limits.cpuset_mems.take()),
             pids: new.pids.or(limits.pids),
             blkio_weight: new.blkio_weight.or(limits.blkio_weight),
+            oom_kill_disable: new.oom_kill_disable || limits.oom_kill_disable,
         };
         config.restart = self.restart.unwrap_or(config.restart);
     }
@@ -380,6 +381,9 @@ impl Engine {
         }
         let (image, brought) = self.ensure_image(&config.image, config.platform.as_ref(), pull, reporter)?;
         let mut config = config.clone();
+        for other in config.joined() {
+            *other = self.container(other)?.id;
+        }
         config.mounts = volume::resolve(self, &config, &image)?;
         let container = Container {
             args: plan::args(&config, &image)?,
@@ -832,7 +836,7 @@ impl Engine {
         if !container.state.state.is_live() {
             return Ok(Some(container));
         }
-        linux::monitor::clean(&container.id)?;
+        linux::monitor::clean(&container.id, container.config.cgroup_parent.as_deref())?;
         linux::network::leave(self, &container)?;
         self.release_volumes(&container)?;
         let record = ExitRecord::read(&self.paths.exit_record(&container.id))?
@@ -901,7 +905,7 @@ impl Engine {
         };
         let checked = |config: &mut ContainerConfig| {
             change.apply(config);
-            linux::check_limits(&config.limits)
+            linux::check_limits(&config.limits).map(drop)
         };
         self.containers()?.update(&container, checked).map(drop)
     }
@@ -1038,7 +1042,8 @@ impl Engine {
         let Some(_sweep) = wharf_images::lease::SweepLock::try_take(&self.paths.root)? else { return Ok(0) };
         let strays = self.strays()?;
         for id in &strays {
-            linux::monitor::clean(id)?;
+            // Of what was never recorded nobody knows another parent.
+            linux::monitor::clean(id, None)?;
             self.remove_bytes(id)?;
         }
         Ok(strays.len())

@@ -47,8 +47,8 @@ impl Watch {
 }
 
 /// There are no limits to check.
-pub(crate) fn check_limits(_: &crate::task::Limits) -> crate::error::Result<()> {
-    Ok(())
+pub(crate) fn check_limits(_: &crate::task::Limits) -> crate::error::Result<Vec<String>> {
+    Ok(Vec::new())
 }
 
 /// Not known here: no log is written either.
@@ -211,7 +211,7 @@ pub mod monitor {
         unsupported()
     }
 
-    pub(crate) fn clean(_: &str) -> Result<()> {
+    pub(crate) fn clean(_: &str, _: Option<&str>) -> Result<()> {
         Ok(())
     }
 }

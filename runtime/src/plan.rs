@@ -7,7 +7,7 @@ use wharf_images::snapshot::Rootfs;
 use wharf_images::{Class, Image, WasmEntry};
 
 use crate::backend::modules;
-use crate::config::{BindMount, ContainerConfig, MountKind, NetworkMode, RequestLimits};
+use crate::config::{BindMount, ContainerConfig, IpcMode, MountKind, NetworkMode, PidMode, RequestLimits};
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -75,8 +75,12 @@ pub fn check(container: &Container) -> Result<Vec<String>> {
         let message = format!("Invalid value {score}, range for oom score adj is [-1000, 1000]");
         return Err(Error::new(Class::InvalidInput, message));
     }
-    linux::check_limits(&config.limits)?;
-    match container.backend() {
+    let mut warnings = linux::check_limits(&config.limits)?;
+    check_runtime(container)?;
+    if config.cgroup_parent.as_deref().is_some_and(|parent| !is_inner(parent)) {
+        return Err(Error::new(Class::InvalidInput, "--cgroup-parent must be the path of a cgroup, as /machines/web"));
+    }
+    warnings.extend(match container.backend() {
         BackendKind::Linux if config.timeout_ms.is_some() => {
             Err(Error::new(Class::InvalidInput, "--timeout works for WebAssembly images only"))
         }
@@ -89,6 +93,27 @@ pub fn check(container: &Container) -> Result<Vec<String>> {
         }
         BackendKind::Linux => check_linux(container),
         BackendKind::Wasm => check_wasm(config),
+    }?);
+    Ok(warnings)
+}
+
+/// A path below the root of a hierarchy that leads nowhere else.
+fn is_inner(path: &str) -> bool {
+    path.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains('\n'))
+}
+
+/// The runtime is what the image needs; naming it changes nothing, naming another is an error.
+fn check_runtime(container: &Container) -> Result<()> {
+    let backend = container.backend().name();
+    match container.config.runtime.as_deref() {
+        None => Ok(()),
+        Some(name) if name == backend => Ok(()),
+        Some(name @ ("linux" | "wasm")) => {
+            let message = format!("the runtime {name} cannot run this image, which needs {backend}");
+            Err(Error::new(Class::InvalidInput, message))
+        }
+        Some(name) => Err(Error::new(Class::InvalidInput, format!("unknown or invalid runtime name: {name}"))
+            .with_hint("there are linux and wasm, and each image has the one it needs")),
     }
 }
 
@@ -98,6 +123,19 @@ fn check_linux(container: &Container) -> Result<Vec<String>> {
     let guests = [("--allow-net", !config.allow_net.is_empty()), ("--deny-net", !config.deny_net.is_empty())];
     if let Some((flag, _)) = guests.iter().find(|(_, given)| *given) {
         return Err(Error::new(Class::Unsupported, format!("{flag} works for WebAssembly images only")));
+    }
+    if !linux::is_root() {
+        let roots = [
+            ("--pid", config.pid != PidMode::Own),
+            ("--ipc container:", matches!(config.ipc, IpcMode::Container(_))),
+            ("--device-cgroup-rule", !config.device_rules.is_empty()),
+        ];
+        if let Some((flag, _)) = roots.iter().find(|(_, given)| *given) {
+            return Err(Error::new(Class::Unsupported, format!("only root can use {flag}")));
+        }
+    }
+    if config.host_uts && config.hostname.is_some() {
+        return Err(Error::new(Class::InvalidInput, "conflicting options: hostname and the UTS mode"));
     }
     let published = [("--publish", !config.ports.is_empty()), ("--publish-all", config.publish_all)];
     match linux::network::wanted(container) {
@@ -119,7 +157,12 @@ fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
         ("--privileged", config.privileged),
         ("--cap-add", !config.cap_add.is_empty()),
         ("--device", !config.devices.is_empty()),
+        ("--device-cgroup-rule", !config.device_rules.is_empty()),
         ("--sysctl", !config.sysctls.is_empty()),
+        ("--pid", config.pid != PidMode::Own),
+        ("--ipc", config.ipc != IpcMode::Private),
+        ("--uts", config.host_uts),
+        ("--cgroupns", config.host_cgroups),
         (
             "--health-cmd",
             config.health.as_ref().is_some_and(|health| matches!(health.question(), Some(Question::Run(_)))),
@@ -144,6 +187,9 @@ fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
         ("--shm-size", config.shm_size.is_some()),
         ("--ulimit", !config.ulimits.is_empty()),
         ("--domainname", config.domainname.is_some()),
+        ("--userns", config.host_users),
+        ("--dns-option", !config.dns_options.is_empty()),
+        ("--dns-search", !config.dns_search.is_empty()),
     ];
     let warning = |(flag, _): &(&str, bool)| format!("{flag} has no effect on a WebAssembly image");
     let mut warnings: Vec<_> = idle.iter().filter(|(_, given)| *given).map(warning).collect();
@@ -167,7 +213,10 @@ pub(crate) fn task_spec(engine: &Engine, container: &Container) -> Result<(TaskS
         BackendKind::Wasm => Workload::Wasm(Box::new(wasm_task(engine, container)?)),
     };
     let limits = container.config.limits.clone();
-    Ok((TaskSpec { workload, limits, rootfs, ..remains(&container.id) }, files))
+    Ok((
+        TaskSpec { workload, limits, rootfs, ..remains(&container.id, container.config.cgroup_parent.as_deref()) },
+        files,
+    ))
 }
 
 /// A file of the host that the container mounts.
@@ -184,12 +233,12 @@ impl PlannedFile {
 }
 
 /// As much of a plan as finds what a dead monitor left.
-pub(crate) fn remains(id: &str) -> TaskSpec {
+pub(crate) fn remains(id: &str, cgroup_parent: Option<&str>) -> TaskSpec {
     TaskSpec {
         id: id.to_owned(),
         rootfs: Rootfs::Dir(PathBuf::new()),
         limits: Limits::default(),
-        cgroup: format!("wharf/{id}"),
+        cgroup: format!("{}/{id}", cgroup_parent.unwrap_or("wharf")),
         workload: Workload::Wasm(Box::default()),
     }
 }

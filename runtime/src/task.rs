@@ -52,9 +52,25 @@ pub struct LinuxTask {
     pub connected: bool,
     /// No new network namespace: the host's.
     pub host_network: bool,
+    /// Whose processes it sees, if they are another container's.
+    #[serde(default)]
+    pub pid: Option<Neighbour>,
+    /// Whose shared memory it has, if it is another container's.
+    #[serde(default)]
+    pub ipc: Option<Neighbour>,
     /// The user as docker spells it (`user`, `uid:gid`, `name:group`), looked up in the root filesystem's
     /// passwd and group by the backend, which fills in the process's user.
     pub user: String,
+}
+
+/// The first process of another container, whose namespaces are joined. A number can come to mean another process; its
+/// number and its start together cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Its process id in our namespace.
+    pub pid: u32,
+    /// When it started, in the kernel's ticks since the machine did.
+    pub started: u64,
 }
 
 /// A WebAssembly workload.
@@ -151,6 +167,8 @@ pub struct Limits {
     pub pids: Option<i64>,
     /// Block I/O weight, 10 to 1000.
     pub blkio_weight: Option<u16>,
+    /// Processes wait for memory, instead of being killed for want of it.
+    pub oom_kill_disable: bool,
 }
 
 /// Where a task's standard streams go.

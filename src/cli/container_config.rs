@@ -1,7 +1,9 @@
 //! From the flags of `run` and `create` to the engine's request for a container.
 
 use wharf_runtime::ContainerConfig;
-use wharf_runtime::config::{EndpointConfig, LogConfig, Mount, MountKind, NetworkMode, RequestLimits};
+use wharf_runtime::config::{
+    EndpointConfig, IpcMode, LogConfig, Mount, MountKind, NetworkMode, PidMode, RequestLimits,
+};
 use wharf_runtime::engine::PullPolicy;
 use wharf_runtime::health::{self, HealthConfig};
 use wharf_runtime::network::BRIDGE;
@@ -54,7 +56,7 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         storage_size: storage(parsed)?,
         mounts: mounts(parsed)?,
         volumes_from: texts("volumes-from"),
-        limits: limits(parsed)?,
+        limits: Limits { oom_kill_disable: parsed.switch("oom-kill-disable"), ..limits(parsed)? },
         ulimits: parsed.read_all("ulimit", values::ulimit)?.into_iter().collect(),
         init: parsed.switch("init"),
         privileged: parsed.switch("privileged"),
@@ -70,6 +72,18 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         requests: requests(parsed)?,
         log: log(parsed)?,
         devices: texts("device"),
+        device_rules: texts("device-cgroup-rule"),
+        pid: pid(parsed)?,
+        ipc: ipc(parsed)?,
+        host_uts: host(parsed, "uts", &[""], "UTS")?,
+        host_cgroups: host(parsed, "cgroupns", &["", "private"], "CGROUP")?,
+        host_users: host(parsed, "userns", &[""], "USER")?,
+        cgroup_parent: text("cgroup-parent")
+            .map(|parent| parent.trim_matches('/').to_owned())
+            .filter(|it| !it.is_empty()),
+        runtime: text("runtime").filter(|name| !name.is_empty()),
+        dns_options: texts("dns-option"),
+        dns_search: texts("dns-search"),
         health: health(parsed)?,
         restart: restart(parsed)?,
         ..ContainerConfig::default()
@@ -107,6 +121,44 @@ fn health(parsed: &Parsed) -> Result<Option<HealthConfig>> {
         (true, true) => Err(Failure::new("--no-healthcheck conflicts with --health-* options")),
         (true, false) => Ok(Some(HealthConfig { test: vec!["NONE".to_owned()], ..health })),
         (false, asked) => Ok(asked.then_some(health)),
+    }
+}
+
+fn pid(parsed: &Parsed) -> Result<PidMode> {
+    match parsed.value("pid").unwrap_or_default() {
+        "" => Ok(PidMode::Own),
+        "host" => Ok(PidMode::Host),
+        mode => match other_container(mode) {
+            Some(other) => Ok(PidMode::Container(other)),
+            None => Err(Failure::new("--pid: invalid PID mode")),
+        },
+    }
+}
+
+fn ipc(parsed: &Parsed) -> Result<IpcMode> {
+    match parsed.value("ipc").unwrap_or_default() {
+        "" | "private" => Ok(IpcMode::Private),
+        "shareable" => Ok(IpcMode::Shareable),
+        "none" => Ok(IpcMode::None),
+        "host" => Ok(IpcMode::Host),
+        mode => match other_container(mode) {
+            Some(other) => Ok(IpcMode::Container(other)),
+            None => Err(Failure::new(format!("invalid IPC mode: {mode}"))),
+        },
+    }
+}
+
+/// `container:NAME`.
+fn other_container(mode: &str) -> Option<String> {
+    mode.strip_prefix("container:").filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+/// True for `host`; one of `own` is what the container has anyway.
+fn host(parsed: &Parsed, flag: &str, own: &[&str], kind: &str) -> Result<bool> {
+    match parsed.value(flag).unwrap_or_default() {
+        "host" => Ok(true),
+        mode if own.contains(&mode) => Ok(false),
+        _ => Err(Failure::new(format!("--{flag}: invalid {kind} mode"))),
     }
 }
 
@@ -268,6 +320,8 @@ pub fn limits(parsed: &Parsed) -> Result<Limits> {
         cpuset_mems: parsed.value("cpuset-mems").map(str::to_owned),
         pids: parsed.read("pids-limit", values::integer)?.and_then(positive),
         blkio_weight: parsed.read("blkio-weight", values::integer)?.filter(|n| *n > 0),
+        // Not among those of `update`.
+        oom_kill_disable: false,
     })
 }
 
@@ -340,7 +394,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused() {
-        let refused = ["--link-local-ip=a", "--pid=host"];
+        let refused = ["--link-local-ip=a", "--gpus=all"];
         for flag in refused {
             let text = read(&[flag, "img"]).map_or_else(|e| e.text("wharf run", true), |_| String::new());
             assert!(text.contains("not supported yet"), "{flag}: {text}");

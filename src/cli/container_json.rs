@@ -128,11 +128,11 @@ fn host_config(container: &Container) -> Value {
         "AutoRemove": config.auto_remove,
         "CapAdd": config.cap_add,
         "CapDrop": config.cap_drop,
-        "CgroupnsMode": "private",
+        "CgroupnsMode": if config.host_cgroups { "host" } else { "private" },
         "GroupAdd": config.group_add,
-        "IpcMode": "private",
+        "IpcMode": config.ipc.name(),
         "OomScoreAdj": config.oom_score_adj.unwrap_or(0),
-        "PidMode": "",
+        "PidMode": config.pid.name(),
         "Privileged": config.privileged,
         "PublishAllPorts": config.publish_all,
         "Dns": config.dns,
@@ -142,8 +142,8 @@ fn host_config(container: &Container) -> Value {
         "Tmpfs": tmpfs.collect::<serde_json::Map<_, _>>(),
         "VolumeDriver": "",
         "VolumesFrom": Some(&config.volumes_from).filter(|list| !list.is_empty()),
-        "UTSMode": "",
-        "UsernsMode": "",
+        "UTSMode": if config.host_uts { "host" } else { "" },
+        "UsernsMode": if config.host_users { "host" } else { "" },
         "ShmSize": config.shm_size.unwrap_or(SHM_SIZE),
         "Runtime": container.backend().name(),
         "Init": config.init,
@@ -162,17 +162,22 @@ fn host_config(container: &Container) -> Value {
         "Ulimits": ulimits.collect::<Vec<_>>(),
     });
     // Beside the others: the macro that makes them takes only so many.
+    object["CgroupParent"] =
+        config.cgroup_parent.as_ref().map_or_else(String::new, |parent| format!("/{parent}")).into();
+    object["DeviceCgroupRules"] = json!(Some(&config.device_rules).filter(|rules| !rules.is_empty()));
+    object["DnsOptions"] = json!(config.dns_options);
+    object["DnsSearch"] = json!(config.dns_search);
+    object["OomKillDisable"] = limits.oom_kill_disable.into();
     if !config.annotations.is_empty() {
         object["Annotations"] = json!(config.annotations);
     }
     // What Wharf has no other value of: clients read these fields all the same.
     let nothing = json!({
         "BlkioDeviceReadBps": [], "BlkioDeviceReadIOps": [], "BlkioDeviceWriteBps": [], "BlkioDeviceWriteIOps": [],
-        "BlkioWeightDevice": [], "Cgroup": "", "CgroupParent": "", "ConsoleSize": [0, 0], "CpuCount": 0,
-        "CpuPercent": 0, "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "DeviceCgroupRules": null,
-        "DeviceRequests": null, "Dns": [], "DnsOptions": [], "DnsSearch": [], "ExtraHosts": null,
+        "BlkioWeightDevice": [], "Cgroup": "", "ConsoleSize": [0, 0], "CpuCount": 0,
+        "CpuPercent": 0, "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0,
+        "DeviceRequests": null, "Dns": [], "ExtraHosts": null,
         "IOMaximumBandwidth": 0, "IOMaximumIOps": 0, "Isolation": "", "Links": null, "MemorySwappiness": null,
-        "OomKillDisable": null,
     });
     if let (Value::Object(object), Value::Object(nothing)) = (&mut object, nothing) {
         for (field, value) in nothing {

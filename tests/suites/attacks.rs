@@ -65,6 +65,8 @@
 //! | CVE-2019-5736, our own program's file | `runtime/tests/linux/attacks.rs` own_program |
 //! | the same as an interpreter | `runtime/tests/linux/attacks.rs` own_program_as_interpreter |
 //! | CVE-2024-21626, a working directory outside | `runtime/tests/linux/attacks.rs` cwd_outside |
+//! | a joined process whose number is another's | `runtime/src/linux/neighbour.rs` a_number_alone_is_nobody |
+//! | something else at a joined `/dev/shm` | `tests/suites/namespaces.rs` shared_memory_of_another_container |
 //! | CVE-2025-31133, masks that are links | `runtime/tests/linux/attacks.rs` masked_path_replaced |
 //! | CVE-2025-52565 and 52881, /proc or /sys as a link | `runtime/tests/linux/attacks.rs` kernel_file_systems_through_links |
 //! | CVE-2021-30465, mount targets through links | `runtime/tests/linux/attacks.rs` mount_targets_through_links |

@@ -18,6 +18,7 @@ mod http;
 mod interrupted;
 mod logs;
 mod look;
+mod namespaces;
 mod networks;
 mod privileges;
 mod registry;

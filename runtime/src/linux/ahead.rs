@@ -35,7 +35,7 @@ impl Ahead {
         attach: Option<Attach>,
     ) -> Result<Self> {
         let (stdio, ends) = streams::make(config.tty, config.interactive, attach.and_then(|a| a.size))?;
-        let remains = TaskSpec { limits: config.limits.clone(), ..plan::remains(id) };
+        let remains = TaskSpec { limits: config.limits.clone(), ..plan::remains(id, config.cgroup_parent.as_deref()) };
         let module = engine.paths().root.join("modules").join(module);
         let task = backend(BackendKind::Wasm)?.anticipate(&remains, &module, stdio)?;
         Ok(Ahead { task, ends })

@@ -10,11 +10,14 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
+use rustix::thread::ThreadNameSpaceType;
+
 use super::cgroup::{Cgroup, DeviceRule};
 use super::channel::{Channel, Message};
 use super::container::{self, Plan};
 use super::exec::{self, Join};
 use super::launch::Streams;
+use super::neighbour::{self, Nursery};
 use super::process::{self, Child, SpawnOptions};
 use super::seccomp::{self, Filter};
 use super::sockets;
@@ -36,12 +39,14 @@ impl Backend for LinuxBackend {
 
     fn create(&self, spec: &TaskSpec, stdio: Stdio) -> Result<Box<dyn Task>> {
         let linux = linux_of(spec)?;
-        let namespaces = container::namespaces(linux)?;
+        let namespaces = container::namespaces(linux);
         let streams = Streams::of(stdio)?;
         let filter = seccomp::of_spec(&linux.spec)?;
         let mappings = mappings(linux);
         let cgroup = Cgroup::create(&spec.cgroup, &spec.limits)?;
-        let plan = Plan { task: spec, linux, filter: filter.as_ref(), mappings: &mappings };
+        let ipc = linux.ipc.as_ref().map(neighbour::open).transpose()?;
+        let ipc = ipc.as_ref().map(AsFd::as_fd);
+        let plan = Plan { task: spec, linux, filter: filter.as_ref(), mappings: &mappings, ipc };
         let process = match first_process(&plan, namespaces, streams, &cgroup) {
             Ok(process) => process,
             Err(error) => {
@@ -83,11 +88,12 @@ fn first_process(plan: &Plan<'_>, namespaces: i32, streams: Streams, cgroup: &Cg
     }
     let (ours, theirs) = Channel::pair()?;
     let user = if plan.mappings.0.is_empty() { 0 } else { libc::CLONE_NEWUSER };
-    let options =
-        SpawnOptions { namespaces: libc::CLONE_NEWPID | user, cgroup: cgroup.v2_dir(), ..SpawnOptions::default() };
+    let born_into = namespaces & libc::CLONE_NEWPID | user;
+    let options = SpawnOptions { namespaces: born_into, cgroup: cgroup.v2_dir(), ..SpawnOptions::default() };
     // Moved into the child, where the monitor's end must not stay open: it would hide the monitor's death.
     let mut child_side = Some((streams, theirs));
     let mut monitor_side = Some(ours);
+    let nursery = plan.linux.pid.as_ref().map(Nursery::enter).transpose()?;
     let child = process::spawn(options, || {
         drop(monitor_side.take());
         match child_side.take() {
@@ -95,7 +101,9 @@ fn first_process(plan: &Plan<'_>, namespaces: i32, streams: Streams, cgroup: &Cg
             None => 1,
         }
     })
-    .map_err(|e| Error::os("make the container's first process", e))?;
+    .map_err(|e| Error::os("make the container's first process", e));
+    nursery.map_or(Ok(()), Nursery::leave)?;
+    let child = child?;
     drop(child_side);
     let channel = monitor_side.take();
     let mut process = Process { child, channel, stage: Stage::Unplaced, console: None, names: None, exit: None };
@@ -310,7 +318,15 @@ impl Task for ContainerTask {
             true => {
                 sockets::inet(Protocol::Tcp, Ipv4Addr::LOCALHOST.into()).map_err(|e| Error::os("make a socket", e))?
             }
-            false => exec::socket(self.process.child.pidfd().as_fd(), self.container.namespaces)?,
+            false => {
+                // The user namespace comes first, for it gives the right to the other one.
+                let users =
+                    ThreadNameSpaceType::from_bits_retain((self.container.namespaces & libc::CLONE_NEWUSER) as u32);
+                exec::fetch(self.process.child.pidfd().as_fd(), users | ThreadNameSpaceType::NETWORK, || {
+                    let socket = sockets::inet(Protocol::Tcp, Ipv4Addr::LOCALHOST.into());
+                    socket.map_err(|e| Error::os("make a socket", e))
+                })?
+            }
         };
         Ok(socket.into())
     }
@@ -362,7 +378,7 @@ fn join(container: &Container, first: &Child, exec: &ExecSpec, streams: Streams)
     let spec = exec::process(&linux.spec, exec)?;
     let join = Join {
         pidfd: first.pidfd().as_fd(),
-        namespaces: container.namespaces,
+        namespaces: container.namespaces | container::joined(linux),
         process: &spec,
         user: exec.user.as_deref().unwrap_or(&linux.user),
         groups: container::groups(&linux.spec),

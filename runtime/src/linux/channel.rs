@@ -44,8 +44,8 @@ pub(super) enum Message {
     Connect(Vec<Wiring>),
     /// Child to monitor: the socket on which names are asked for in my network namespace.
     Names(OwnedFd),
-    /// Child to monitor: a socket of the network namespace that I have joined.
-    Socket(OwnedFd),
+    /// Child to monitor: what I have made in the namespaces that I have joined.
+    Fetched(OwnedFd),
     /// Child to monitor: set up; only execve is left. With the master of its terminal, if it has one.
     Ready(Option<OwnedFd>),
     /// Child to monitor: I made another process, which is your child: its pid and its pidfd.
@@ -159,7 +159,7 @@ fn encode(message: &Message) -> (Vec<u8>, Option<&OwnedFd>) {
         // Names and numbers always become JSON.
         Message::Connect(places) => ([&b"C"[..], &serde_json::to_vec(places).unwrap_or_default()].concat(), None),
         Message::Names(fd) => (vec![b'N'], Some(fd)),
-        Message::Socket(fd) => (vec![b'S'], Some(fd)),
+        Message::Fetched(fd) => (vec![b'X'], Some(fd)),
         Message::Ready(fd) => (vec![b'R'], fd.as_ref()),
         Message::Go => (vec![b'G'], None),
         Message::Made(pid, fd) => ([&b"M"[..], &pid.to_ne_bytes()].concat(), Some(fd)),
@@ -186,7 +186,7 @@ fn decode(bytes: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
         b'P' => Message::Placed,
         b'C' => Message::Connect(serde_json::from_slice(rest).ok()?),
         b'N' => Message::Names(fd?),
-        b'S' => Message::Socket(fd?),
+        b'X' => Message::Fetched(fd?),
         b'R' => Message::Ready(fd),
         b'G' => Message::Go,
         b'M' => Message::Made(u32::from_ne_bytes(rest.try_into().ok()?), fd?),

@@ -6,20 +6,21 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::process::Signal;
-use rustix::thread::UnshareFlags;
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
 
 use super::channel::{Channel, Message};
 use super::launch::{self, First, OwnProgram, Program, Streams};
 use super::mounts::{self, Situation};
 use super::rootfs::{self, Root};
 use super::seccomp::Filter;
+use super::spec::mounts::SHARED;
 use super::userns::{self, Mappings};
-use super::{devices, kernel, network, process};
+use super::{devices, exec, kernel, neighbour, network, process};
 use crate::error::{Class, Error, Result};
 use crate::task::{LinuxTask, TaskSpec};
 
@@ -31,18 +32,18 @@ pub(super) struct Plan<'a> {
     pub filter: Option<&'a Filter>,
     /// Not empty: in a user namespace of its own.
     pub mappings: &'a Mappings,
+    /// The first process of the container whose shared memory it has. Opened by the monitor: a number means nothing in
+    /// another pid namespace.
+    pub ipc: Option<BorrowedFd<'a>>,
 }
 
 /// The namespaces a container is to have of its own, as clone(2)'s flags.
 ///
-/// # Errors
-/// `Unsupported` for a spec that joins another's.
-pub(super) fn namespaces(linux: &LinuxTask) -> Result<i32> {
-    let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
-    for namespace in linux.spec.linux().as_ref().and_then(|l| l.namespaces().as_ref()).into_iter().flatten() {
-        if namespace.path().is_some() {
-            return Err(Error::new(Class::Unsupported, "joining another container's namespace is not supported yet"));
-        }
+pub(super) fn namespaces(linux: &LinuxTask) -> i32 {
+    let mut flags = libc::CLONE_NEWNS;
+    let all = linux.spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
+    // One with a path is another container's.
+    for namespace in all.filter(|namespace| namespace.path().is_none()) {
         flags |= match namespace.typ() {
             LinuxNamespaceType::Network if linux.host_network => 0,
             // Decided by who we are.
@@ -50,7 +51,13 @@ pub(super) fn namespaces(linux: &LinuxTask) -> Result<i32> {
             kind => kind as i32,
         };
     }
-    Ok(flags)
+    flags
+}
+
+/// The namespaces it shares with another container, likewise.
+pub(super) fn joined(linux: &LinuxTask) -> i32 {
+    let pid = linux.pid.map_or(0, |_| libc::CLONE_NEWPID);
+    pid | linux.ipc.map_or(0, |_| libc::CLONE_NEWIPC)
 }
 
 /// The child's part: comes back with the code to exit with, when the program was not executed (or an init of ours ran it).
@@ -72,6 +79,7 @@ fn build(plan: &Plan<'_>, namespaces: i32, streams: Streams, channel: &Channel) 
     rustix::process::setsid().map_err(|e| Error::os("start a session", e))?;
     let outside = plan.linux.connected.then(network::Outside::open).transpose()?;
     unshare(namespaces & !(libc::CLONE_NEWPID | libc::CLONE_NEWUSER | libc::CLONE_NEWCGROUP))?;
+    let memory = plan.ipc.map(join_memory).transpose()?;
     let unconnected = outside.map(network::Outside::leave).transpose()?;
     if !rootless {
         channel.wait_until_placed()?;
@@ -114,6 +122,10 @@ fn build(plan: &Plan<'_>, namespaces: i32, streams: Streams, channel: &Channel) 
             null = Some(devices.make(&root, mount.tree())?);
         }
     }
+    let covered = prepared.iter().any(|mount| mount.target() == Path::new(SHARED));
+    if let Some(tree) = memory.filter(|_| !covered) {
+        mounts::attach_tree(&root, tree.as_fd(), Path::new(SHARED), true)?;
+    }
     drop(prepared);
     names(spec, namespaces)?;
     match unconnected {
@@ -145,6 +157,14 @@ fn build(plan: &Plan<'_>, namespaces: i32, streams: Streams, channel: &Channel) 
         first: Some(First { read_only: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false) }),
     };
     launch::run(&root, &program, streams, own, channel)
+}
+
+/// Joins the ipc namespace of another container, of which this is the first process. Gives its shared memory, to be mounted.
+fn join_memory(process: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let tree = exec::fetch(process, ThreadNameSpaceType::MOUNT, neighbour::shared_memory)?;
+    move_into_thread_name_spaces(process, ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION)
+        .map_err(|e| Error::os("join the other container's ipc namespace", e))?;
+    Ok(tree)
 }
 
 pub(super) fn unshare(flags: i32) -> Result<()> {

@@ -4,7 +4,6 @@
 //! A process enters a pid namespace only by birth, so the one that joins makes another, the monitor's child by
 //! `CLONE_PARENT`, and ends. Nothing of ours is opened or executed inside: the container may have put anything anywhere.
 
-use std::net::Ipv4Addr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::{Process, Spec};
@@ -17,9 +16,7 @@ use super::launch::{self, OwnProgram, Program, Streams};
 use super::process::{self, SpawnOptions};
 use super::rootfs::Root;
 use super::seccomp::Filter;
-use super::sockets;
 use crate::error::{Class, Error, Result};
-use crate::network::Protocol;
 use crate::task::ExecSpec;
 
 /// What the joining process needs to know.
@@ -35,39 +32,36 @@ pub(super) struct Join<'a> {
     pub filter: Option<&'a Filter>,
 }
 
-/// A TCP socket of the network that the process `first` is in. A process joins to make it, and ends; the socket stays in
-/// the network it was made in.
+/// What `make` makes in these namespaces of the process `first`. A process of ours joins them to make it, and ends.
 ///
 /// # Errors
-/// The kernel's; `Unavailable` when that process has ended.
-pub(super) fn socket(first: BorrowedFd<'_>, namespaces: i32) -> Result<OwnedFd> {
+/// The kernel's; what `make` says; `Unavailable` when that process has ended.
+pub(super) fn fetch(
+    first: BorrowedFd<'_>,
+    namespaces: ThreadNameSpaceType,
+    make: impl FnOnce() -> Result<OwnedFd>,
+) -> Result<OwnedFd> {
     let (ours, theirs) = Channel::pair()?;
     let (mut ours, mut theirs) = (Some(ours), Some(theirs));
-    let made = process::spawn(SpawnOptions::default(), || {
+    let child = process::spawn(SpawnOptions::default(), || {
         drop(ours.take());
-        theirs.take().map_or(1, |channel| channel.tell(send_socket(first, namespaces, &channel)))
+        let Some(channel) = theirs.take() else { return 1 };
+        let made = launch::hide().and_then(|()| {
+            rustix::thread::move_into_thread_name_spaces(first, namespaces)
+                .map_err(|e| Error::os("join the container", e))?;
+            make()
+        });
+        channel.tell(made.and_then(|made| channel.send(&Message::Fetched(made))).map(|()| 0))
     });
-    let child = made.map_err(|e| Error::os("make a process to join the container", e))?;
+    let child = child.map_err(|e| Error::os("make a process to join the container", e))?;
     drop(theirs);
     let heard = ours.as_ref().map_or(Ok(None), Channel::receive);
     child.wait().map_err(|e| Error::os("reap", e))?;
     match heard? {
-        Some(Message::Socket(socket)) => Ok(socket),
+        Some(Message::Fetched(made)) => Ok(made),
         Some(Message::Failed(error)) => Err(error),
         _ => Err(Error::new(Class::Unavailable, "the container has ended")),
     }
-}
-
-fn send_socket(first: BorrowedFd<'_>, namespaces: i32, channel: &Channel) -> Result<i32> {
-    launch::hide()?;
-    // The user namespace comes first, for it gives the right to the other one.
-    let wanted = namespaces & (libc::CLONE_NEWNET | libc::CLONE_NEWUSER);
-    let wanted = ThreadNameSpaceType::from_bits_retain(wanted as u32);
-    rustix::thread::move_into_thread_name_spaces(first, wanted)
-        .map_err(|e| Error::os("join the container's network", e))?;
-    let socket = sockets::inet(Protocol::Tcp, Ipv4Addr::LOCALHOST.into());
-    channel.send(&Message::Socket(socket.map_err(|e| Error::os("make a socket", e))?))?;
-    Ok(0)
 }
 
 /// The process that `exec` asks for: the container's own, with what is asked for in its place.

@@ -30,6 +30,7 @@ mod launch;
 mod line;
 pub mod monitor;
 mod mounts;
+mod neighbour;
 pub mod network;
 pub(crate) mod plan;
 pub mod private;

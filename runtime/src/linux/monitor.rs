@@ -330,8 +330,8 @@ pub(crate) fn backend(kind: BackendKind) -> Result<Box<dyn Backend>> {
 }
 
 /// Ends whatever the container's dead monitor has left.
-pub(crate) fn clean(id: &str) -> Result<()> {
-    let remains = crate::plan::remains(id);
+pub(crate) fn clean(id: &str, cgroup_parent: Option<&str>) -> Result<()> {
+    let remains = crate::plan::remains(id, cgroup_parent);
     [BackendKind::Linux, BackendKind::Wasm].into_iter().try_for_each(|kind| match backend(kind) {
         Ok(backend) => backend.clean(&remains),
         // Not in this build, so nothing of it is left.

@@ -28,7 +28,7 @@ pub(super) const PROC: u64 = 0x9fa0;
 /// `SYSFS_MAGIC`.
 const SYSFS: u64 = 0x6265_6572;
 /// `TMPFS_MAGIC`.
-const TMPFS: u64 = 0x0102_1994;
+pub(super) const TMPFS: u64 = 0x0102_1994;
 
 /// What the namespaces of the container allow.
 #[derive(Debug, Clone, Copy)]
@@ -62,9 +62,17 @@ pub(super) fn show(root: &Root, source: &Path, subpath: Option<&str>, target: &P
         set_attributes(tree.as_fd(), true, READ_ONLY, 0).map_err(failed)?;
     }
     let directory = FileType::from_raw_mode(fstat(&tree).map_err(failed)?.st_mode) == FileType::Directory;
+    attach_tree(root, tree.as_fd(), target, directory)
+}
+
+/// Mounts a detached tree at `target`, which is made if it is missing.
+///
+/// # Errors
+/// The kernel's, naming the target.
+pub(super) fn attach_tree(root: &Root, tree: BorrowedFd<'_>, target: &Path, directory: bool) -> Result<()> {
     let point = if directory { root.make_dir(target, 0o755)? } else { root.make_file(target)? };
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(&tree, "", &point, "", flags).map_err(failed)
+    move_mount(tree, "", &point, "", flags).map_err(|e| Error::io("mount at", target, e))
 }
 
 /// A mount ready to be attached.

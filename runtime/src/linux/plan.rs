@@ -1,17 +1,19 @@
 //! The host's side of a Linux container's plan: the files it mounts, and what of this host its spec must know.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use crate::config::{MountKind, NetworkMode};
+use crate::config::{ContainerConfig, IpcMode, MountKind, NetworkMode, PidMode};
 use crate::container::Container;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::linux::neighbour;
 use crate::linux::network;
 use crate::linux::spec::{self, SpecContext};
 use crate::linux::userns;
 use crate::plan::{self, PlannedFile};
-use crate::task::LinuxTask;
+use crate::task::{LinuxTask, Neighbour};
 
 /// The plan of a Linux container. `files` gets those of `/etc` that it mounts.
 ///
@@ -21,8 +23,14 @@ pub(crate) fn linux_task(engine: &Engine, container: &Container, files: &mut Vec
     let config = &container.config;
     let host_network = config.network == NetworkMode::Host;
     let mut context = SpecContext { id: container.id.clone(), ..SpecContext::default() };
-    if host_network {
+    if host_network || config.host_uts {
         context.host_name = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
+    }
+    if let PidMode::Container(other) = &config.pid {
+        context.pid = Some(joins(neighbour::find(engine, other).map(|(_, process)| process), "PID")?);
+    }
+    if let IpcMode::Container(other) = &config.ipc {
+        context.ipc = Some(joins(neighbour::find_shareable(engine, other), "IPC")?);
     }
     (context.uid_mappings, context.gid_mappings) = userns::mappings();
     context.thermal_throttle = spec::security::thermal_throttle();
@@ -38,7 +46,8 @@ pub(crate) fn linux_task(engine: &Engine, container: &Container, files: &mut Vec
     if host_network {
         // A copy: the container may write to its own.
         context.hosts = file("hosts", fs::read("/etc/hosts").unwrap_or_default());
-        context.resolv_conf = file("resolv.conf", fs::read("/etc/resolv.conf").unwrap_or_default());
+        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        context.resolv_conf = file("resolv.conf", resolv_conf(config, &host, None).into_bytes());
     } else {
         context.hosts = file("hosts", LOCAL_HOSTS.as_bytes().to_vec());
     }
@@ -46,8 +55,7 @@ pub(crate) fn linux_task(engine: &Engine, container: &Container, files: &mut Vec
     if context.connected {
         // It asks us, and so reaches its neighbours by name; what we do not know we ask those whom the host asks.
         let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let search = host.lines().filter(|line| line.starts_with("search ")).map(|line| format!("{line}\n"));
-        let text = format!("nameserver {}\n{}options ndots:0\n", network::names::ADDRESS, search.collect::<String>());
+        let text = resolv_conf(config, &host, Some(network::names::ADDRESS));
         context.resolv_conf = file("resolv.conf", text.into_bytes());
     }
     for mount in &config.mounts {
@@ -62,6 +70,70 @@ pub(crate) fn linux_task(engine: &Engine, container: &Container, files: &mut Vec
     spec::linux_task(config, &container.image, &context)
 }
 
+/// In docker's words, whose namespace could not be joined.
+fn joins(found: Result<Neighbour>, kind: &str) -> Result<Neighbour> {
+    found.map_err(|e| Error::new(e.class(), format!("failed to join {kind} namespace: {e}")))
+}
+
+/// resolv.conf(5) for a container: the host's own, but for what was asked for. Whom to ask is `answerer`, on a network of
+/// ours; it answers names without a dot itself, so the C library need not try domains first (`ndots:0`).
+fn resolv_conf(config: &ContainerConfig, host: &str, answerer: Option<Ipv4Addr>) -> String {
+    let of_host = |key: &str| {
+        let is = |line: &&str| line.split_whitespace().next() == Some(key);
+        host.lines().filter(is).map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let servers = match answerer {
+        Some(address) => format!("nameserver {address}\n"),
+        None if config.dns.is_empty() => of_host("nameserver"),
+        None => config.dns.iter().map(|address| format!("nameserver {address}\n")).collect(),
+    };
+    let search = match &config.dns_search[..] {
+        [] => of_host("search"),
+        [dot] if dot == "." => String::new(),
+        domains => format!("search {}\n", domains.join(" ")),
+    };
+    let mut options = config.dns_options.clone();
+    if answerer.is_some() && !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.insert(0, "ndots:0".to_owned());
+    }
+    let options = match &options[..] {
+        [] => of_host("options"),
+        options => format!("options {}\n", options.join(" ")),
+    };
+    servers + &search + &options
+}
+
 /// What docker writes into a container without a network.
 const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
                            ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_looked_up_as_asked() {
+        let host = "# by hand\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nsearch lan\noptions edns0\n";
+        let words = |list: &[&str]| list.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let own = Some(Ipv4Addr::new(127, 0, 0, 11));
+        let plain = ContainerConfig::default();
+        let servers = "nameserver 192.0.2.1\nnameserver 192.0.2.2\n";
+        assert_eq!(resolv_conf(&plain, host, own), "nameserver 127.0.0.11\nsearch lan\noptions ndots:0\n");
+        assert_eq!(resolv_conf(&plain, host, None), format!("{servers}search lan\noptions edns0\n"));
+        let asked = ContainerConfig {
+            dns: vec![Ipv4Addr::new(192, 0, 2, 9).into()],
+            dns_search: words(&["a.example", "b.example"]),
+            dns_options: words(&["rotate"]),
+            ..ContainerConfig::default()
+        };
+        let rest = "search a.example b.example\noptions";
+        assert_eq!(resolv_conf(&asked, host, own), format!("nameserver 127.0.0.11\n{rest} ndots:0 rotate\n"));
+        assert_eq!(resolv_conf(&asked, host, None), format!("nameserver 192.0.2.9\n{rest} rotate\n"));
+        let none = ContainerConfig {
+            dns_search: words(&["."]),
+            dns_options: words(&["ndots:2"]),
+            ..ContainerConfig::default()
+        };
+        assert_eq!(resolv_conf(&none, host, own), "nameserver 127.0.0.11\noptions ndots:2\n");
+    }
+}

@@ -173,6 +173,8 @@ impl Plan {
                 connected: false,
                 spec: serde_json::from_value(self.spec.clone()).expect("spec"),
                 init: self.init,
+                pid: None,
+                ipc: None,
                 host_network: self.host_network,
                 user: self.user.clone(),
             })),

@@ -3,15 +3,16 @@
 
 use std::collections::BTreeSet;
 
-use super::validate;
+use super::{Layout, validate};
 use crate::error::{Class, Error, Result};
 use crate::task::Limits;
 
-/// Refuses limits that contradict each other, or ask for what is not here. Looks only for what is asked for.
+/// Refuses limits that contradict each other, or ask for what is not here; warns of what is left out. Looks only for what
+/// is asked for.
 ///
 /// # Errors
 /// `InvalidInput`.
-pub(crate) fn check(limits: &Limits) -> Result<()> {
+pub(crate) fn check(limits: &Limits) -> Result<Vec<String>> {
     validate(limits)?;
     if let Some(nano) = limits.nano_cpus.filter(|nano| *nano > 0) {
         within(nano, &online("cpu"))?;
@@ -21,7 +22,17 @@ pub(crate) fn check(limits: &Limits) -> Result<()> {
             among(given, &online(kind), cpus)?;
         }
     }
-    Ok(())
+    // Docker's words.
+    let warning = match (limits.oom_kill_disable, Layout::get()) {
+        (false, _) => None,
+        (true, Layout::Separate { .. }) if limits.memory.is_some_and(|bytes| bytes > 0) => None,
+        (true, Layout::Separate { .. }) => Some(
+            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system \
+             running out of resources.",
+        ),
+        (true, _) => Some("Your kernel does not support OomKillDisable. OomKillDisable discarded."),
+    };
+    Ok(warning.into_iter().map(str::to_owned).collect())
 }
 
 /// The numbers of the CPUs or memory nodes that are on, as the kernel lists them: `0-3,8`. Empty when it does not tell.

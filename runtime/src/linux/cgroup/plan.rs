@@ -104,6 +104,10 @@ pub fn settings(limits: &Limits, version: Version) -> Vec<Setting> {
         };
         set(Controller::Memory, files, max(value), "memory-swap", true);
     }
+    // Version 2 has no such thing; [`super::available::check`] has said so.
+    if limits.oom_kill_disable && v1 {
+        set(Controller::Memory, &["memory.oom_control"], "1".to_owned(), "oom-kill-disable", false);
+    }
     if let Some(soft) = limits.memory_reservation.filter(|&bytes| bytes > 0) {
         let files: &[_] = if v1 { &["memory.soft_limit_in_bytes"] } else { &["memory.low"] };
         set(Controller::Memory, files, soft.to_string(), "memory-reservation", false);

@@ -57,6 +57,21 @@ impl Wanted<'_> {
     }
 }
 
+/// `--device-cgroup-rule`, as docker has it: `c 42:* rmw`.
+fn parse_rule(text: &str) -> Option<DeviceRule> {
+    let [kind, numbers, access] = text.split(' ').collect::<Vec<_>>()[..] else { return None };
+    let number = |part: &str| match part {
+        "*" => Some(None),
+        digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok().map(Some),
+        _ => None,
+    };
+    let (major, minor) = numbers.split_once(':')?;
+    let kind = ["a", "b", "c"].contains(&kind).then(|| kind.chars().next())??;
+    let is_access = (1..=3).contains(&access.len()) && access.chars().all(|c| "rwm".contains(c));
+    let (major, minor) = (number(major)?, number(minor)?);
+    is_access.then(|| DeviceRule { kind, major, minor, access: access.to_owned() })
+}
+
 /// Looks up on the host what the plan must know of devices.
 ///
 /// # Errors
@@ -147,6 +162,10 @@ pub fn put(linux: &mut Linux, config: &ContainerConfig, context: &SpecContext) -
             });
         }
     }
+    for text in &config.device_rules {
+        let rule = parse_rule(text).ok_or_else(|| invalid(format!("invalid device cgroup format '{text}'")))?;
+        rules.push(rule);
+    }
     if !context.rootless() {
         let mut deny = LinuxDeviceCgroup::default();
         deny.set_allow(false).set_access(Some("rwm".to_owned()));
@@ -189,6 +208,16 @@ mod tests {
         for text in ["", "fuse", "/dev/sda:xvdc", "/dev/sda:/x:q", "/dev/sda:/x:r:w"] {
             let message = Wanted::parse(text).unwrap_err().to_string();
             assert_eq!(message, format!("invalid device specification: {text}"));
+        }
+    }
+
+    #[test]
+    fn rules() {
+        let rule = |text| parse_rule(text).map(|rule| (rule.kind, rule.major, rule.minor, rule.access));
+        assert_eq!(rule("c 42:* rmw"), Some(('c', Some(42), None, "rmw".to_owned())));
+        assert_eq!(rule("a *:* r"), Some(('a', None, None, "r".to_owned())));
+        for bad in ["", "c", "c 1:3", "d 1:3 r", "c 1 r", "c 1:x r", "c +1:3 r", "c 1:3 q", "c 1:3 rrrr", "c 1:3 r w"] {
+            assert_eq!(rule(bad), None, "{bad}");
         }
     }
 

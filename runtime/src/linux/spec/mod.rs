@@ -20,10 +20,10 @@ use wharf_images::Image;
 
 use self::devices::HostDevice;
 use self::security::{Seccomp, SecurityOptions};
-use crate::config::{ContainerConfig, NetworkMode};
+use crate::config::{ContainerConfig, IpcMode, NetworkMode, PidMode};
 use crate::error::{Class, Error, Result};
 use crate::linux::{capabilities, seccomp};
-use crate::task::LinuxTask;
+use crate::task::{LinuxTask, Neighbour};
 use crate::volume::VolumeSource;
 
 /// Annotation: the names in `--group-add`, separated by commas, to be looked up in the container's `/etc/group`.
@@ -49,6 +49,10 @@ pub struct SpecContext {
     pub gid_mappings: Vec<LinuxIdMapping>,
     /// It is to be connected to a network.
     pub connected: bool,
+    /// Whose processes it sees, if they are another container's.
+    pub pid: Option<Neighbour>,
+    /// Whose shared memory it has, if it is another container's.
+    pub ipc: Option<Neighbour>,
     /// Where the volumes are that it mounts, by name.
     pub volumes: BTreeMap<String, VolumeSource>,
     /// The devices that `--device` names, or all for `--privileged`: [`devices::look_up`].
@@ -80,7 +84,7 @@ pub fn linux_task(config: &ContainerConfig, image: &Image, context: &SpecContext
     let security = SecurityOptions::parse(&config.security_opt)?;
     let granted = capabilities::wanted(&config.cap_add, &config.cap_drop, config.privileged)?;
     let host_network = config.network == NetworkMode::Host;
-    let hostname = match (&config.hostname, host_network) {
+    let hostname = match (&config.hostname, host_network || config.host_uts) {
         (Some(name), _) => name.clone(),
         (None, true) => context.host_name.clone().unwrap_or_default(),
         (None, false) => context.id.chars().take(12).collect(),
@@ -141,17 +145,26 @@ pub fn linux_task(config: &ContainerConfig, image: &Image, context: &SpecContext
         .set_annotations(Some(annotations).filter(|map| !map.is_empty()))
         .set_linux(Some(linux));
     let user = config.user.clone().filter(|user| !user.is_empty()).unwrap_or_else(|| image.config.user.clone());
-    Ok(LinuxTask { spec, init: config.init, connected: context.connected, host_network, user })
+    let (connected, pid, ipc) = (context.connected, context.pid, context.ipc);
+    Ok(LinuxTask { spec, init: config.init, connected, host_network, pid, ipc, user })
 }
 
 fn namespaces(config: &ContainerConfig, context: &SpecContext) -> Vec<LinuxNamespace> {
-    let mut kinds =
-        vec![LinuxNamespaceType::Mount, LinuxNamespaceType::Pid, LinuxNamespaceType::Ipc, LinuxNamespaceType::Uts];
+    let mut kinds = vec![LinuxNamespaceType::Mount];
+    if config.pid != PidMode::Host {
+        kinds.push(LinuxNamespaceType::Pid);
+    }
+    if config.ipc != IpcMode::Host {
+        kinds.push(LinuxNamespaceType::Ipc);
+    }
+    if !config.host_uts {
+        kinds.push(LinuxNamespaceType::Uts);
+    }
     if config.network != NetworkMode::Host {
         kinds.push(LinuxNamespaceType::Network);
     }
     // Docker shows a privileged container the host's cgroups.
-    if !config.privileged {
+    if !config.privileged && !config.host_cgroups {
         kinds.push(LinuxNamespaceType::Cgroup);
     }
     if context.rootless() {
@@ -159,7 +172,13 @@ fn namespaces(config: &ContainerConfig, context: &SpecContext) -> Vec<LinuxNames
     }
     let namespace = |kind| {
         let mut namespace = LinuxNamespace::default();
-        namespace.set_typ(kind);
+        let joined = match kind {
+            LinuxNamespaceType::Pid => context.pid.map(|other| (other, "pid")),
+            LinuxNamespaceType::Ipc => context.ipc.map(|other| (other, "ipc")),
+            _ => None,
+        };
+        let path = joined.map(|(other, file)| PathBuf::from(format!("/proc/{}/ns/{file}", other.pid)));
+        namespace.set_typ(kind).set_path(path);
         namespace
     };
     kinds.into_iter().map(namespace).collect()

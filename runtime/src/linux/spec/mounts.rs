@@ -5,11 +5,13 @@ use std::path::Path;
 use oci_spec::runtime::Mount;
 
 use super::{SpecContext, invalid};
-use crate::config::{ContainerConfig, MountKind, NetworkMode, Recursion, clean_path};
+use crate::config::{ContainerConfig, IpcMode, MountKind, NetworkMode, Recursion, clean_path};
 use crate::error::Result;
 
 /// Docker's size of `/dev/shm`, in bytes.
 const SHM: u64 = 64 << 20;
+/// Where shared memory is: shm_overview(7).
+pub const SHARED: &str = "/dev/shm";
 /// The option that names the directory of a bind's source that is mounted in its place, found beneath the source only.
 pub const SUBPATH: &str = "wharf.subpath=";
 /// The group that owns terminals on every distribution.
@@ -87,15 +89,28 @@ fn defaults(config: &ContainerConfig, context: &SpecContext) -> Vec<Mount> {
     } else {
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", mode])
     };
-    vec![
+    let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         mount("/dev/pts", "devpts", "devpts", &devpts),
         sys,
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &[mode, "nosuid", "noexec", "nodev"]),
-        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
-    ]
+    ];
+    // Only who owns the host's may mount its message queues.
+    if !(context.rootless() && config.ipc == IpcMode::Host) {
+        mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
+    }
+    match &config.ipc {
+        IpcMode::Private | IpcMode::Shareable => {
+            mounts.push(mount(SHARED, "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm]));
+        }
+        IpcMode::Host => {
+            mounts.push(mount(SHARED, "bind", SHARED, &["rbind", "nosuid", "noexec", "nodev", "rprivate"]));
+        }
+        // The other container's is found when it is joined.
+        IpcMode::Container(_) | IpcMode::None => {}
+    }
+    mounts
 }
 
 /// Docker's flags of a tmpfs, each unless its opposite was asked for.
