@@ -838,6 +838,7 @@ impl Engine {
         }
         linux::monitor::clean(&container.id, container.config.cgroup_parent.as_deref())?;
         linux::network::leave(self, &container)?;
+        linux::network::remove_unused(self)?;
         self.release_volumes(&container)?;
         let record = ExitRecord::read(&self.paths.exit_record(&container.id))?
             .unwrap_or_else(|| ExitRecord { exit: Exit { code: 137, oom_killed: false }, finished: Timestamp::now() });

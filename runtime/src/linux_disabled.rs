@@ -85,6 +85,14 @@ pub mod network {
     ///
     /// # Errors
     /// Never.
+    pub fn remove_unused(_: &Engine) -> Result<()> {
+        Ok(())
+    }
+
+    /// Nothing was made.
+    ///
+    /// # Errors
+    /// Never.
     pub fn forget(_: &Engine, _: &Network) -> Result<()> {
         Ok(())
     }

@@ -428,3 +428,43 @@ fn bridges_that_no_network_has_are_found_and_swept() {
     wharf.ok(&["system", "check", "--repair"]);
     assert!(!traces().contains(&stray));
 }
+
+#[test]
+fn bridges_outlast_a_pause_and_nothing_outlasts_the_instance() {
+    let wharf = Wharf::with_busybox();
+    let bridges = || traces().into_iter().filter(|name| name.starts_with(&prefix(&wharf))).count();
+    let run = ["run", "--rm", "busybox", "true"];
+    wharf.ok(&run);
+    let index = || tool(Command::new("ip").args(["-o", "link", "show", &format!("{}0", prefix(&wharf))]));
+    let before = index();
+    wharf.ok(&run);
+    assert_eq!(index().split(':').next(), before.split(':').next(), "the next container finds the same bridge");
+    eventually("the bridge goes", Duration::from_secs(30), || (bridges() == 0).then_some(()));
+    // Who waits is killed: whoever comes next waits in his place, and a check finds what nobody waits for.
+    wharf.ok(&run);
+    let waits = || {
+        let lock = wharf.root().join("run/network-linger.lock");
+        let holds = |pid: &u32| {
+            let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            files.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|target| target == lock)
+        };
+        let all = std::fs::read_dir("/proc").expect("/proc").flatten();
+        all.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).find(holds)
+    };
+    let waiting = eventually("somebody waits", Duration::from_secs(10), waits);
+    tool(Command::new("kill").args(["-9", &waiting.to_string()]));
+    eventually("he is gone", Duration::from_secs(10), || waits().is_none().then_some(()));
+    assert_eq!(bridges(), 1);
+    let found = eventually("the stray is found", Duration::from_secs(60), || {
+        let found = wharf.run(&["system", "check"]);
+        (found.code == 1).then_some(found)
+    });
+    assert!(found.stdout.contains(&format!("network interface {}0: left over", prefix(&wharf))), "{found}");
+    wharf.ok(&["system", "check", "--repair"]);
+    assert_eq!(bridges(), 0);
+    // The directory goes while somebody waits.
+    wharf.ok(&run);
+    std::fs::remove_dir_all(wharf.root()).expect("the instance's directory");
+    eventually("the bridge goes", Duration::from_secs(30), || (bridges() == 0).then_some(()));
+    assert!(!wharf.root().exists());
+}

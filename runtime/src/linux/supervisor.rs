@@ -68,6 +68,16 @@ pub(crate) struct Launch {
 
 /// Runs a container to its end. Returns this process's exit code.
 pub(crate) fn supervise(engine: Engine, launch: Launch) -> i32 {
+    let afterwards = engine.reopened();
+    let on_network = !launch.container.config.places().is_empty();
+    let code = watch_over(engine, launch);
+    if on_network {
+        network::linger(&afterwards);
+    }
+    code
+}
+
+fn watch_over(engine: Engine, launch: Launch) -> i32 {
     let _ = rustix::process::setsid();
     let Launch { container, unrecorded, ahead, lock, attach, warnings, client } = launch;
     let id = container.id.clone();
@@ -891,7 +901,12 @@ impl Monitor {
         if let Err(e) = &recorded {
             eprintln!("wharf: {e}");
         }
-        // Whoever hears of the end may publish the same ports at once.
+        // Whoever hears of the end may publish the same ports at once, and ask for the same addresses.
+        if self.container.config.places().iter().any(|place| place.address.is_some() || place.address6.is_some())
+            && let Err(e) = self.engine.detach_network(&self.container.id)
+        {
+            eprintln!("wharf: {e}");
+        }
         let left = self.connected.as_mut().map_or(Ok(()), |connected| connected.close(&self.engine));
         for mut client in std::mem::take(&mut self.clients) {
             match client.role {

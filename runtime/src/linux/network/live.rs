@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::links::Links;
-use super::{Connected, Joined, append_hosts, ensure, make_pair, remove_unused, tell_wasm, wire, withdraw};
+use super::{Connected, Joined, append_hosts, ensure, make_pair, tell_wasm, wire, withdraw};
 use crate::config::EndpointConfig;
 use crate::container::Container;
 use crate::engine::Engine;
@@ -76,8 +76,7 @@ impl Connected {
         links.remove(&place.wiring.outer).map_err(|e| Error::os("take the container from its network", e))?;
         store::detach(engine.containers()?.db(), &container.id, Some(place.endpoint.network_id))?;
         remove_hosts(engine, container, &place.hosts(container))?;
-        self.settle(engine, container, own)?;
-        remove_unused(engine, &[network])
+        self.settle(engine, container, own)
     }
 
     /// Makes the namespace's devices, and the published ports, as the places are now.

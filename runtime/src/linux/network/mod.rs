@@ -3,12 +3,13 @@
 //!
 //! What the kernel has of it is made when it is first needed and can be made again at any time from the store, which alone
 //! knows what should be. The instance of the host (`/var/lib/wharf`) keeps its bridges; one with another root removes them
-//! with the last container that is on them, so that nothing of it outlives its directory. What is made or removed for all
+//! soon after the last container that is on them ([`linger`]). What is made or removed for all
 //! is made under a lock; an end that misses it (SIGKILL, power) is made good by the next one who looks.
 //!
 //! A container's devices go with its network namespace, and that with its last process, whatever happens to its monitor.
 
 pub mod firewall;
+mod linger;
 pub mod links;
 mod live;
 pub mod names;
@@ -25,6 +26,7 @@ use rustix::io::Errno;
 use wharf_images::Digest;
 
 use self::firewall::{Firewall, Forward, Zone};
+pub use self::linger::{linger, remove_unused};
 use self::links::Links;
 use self::names::{Answerer, Directory, Wake};
 use super::{monitor, sockets};
@@ -344,26 +346,17 @@ pub fn leave(engine: &Engine, container: &Container) -> Result<()> {
     if !super::is_root() {
         return Ok(());
     }
-    let Some(places) = wanted(container) else { return leave_virtual(engine, container) };
-    for attachment in engine.attachments()?.remove(&container.id).unwrap_or_default() {
+    if container.config.places().is_empty() {
+        return Ok(());
+    }
+    // What a wasm container had of a bridge went with its monitor: see `linux/gate/bridge.rs`.
+    for attachment in
+        engine.attachments()?.remove(&container.id).filter(|_| wanted(container).is_some()).unwrap_or_default()
+    {
         let forwards: Vec<_> = attachment.ports.iter().filter_map(|port| forward(port, &attachment.endpoint)).collect();
         withdraw(engine, &forwards)?;
     }
-    engine.detach_network(&container.id)?;
-    remove_unused(engine, &places.iter().map(|place| place.network.as_str()).collect::<Vec<_>>())
-}
-
-/// Takes away a wasm container's places, and the bridges on which it was the last. (What it had of a bridge went with its
-/// monitor: see `linux/gate/bridge.rs`.)
-fn leave_virtual(engine: &Engine, container: &Container) -> Result<()> {
-    let places = container.config.places();
-    let (Some(place), BackendKind::Wasm) = (places.first(), container.backend()) else { return Ok(()) };
-    engine.detach_network(&container.id)?;
-    let links = Links::open().map_err(|e| Error::os("open a netlink socket", e))?;
-    let Some(network) = networks::by_name(engine.containers()?.db(), &place.network)? else { return Ok(()) };
-    let bridge =
-        links.index(&bridge_name(engine.paths(), network.id)).map_err(|e| Error::os("look for a bridge", e))?;
-    if bridge.is_none() { Ok(()) } else { remove_unused(engine, &[&place.network]) }
+    engine.detach_network(&container.id)
 }
 
 /// How a wasm container is connected to the bridge of its network, if the network has one. With it comes the lock under
@@ -430,23 +423,6 @@ fn withdraw(engine: &Engine, forwards: &[Forward]) -> Result<()> {
     withdrawn.map_err(|e| Error::os("withdraw ports by nf_tables", e))
 }
 
-/// Removes the bridges of those of these networks that nobody is on, and with the last bridge the firewall's table.
-fn remove_unused(engine: &Engine, networks: &[&str]) -> Result<()> {
-    if is_lasting(engine.paths()) {
-        return Ok(());
-    }
-    let _lock = lock(engine.paths(), Lock::Exclusive)?;
-    let db = engine.containers()?.db();
-    for name in networks {
-        if let Some(network) = networks::by_name(db, name)?
-            && !networks::is_used(db, network.id)?
-        {
-            remove_bridge(engine, &network)?;
-        }
-    }
-    Ok(())
-}
-
 /// Removes what the kernel has of a network. The lock is held.
 fn remove_bridge(engine: &Engine, network: &Network) -> Result<()> {
     let failed = |e| Error::os("remove a bridge", e);
@@ -478,14 +454,15 @@ pub fn forget(engine: &Engine, network: &Network) -> Result<()> {
 /// # Errors
 /// The store's and the kernel's.
 pub fn strays(engine: &Engine) -> Result<Vec<String>> {
-    let failed = |e| Error::os("list network interfaces", e);
-    let known: Vec<String> = networks::all(engine.containers()?.db())?
-        .iter()
-        .map(|network| bridge_name(engine.paths(), network.id))
-        .collect();
-    let prefix = bridge_prefix(engine.paths());
-    let names = Links::open().and_then(|links| links.names()).map_err(failed)?;
-    Ok(names.into_iter().filter(|name| name.starts_with(&prefix) && !known.contains(name)).collect())
+    let db = engine.containers()?.db();
+    let forgotten = !is_lasting(engine.paths()) && linger::is_forgotten(engine.paths());
+    let mut known = Vec::new();
+    for network in networks::all(db)? {
+        if !forgotten || networks::is_used(db, network.id)? {
+            known.push(bridge_name(engine.paths(), network.id));
+        }
+    }
+    Ok(linger::bridges(engine.paths())?.into_iter().filter(|name| !known.contains(name)).collect())
 }
 
 /// Removes what [`strays`] finds. Returns how many there were.
