@@ -6,7 +6,7 @@ use wharf_images::image::RunConfig;
 use wharf_images::snapshot::Rootfs;
 use wharf_images::{Class, Image, WasmEntry};
 
-use crate::backend::modules;
+use crate::backend::{Program, modules};
 use crate::config::{BindMount, ContainerConfig, IpcMode, MountKind, NetworkMode, PidMode, RequestLimits};
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
@@ -201,16 +201,20 @@ fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
 }
 
 /// The whole plan of a container, and the files to be written before it is executed. A Linux container's bytes need not be
-/// made yet, nor those of a wasm container whose compiled module is known ([`modules::is_compiled`]).
+/// made yet, nor those of a wasm container whose compiled module is `known` ([`modules::known`]).
 ///
 /// # Errors
 /// What the config asks for and cannot be; the compiler's, for a module that is still to be compiled.
-pub(crate) fn task_spec(engine: &Engine, container: &Container) -> Result<(TaskSpec, Vec<PlannedFile>)> {
+pub(crate) fn task_spec(
+    engine: &Engine,
+    container: &Container,
+    known: Option<Program>,
+) -> Result<(TaskSpec, Vec<PlannedFile>)> {
     let mut files = Vec::new();
     let rootfs = engine.images()?.snapshots.plan(&container.id, &container.image.diff_ids())?;
     let workload = match container.backend() {
         BackendKind::Linux => Workload::Linux(Box::new(linux::plan::linux_task(engine, container, &mut files)?)),
-        BackendKind::Wasm => Workload::Wasm(Box::new(wasm_task(engine, container)?)),
+        BackendKind::Wasm => Workload::Wasm(Box::new(wasm_task(engine, container, known)?)),
     };
     let limits = container.config.limits.clone();
     Ok((
@@ -243,7 +247,7 @@ pub(crate) fn remains(id: &str, cgroup_parent: Option<&str>) -> TaskSpec {
     }
 }
 
-fn wasm_task(engine: &Engine, container: &Container) -> Result<WasmTask> {
+fn wasm_task(engine: &Engine, container: &Container, known: Option<Program>) -> Result<WasmTask> {
     let (config, image) = (&container.config, &container.image);
     let working_dir = config.working_dir.as_deref().unwrap_or(&image.config.working_dir);
     let mut env: Vec<(String, String)> = env(config, image)
@@ -253,7 +257,7 @@ fn wasm_task(engine: &Engine, container: &Container) -> Result<WasmTask> {
     if !env.iter().any(|(name, _)| name == "HOSTNAME") {
         env.push(("HOSTNAME".to_owned(), hostname(container).to_owned()));
     }
-    let program = modules::compiled(engine, container)?;
+    let program = known.map_or_else(|| modules::compiled(engine, container), Ok)?;
     Ok(WasmTask {
         module: program.path,
         args: container.args.clone(),

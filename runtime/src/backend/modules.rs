@@ -27,29 +27,33 @@ use crate::error::{Error, Result};
 pub(crate) fn compiled(engine: &Engine, container: &Container) -> Result<Program> {
     let cache = ModuleCache::open(&engine.paths().root)?;
     let (source, blob) = source(engine, container)?;
-    let function = function(&container.image);
-    let module = match cache.get_function(&source, function) {
+    let module = match cache.get_function(&source, function(&container.image)) {
         Some(module) => module,
         None => compile(&cache, &source, blob, engine, container)?,
     };
-    Ok(Program { serves: module.profile == Profile::Server, path: module.path })
+    Ok(program(module))
 }
 
-/// True when nothing of the container's root filesystem is needed to plan it: its module is compiled, or it has none.
+/// The same, as far as it is known without the container's root filesystem: `None` when its module is still to be found
+/// there or to be compiled, and for a Linux container.
 ///
 /// # Errors
-/// As [`compiled`].
-pub(crate) fn is_compiled(engine: &Engine, container: &Container) -> Result<bool> {
+/// The database's and the disk's.
+pub(crate) fn known(engine: &Engine, container: &Container) -> Result<Option<Program>> {
     let source = match &container.image.wasm {
-        None => return Ok(true),
+        None => None,
         Some(WasmEntry::Blob(digest)) => Some(digest.clone()),
         Some(WasmEntry::File { path, .. }) => {
             engine.containers()?.module_file(&container.image.manifest, entry(container, path))?
         }
     };
-    let Some(source) = source else { return Ok(false) };
+    let Some(source) = source else { return Ok(None) };
     let cache = ModuleCache::open(&engine.paths().root)?;
-    Ok(cache.get_function(&source, function(&container.image)).is_some())
+    Ok(cache.get_function(&source, function(&container.image)).map(program))
+}
+
+fn program(module: CachedModule) -> Program {
+    Program { serves: module.profile == Profile::Server, path: module.path }
 }
 
 /// Compiles the container's module, unless that was done before.

@@ -16,6 +16,10 @@ pub(crate) fn compiled(_: &Engine, _: &Container) -> Result<Program> {
     Err(absent())
 }
 
+pub(crate) fn known(_: &Engine, _: &Container) -> Result<Option<Program>> {
+    Ok(None)
+}
+
 pub(crate) fn ensure(_: &Engine, _: &Container) -> Result<()> {
     Err(absent())
 }

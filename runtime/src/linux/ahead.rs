@@ -55,19 +55,28 @@ pub(crate) fn guess(engine: &Engine, config: &ContainerConfig, pull: PullPolicy)
     (noted.file_name() == Some(noted.as_os_str())).then_some(noted)
 }
 
-/// Leaves the note for the next `run`. Without one it is merely slower, so no failure matters.
+/// Leaves the note for the next `run` of this image's name, or takes a wrong one away. Without one it is merely slower, so
+/// no failure matters.
 pub(crate) fn remember(engine: &Engine, config: &ContainerConfig, spec: &TaskSpec) {
-    let Workload::Wasm(task) = &spec.workload else { return };
-    let Some(module) = task.module.file_name().filter(|_| task.http.is_none() && config.entrypoint.is_none()) else {
-        return;
-    };
-    let path = note(engine, &config.image);
-    if fs::read_link(&path).is_ok_and(|noted| noted.as_os_str() == module) {
+    // What an entrypoint of the container's own leads to says nothing about the image.
+    if config.entrypoint.is_some() {
         return;
     }
-    let temporary = path.with_extension(std::process::id().to_string());
-    let _ = fs::create_dir(notes(engine));
-    let _ = std::os::unix::fs::symlink(module, &temporary).and_then(|()| fs::rename(&temporary, &path));
+    let module = match &spec.workload {
+        Workload::Wasm(task) if task.http.is_none() => task.module.file_name(),
+        _ => None,
+    };
+    let path = note(engine, &config.image);
+    let noted = fs::read_link(&path).ok();
+    match module {
+        _ if noted.as_deref().map(Path::as_os_str) == module => {}
+        None => drop(fs::remove_file(&path)),
+        Some(module) => {
+            let temporary = path.with_extension(std::process::id().to_string());
+            let _ = fs::create_dir(notes(engine));
+            let _ = std::os::unix::fs::symlink(module, &temporary).and_then(|()| fs::rename(&temporary, &path));
+        }
+    }
 }
 
 fn notes(engine: &Engine) -> PathBuf {

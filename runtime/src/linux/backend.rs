@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use rustix::thread::ThreadNameSpaceType;
 
-use super::cgroup::{Cgroup, DeviceRule};
+use super::cgroup::{self, Cgroup, DeviceRule};
 use super::channel::{Channel, Message};
 use super::container::{self, Plan};
 use super::exec::{self, Join};
@@ -61,9 +61,7 @@ impl Backend for LinuxBackend {
     }
 
     fn clean(&self, spec: &TaskSpec) -> Result<()> {
-        let cgroup = Cgroup::open(&spec.cgroup)?;
-        cgroup.kill_all()?;
-        cgroup.remove()
+        cgroup::clear(&spec.cgroup)
     }
 }
 

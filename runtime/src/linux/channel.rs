@@ -93,16 +93,9 @@ impl Channel {
         let mut bytes = [0; MAX];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut hear = || {
-            rustix::io::retry_on_intr(|| {
-                recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
-            })
-        };
-        let got = match hear() {
-            // The other side has closed and left something of ours unread. What it said before comes after this.
-            Err(rustix::io::Errno::CONNRESET) => hear(),
-            got => got,
-        };
+        let got = process::after_reset(|| {
+            recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        });
         let got = got.map_err(|e| Error::os("hear a task's process", e))?;
         let fd = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),

@@ -17,6 +17,7 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::process::after_reset;
 use crate::error::{Class, Error, Result};
 use crate::network::line::{Answer, Ask};
 
@@ -148,25 +149,21 @@ fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>> {
 }
 
 fn receive<T: DeserializeOwned>(line: &File, flags: RecvFlags) -> Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut bytes = vec![0; MAX];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut receive = || {
-        rustix::io::retry_on_intr(|| {
-            recvmsg(line, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags | RecvFlags::CMSG_CLOEXEC)
-        })
-    };
-    // A reset is told once, of a peer that has not read everything; what it said before comes after that.
-    let got = match receive() {
-        Err(Errno::CONNRESET) => receive(),
-        first => first,
-    };
-    let got = match got {
-        Ok(got) => got,
+    // How long the message is; it stays.
+    let length = after_reset(|| recv(line, &mut [0; 0][..], flags | RecvFlags::PEEK | RecvFlags::TRUNC));
+    let length = match length {
+        Ok((_, length)) if length <= MAX => length,
+        Ok(_) => return Err(Error::new(Class::Corrupt, "a message on the line that is too long")),
         Err(Errno::CONNRESET) => return Ok(None),
         Err(Errno::AGAIN) => return Err(Error::new(Class::Unavailable, "nothing was said")),
         Err(e) => return Err(Error::os("hear the other side", e)),
     };
+    let mut bytes = vec![0; length];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
+    let got = after_reset(|| recvmsg(line, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags))
+        .map_err(|e| Error::os("hear the other side", e))?;
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = message {

@@ -23,6 +23,7 @@ use crate::container::{BackendKind, Container};
 use crate::engine::{Attach, Designed, Engine, LOCK_PATIENCE, Options, PullPolicy, Started};
 use crate::error::{Error, Result};
 use crate::linux::ahead::{self, Ahead};
+use crate::linux::cgroup;
 use crate::linux::process::{self, SpawnOptions};
 use crate::linux::session::Session;
 use crate::linux::supervisor::{Launch, supervise};
@@ -329,12 +330,7 @@ pub(crate) fn backend(kind: BackendKind) -> Result<Box<dyn Backend>> {
     }
 }
 
-/// Ends whatever the container's dead monitor has left.
+/// Ends whatever the container's dead monitor has left. Of both kinds that is what is in its cgroup; mounts end with it.
 pub(crate) fn clean(id: &str, cgroup_parent: Option<&str>) -> Result<()> {
-    let remains = crate::plan::remains(id, cgroup_parent);
-    [BackendKind::Linux, BackendKind::Wasm].into_iter().try_for_each(|kind| match backend(kind) {
-        Ok(backend) => backend.clean(&remains),
-        // Not in this build, so nothing of it is left.
-        Err(_) => Ok(()),
-    })
+    cgroup::clear(&crate::plan::remains(id, cgroup_parent).cgroup)
 }

@@ -213,6 +213,15 @@ pub fn is_readable(fd: &impl AsFd) -> bool {
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
+/// Receives, also what was said before a reset: that is told once, when the other side has closed and left something of
+/// ours unread, and what it had said comes after it (unix(7)).
+pub fn after_reset<T>(mut receive: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    match rustix::io::retry_on_intr(&mut receive) {
+        Err(rustix::io::Errno::CONNRESET) => rustix::io::retry_on_intr(receive),
+        got => got,
+    }
+}
+
 /// Marks every descriptor from `first` on close-on-exec, so that the next execve leaves none of ours behind.
 ///
 /// # Errors

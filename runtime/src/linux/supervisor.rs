@@ -5,6 +5,7 @@ mod call;
 mod health;
 mod restart;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -173,6 +174,8 @@ struct Monitor {
     timeout_at: Option<Instant>,
     /// When to give back memory.
     quiet_at: Option<Instant>,
+    /// The time has come.
+    idle: Cell<bool>,
     paused: bool,
     /// Between two runs of a container that its policy starts again.
     rest: Option<Rest>,
@@ -221,6 +224,7 @@ impl Monitor {
                     kill_at: None,
                     timeout_at: timeout.map(|t| Instant::now() + t),
                     quiet_at: Some(Instant::now() + QUIET),
+                    idle: Cell::new(false),
                     paused: false,
                     rest: None,
                     backoff: Backoff::default(),
@@ -266,12 +270,13 @@ impl Monitor {
         // What the plan needs of the bytes is there already, but for volumes, which may still have to be made and filled, and
         // for a module in the root filesystem that was not compiled yet.
         let volumes = container.config.mounts.iter().any(|mount| mount.volume().is_some());
-        let early = unrecorded.is_some() && !volumes && modules::is_compiled(engine, container)?;
+        let known = modules::known(engine, container)?;
+        let early = unrecorded.is_some() && !volumes && (known.is_some() || !container.image.is_wasm());
         if let Some(protection) = unrecorded.as_mut().filter(|_| !early) {
             engine.make_bytes(container, protection)?;
         }
         *connected = Connected::reserve(container)?;
-        let (spec, files) = plan::task_spec(engine, container)?;
+        let (spec, files) = plan::task_spec(engine, container, known)?;
         if let Workload::Wasm(task) = &spec.workload {
             gate.insert(Gate::new(engine, container, &task.network)).publish()?;
         }
@@ -280,9 +285,7 @@ impl Monitor {
             None => {
                 let (tty, stdin) = (container.config.tty, container.config.interactive);
                 let (stdio, ends) = streams::make(tty, stdin, attach.and_then(|a| a.size))?;
-                let task = backend(container.backend())?.create(&spec, stdio)?;
-                ahead::remember(engine, &container.config, &spec);
-                (task, ends)
+                (backend(container.backend())?.create(&spec, stdio)?, ends)
             }
         };
         // From here on the task loads, on the other core, while we write.
@@ -292,6 +295,7 @@ impl Monitor {
         }
         files.iter().try_for_each(PlannedFile::write)?;
         streams.task.place()?;
+        ahead::remember(engine, &container.config, &spec);
         if unrecorded.is_some() {
             container.state.state = container.state.state.after(Event::Start)?;
             engine.containers()?.insert(container)?;
@@ -485,6 +489,10 @@ impl Monitor {
             let left = at.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
         });
+        // Last, or the pages of what is done until then are there again.
+        if self.idle.take() {
+            crate::linux::give_back_memory();
+        }
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(Error::os("poll", e)),
@@ -844,7 +852,7 @@ impl Monitor {
             // Who came to the network before this monitor could be told has told nobody.
             self.gate_woken(Gate::meet);
             self.engine.close();
-            crate::linux::give_back_memory();
+            self.idle.set(true);
         }
         Ok(())
     }

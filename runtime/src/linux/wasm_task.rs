@@ -29,7 +29,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::backend::wasm::run::{Loaded, Program, Ready};
 use crate::error::{Class, Error, Result};
-use crate::linux::cgroup::Cgroup;
+use crate::linux::cgroup::{self, Cgroup};
 use crate::linux::http_task;
 use crate::linux::jail::{self, Jail};
 use crate::linux::jailed::Jailed;
@@ -65,9 +65,7 @@ impl Backend for WasmBackend {
     }
 
     fn clean(&self, spec: &TaskSpec) -> Result<()> {
-        let cgroup = Cgroup::open(&spec.cgroup)?;
-        cgroup.kill_all()?;
-        cgroup.remove()
+        cgroup::clear(&spec.cgroup)
     }
 }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use wharf_images::NoReport;
 use wharf_images::lease::Lease;
 
-use super::{compiled, is_compiled, not_executable};
+use super::{compiled, known, not_executable};
 use crate::backend::wasm::cache::{CachedModule, ModuleCache};
 use crate::backend::wasm::compile::Limits;
 use crate::backend::wasm::engine::Profile;
@@ -58,9 +58,9 @@ fn tool(engine: &Engine, name: &str, args: &[String]) -> Result<(ExecProgram, Ve
         state: Status::default(),
         image,
     };
-    let found = match is_compiled(engine, &tool)? {
-        true => compiled(engine, &tool),
-        false => {
+    let found = match known(engine, &tool)? {
+        Some(program) => Ok(program),
+        None => {
             let found = engine.make_tree(&tool).and_then(|()| compiled(engine, &tool));
             engine.remove_bytes(&tool.id)?;
             found
@@ -83,7 +83,7 @@ struct View {
 
 impl View {
     fn open(engine: &Engine, container: &Container, spec: &ExecSpec) -> Result<View> {
-        let (plan, _) = plan::task_spec(engine, container)?;
+        let (plan, _) = plan::task_spec(engine, container, None)?;
         let Workload::Wasm(task) = plan.workload else {
             return Err(Error::new(Class::Internal, "a WebAssembly container with a Linux plan"));
         };

@@ -71,6 +71,16 @@ enum Place {
     None(RefCell<Vec<OwnedFd>>),
 }
 
+/// Kills what is in the group `path` and takes it away.
+///
+/// # Errors
+/// `Unavailable` when something stays.
+pub fn clear(path: &str) -> Result<()> {
+    let cgroup = Cgroup::open(path)?;
+    cgroup.kill_all()?;
+    cgroup.remove()
+}
+
 impl Cgroup {
     /// Makes the group `path` (`wharf/ID`), with `limits` in force. A group that is already there is taken over.
     ///

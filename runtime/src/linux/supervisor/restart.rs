@@ -114,7 +114,7 @@ impl Monitor {
 }
 
 fn make(engine: &Engine, container: &Container) -> Result<Streams> {
-    let (spec, files) = plan::task_spec(engine, container)?;
+    let (spec, files) = plan::task_spec(engine, container, None)?;
     let (stdio, ends) = streams::make(container.config.tty, container.config.interactive, None)?;
     let task = backend(container.backend())?.create(&spec, stdio)?;
     let mut streams = Streams::new(task, ends);
