@@ -605,8 +605,7 @@ impl Gate {
     fn answer(&mut self, engine: &Engine, guest: u64, ask: Ask) -> Result<Option<(Answer, Vec<File>)>, Fault> {
         let alone = |answer| Ok(Some((answer, Vec::new())));
         match ask {
-            Ask::Failed(_) => Ok(None),
-            Ask::Ready(_) => alone(Answer::Go),
+            Ask::Failed(_) | Ask::Ready(_) => Ok(None),
             Ask::Join => alone(match self.join(engine) {
                 Ok(()) => Answer::Joined(self.endpoint.as_ref().map(|e| (e.address.into(), e.gateway.into()))),
                 Err(e) => Answer::Error(Failure::from(&e)),

@@ -75,6 +75,11 @@ impl Jailed {
         lock(&self.line).tell(ask)
     }
 
+    /// Waits for the word; false when the monitor is gone.
+    pub fn may_run(&self) -> bool {
+        lock(&self.line).may_run()
+    }
+
     /// Waits for what the monitor says unasked; false when the monitor is gone.
     pub fn hears(&self, word: &Answer) -> bool {
         lock(&self.line).hears(word)

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -30,29 +31,33 @@ pub(super) const MOST_DESCRIPTORS: usize = 253;
 
 /// One end.
 #[derive(Debug)]
-pub(super) struct Line(File);
+pub(super) struct Line {
+    socket: File,
+    /// The task's side: the word has come, before the answer to something else.
+    told: OnceLock<()>,
+}
 
 impl Line {
     /// Both ends, close-on-exec.
     pub fn pair() -> Result<(Line, Line)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(|e| Error::os("make a socket pair", e))?;
-        Ok((Line(ours.into()), Line(theirs.into())))
+        Ok((Line::of(ours), Line::of(theirs)))
     }
 
     /// The end that this descriptor is.
     pub fn of(fd: OwnedFd) -> Line {
-        Line(fd.into())
+        Line { socket: fd.into(), told: OnceLock::new() }
     }
 
     /// Its descriptor.
     pub fn into_fd(self) -> OwnedFd {
-        self.0.into()
+        self.socket.into()
     }
 
     /// For polling.
     pub fn file(&self) -> &File {
-        &self.0
+        &self.socket
     }
 
     /// The task's side: says what is not answered.
@@ -60,7 +65,9 @@ impl Line {
     /// # Errors
     /// When the monitor is gone.
     pub fn tell(&self, ask: &Ask) -> Result<()> {
-        send(&self.0, &encode(ask)?, SendFlags::NOSIGNAL).map(drop).map_err(|e| Error::os("speak to the monitor", e))
+        send(&self.socket, &encode(ask)?, SendFlags::NOSIGNAL)
+            .map(drop)
+            .map_err(|e| Error::os("speak to the monitor", e))
     }
 
     /// The task's side: asks, and waits for the answer.
@@ -69,12 +76,23 @@ impl Line {
     /// When the monitor is gone.
     pub fn ask(&self, ask: &Ask) -> Result<(Answer, Vec<OwnedFd>)> {
         self.tell(ask)?;
-        receive(&self.0, RecvFlags::empty())?.ok_or_else(|| Error::new(Class::Cancelled, "the monitor is gone"))
+        loop {
+            match receive(&self.socket, RecvFlags::empty())? {
+                Some((Answer::Go, _)) => drop(self.told.set(())),
+                Some(answer) => return Ok(answer),
+                None => return Err(Error::new(Class::Cancelled, "the monitor is gone")),
+            }
+        }
+    }
+
+    /// The task's side: waits for [`Answer::Go`], unless it has come already; false when the monitor is gone.
+    pub fn may_run(&self) -> bool {
+        self.told.get().is_some() || self.hears(&Answer::Go)
     }
 
     /// The task's side: waits for what the monitor says unasked; false when the monitor is gone.
     pub fn hears(&self, word: &Answer) -> bool {
-        matches!(receive::<Answer>(&self.0, RecvFlags::empty()), Ok(Some((heard, _))) if heard == *word)
+        matches!(receive::<Answer>(&self.socket, RecvFlags::empty()), Ok(Some((heard, _))) if heard == *word)
     }
 
     /// The monitor's side: what the task says; `None` when it has ended. With `wait`, until it says something.
@@ -83,7 +101,7 @@ impl Line {
     /// `Unavailable` when there is nothing; `Corrupt` for what is no question.
     pub fn hear(&self, wait: bool) -> Result<Option<Ask>> {
         let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
-        Ok(receive(&self.0, flags)?.map(|(ask, _)| ask))
+        Ok(receive(&self.socket, flags)?.map(|(ask, _)| ask))
     }
 
     /// The monitor's side: answers. A task that does not read its answers is no longer waited for.
@@ -99,7 +117,7 @@ impl Line {
             control.push(SendAncillaryMessage::ScmRights(&fds));
         }
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, flags)
+        sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut control, flags)
             .map(drop)
             .map_err(|e| Error::os("answer the guest's process", e))
     }
@@ -112,7 +130,7 @@ impl Line {
     /// When the task is gone.
     pub fn give(&self, bytes: &[u8]) -> Result<()> {
         let say = |piece: &[u8]| {
-            let sent = rustix::io::retry_on_intr(|| send(&self.0, piece, SendFlags::NOSIGNAL));
+            let sent = rustix::io::retry_on_intr(|| send(&self.socket, piece, SendFlags::NOSIGNAL));
             sent.map(drop).map_err(|e| Error::os("speak to the guest's process", e))
         };
         say(&(bytes.len() as u64).to_ne_bytes())?;
@@ -125,7 +143,7 @@ impl Line {
     /// The kernel's; `Corrupt` for what no [`Line::give`] has sent.
     pub fn take(&self) -> Result<Option<Vec<u8>>> {
         let hear = |piece: &mut [u8]| {
-            let got = rustix::io::retry_on_intr(|| recv(&self.0, &mut *piece, RecvFlags::empty()));
+            let got = rustix::io::retry_on_intr(|| recv(&self.socket, &mut *piece, RecvFlags::empty()));
             got.map(|(length, _)| length).map_err(|e| Error::os("hear the monitor", e))
         };
         let mut length = [0; 8];
@@ -202,6 +220,12 @@ mod tests {
             File::from(fds.remove(0)).read_exact(&mut byte).unwrap();
             assert_eq!(&byte, b"x");
         });
+        // The word comes when it comes: here before an answer.
+        monitor.answer(&Answer::Go, &[]).unwrap();
+        monitor.answer(&Answer::Placed, &[]).unwrap();
+        assert_eq!(task.ask(&Ask::Join).unwrap().0, Answer::Placed);
+        assert!(task.may_run());
+        assert_eq!(monitor.hear(true).unwrap(), Some(Ask::Join));
         drop(task);
         assert_eq!(monitor.hear(true).unwrap(), None);
         assert!(monitor.answer(&Answer::Fault(Fault::Unknown), &[]).is_err());

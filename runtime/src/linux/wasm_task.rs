@@ -264,7 +264,7 @@ fn host(spec: &TaskSpec, task: &WasmTask, loaded: Option<Loaded>, line: Line) ->
             return e.exit_code();
         }
     };
-    if !matches!(network.ask(&Ask::Ready(walls)), Ok(Answer::Go)) {
+    if network.tell(&Ask::Ready(walls)).is_err() || !network.may_run() {
         return ABANDONED;
     }
     match guest {
@@ -395,6 +395,8 @@ impl Task for HostedGuest {
             return Err(Error::new(Class::Conflict, "the guest runs already"));
         };
         let ended = || Error::new(Class::Internal, "load the guest: its process ended");
+        // Before it is ready: then it need not wait. If it cannot load, it says so, and has ended.
+        let _ = line.answer(&Answer::Go, &[]);
         loop {
             let ask = match line.hear(true)?.ok_or_else(ended)? {
                 Ask::Failed(failure) => return Err(failure.into()),

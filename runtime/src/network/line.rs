@@ -13,7 +13,8 @@ use crate::walls::Walls;
 /// What a task says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Ask {
-    /// Everything is loaded, and the process stands behind these walls: may the guest run? Answered by [`Answer::Go`].
+    /// Everything is loaded, the process stands behind these walls, and the guest runs as soon as [`Answer::Go`] was said. Not
+    /// answered.
     Ready(Walls),
     /// It could not be loaded; the process ends. Not answered.
     Failed(Failure),
@@ -50,7 +51,7 @@ pub enum Ask {
 pub enum Answer {
     /// Said unasked: the root filesystem is there.
     Placed,
-    /// Run.
+    /// Said unasked, once: the guest may run when it is ready.
     Go,
     /// The container's address, if it has one, and its host's.
     Joined(Option<(IpAddr, IpAddr)>),
@@ -97,8 +98,7 @@ pub struct Nobody;
 impl Gatekeeper for Nobody {
     fn answer(&mut self, ask: Ask) -> Option<(Answer, Vec<File>)> {
         match ask {
-            Ask::Release(_) | Ask::Failed(_) => None,
-            Ask::Ready(_) => Some((Answer::Go, Vec::new())),
+            Ask::Release(_) | Ask::Failed(_) | Ask::Ready(_) => None,
             Ask::Join => Some((Answer::Joined(None), Vec::new())),
             Ask::Published => Some((Answer::Published(Vec::new()), Vec::new())),
             Ask::Bind { .. } | Ask::Listen(_) | Ask::Connect { .. } | Ask::Datagrams(_) | Ask::Lookup(_) => {
