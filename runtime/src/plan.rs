@@ -190,6 +190,9 @@ fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
         ("--userns", config.host_users),
         ("--dns-option", !config.dns_options.is_empty()),
         ("--dns-search", !config.dns_search.is_empty()),
+        ("--oom-score-adj", config.oom_score_adj.is_some()),
+        ("--link", config.places().iter().any(|place| !place.links.is_empty())),
+        ("--mac-address", config.places().iter().any(|place| place.mac.is_some())),
     ];
     let warning = |(flag, _): &(&str, bool)| format!("{flag} has no effect on a WebAssembly image");
     let mut warnings: Vec<_> = idle.iter().filter(|(_, given)| *given).map(warning).collect();

@@ -145,3 +145,41 @@ const SECURITY: &[Flag] = &[
     Flag::value("userns", "string", "User namespace to use (host)"),
     Flag::value("uts", "string", "UTS namespace to use (host)"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// README's table: each flag with what is said of it for Linux and for WebAssembly.
+    fn table() -> BTreeMap<&'static str, (&'static str, &'static str)> {
+        let readme = include_str!("../../README.md");
+        let (_, rest) = readme.split_once("| flags | Linux | WebAssembly |").expect("the table");
+        let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let mut table = BTreeMap::new();
+        for row in rows {
+            let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            let [flags, linux, wasm] = cells[..] else { panic!("{row}") };
+            for flag in flags.split('`').filter_map(|word| word.strip_prefix("--")) {
+                assert_eq!(table.insert(flag, (linux, wasm)), None, "--{flag} stands there twice");
+            }
+        }
+        table
+    }
+
+    #[test]
+    fn readme_says_of_every_flag_what_it_does() {
+        let table = table();
+        let flags: BTreeMap<&str, bool> = SHARED
+            .iter()
+            .chain([&RUN])
+            .flat_map(|section| section.flags)
+            .map(|flag| (flag.long, flag.supported))
+            .collect();
+        assert_eq!(table.keys().collect::<Vec<_>>(), flags.keys().collect::<Vec<_>>());
+        for (flag, said) in table {
+            assert_eq!(said != ("refused", "refused"), flags[flag], "--{flag}: {said:?}");
+        }
+    }
+}

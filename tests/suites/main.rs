@@ -13,6 +13,7 @@ mod docker;
 mod events;
 mod exec;
 mod files;
+mod flags;
 mod health;
 mod http;
 mod interrupted;

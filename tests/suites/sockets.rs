@@ -368,3 +368,16 @@ impl Drop for Dns {
         self.socket.send_to(&[], (self.address, 53)).ok();
     }
 }
+
+#[test]
+fn names_given_by_hand() {
+    let wharf = with_net();
+    let flags = ["--add-host", "db:192.0.2.5", "--add-host", "gate:host-gateway", "--add-host", "DB=2001:db8::5"];
+    let lookup = |name| wharf.ok(&[&["run", "--rm"], &flags[..], &["net", "lookup", name]].concat());
+    assert_eq!(lookup("db"), "192.0.2.5\n2001:db8::5");
+    assert_eq!(lookup("gate"), lookup("host.docker.internal"));
+    // A name is no grant: the host's loopback stays shut.
+    let dial = |flags: &[&str]| wharf.run(&[&["run", "--rm"], flags, &["net", "dial", "own:80"]].concat()).stdout;
+    let told = dial(&["--add-host", "own:169.254.169.254"]);
+    assert!(!told.contains("connected"), "{told}");
+}

@@ -38,6 +38,7 @@ use super::resolver::{self, Lookup};
 use super::supervisor::MAIN;
 use super::{caller, network as bridges, sockets};
 use crate::config::EndpointConfig;
+use crate::config::HOST_GATEWAY;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -62,6 +63,8 @@ pub(crate) struct Gate {
     names: Vec<String>,
     /// The place on its network that is asked for.
     place: Option<EndpointConfig>,
+    /// Names that were given addresses by hand.
+    hosts: Vec<(String, String)>,
     dns: Vec<IpAddr>,
     pub(super) grants: Grants,
     pub(super) endpoint: Option<Endpoint>,
@@ -129,6 +132,7 @@ impl Gate {
             id: container.id.clone(),
             names: vec![plan::hostname(container).to_owned(), container.short_id().to_owned()],
             place: container.config.places().first().cloned(),
+            hosts: container.config.extra_hosts.clone(),
             dns: container.config.dns.clone(),
             grants: Grants::new(&network.allow, &network.deny),
             endpoint: None,
@@ -534,6 +538,15 @@ impl Gate {
             // RFC 6761, 6.3.
             return here(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
+        let given = self.given(&name);
+        if !given.is_empty() {
+            for address in &given {
+                if self.grants.check_answer(&name, *address).is_ok() {
+                    self.grants.learn(&name, *address);
+                }
+            }
+            return here(given);
+        }
         if let Some(own) = &self.endpoint {
             if self.names.iter().any(|n| n.eq_ignore_ascii_case(&name)) {
                 return here(vec![own.address.into()]);
@@ -562,6 +575,14 @@ impl Gate {
         self.next += 1;
         self.lookups.insert(number, lookup);
         Ok((Answer::Later, vec![answer.into()]))
+    }
+
+    /// The addresses that somebody gave this name by hand (`--add-host`). Whether they may be reached is another question.
+    fn given(&self, name: &str) -> Vec<IpAddr> {
+        let gateway = self.endpoint.as_ref().map(|own| IpAddr::V4(own.gateway));
+        let address = |text: &str| if text == HOST_GATEWAY { gateway } else { text.parse().ok() };
+        let of_name = self.hosts.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        of_name.filter_map(|(_, text)| address(text)).collect()
     }
 
     /// The addresses of a name that may be told.
