@@ -2,6 +2,9 @@
 //! this program again: `compile REQUEST` is the compiler's child, `guest JSON` runs one guest on its stdin and stdout.
 //! `measure GUEST ROUNDS` says how long the backend's part of a container's life takes, from fork to exit.
 
+#[path = "wasm/bombs.rs"]
+mod bombs;
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,6 +38,7 @@ const TESTS: &[Test] = &[
     ("a_trap_is_134_with_its_functions", a_trap_is_134_with_its_functions),
     ("recursion_ends_in_a_trap", recursion_ends_in_a_trap),
     ("the_memory_limit_holds_and_says_so", the_memory_limit_holds_and_says_so),
+    ("what_guests_want_of_the_host_has_an_end", what_guests_want_of_the_host_has_an_end),
     ("sleeping_works", sleeping_works),
     ("files_live_in_the_root_and_in_mounts", files_live_in_the_root_and_in_mounts),
     ("relative_paths_start_at_the_working_directory", relative_paths_start_at_the_working_directory),
@@ -274,6 +278,23 @@ fn the_memory_limit_holds_and_says_so() {
         place.memory = Some(1 << 16);
         assert!(place.fails(134, &["args"]).contains("memory limit of 65536 bytes"));
     }
+}
+
+/// Handles and buffers are the host's memory, which the guest's limit does not count.
+fn what_guests_want_of_the_host_has_an_end() {
+    let place = Place::with(&bombs::bytes(), Some("boom"));
+    let said = place.fails(134, &[]);
+    assert!(said.contains("exceeds limit"), "{said}");
+    let place = Place::with(&bombs::handles(), Some("boom"));
+    let said = place.fails(134, &[]);
+    assert!(said.contains("handle limit exceeded"), "{said}");
+    // Within what any container's process has for itself.
+    let mut spec = place.spec(&[]);
+    spec.limits.memory = Some(16 << 20);
+    spec.limits.memory_swap = Some(16 << 20);
+    let mut running = create(spec);
+    running.task.start().unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(running.wait(), Exit { code: 134, oom_killed: false });
 }
 
 fn sleeping_works() {

@@ -46,18 +46,35 @@
 //! | a WebAssembly program | tests |
 //! |---|---|
 //! | forged compiled code | `runtime/tests/wasm.rs` compiled_code_is_never_taken_from_outside |
+//! | the same, executed in a container | `tests/suites/exec.rs` programs_of_the_root_filesystem |
 //! | a compile bomb | `runtime/tests/wasm.rs` a_compile_bomb_meets_its_limit |
 //! | malformed modules | `runtime/tests/wasm.rs` malformed_modules_are_refused |
 //! | deep recursion | `runtime/tests/wasm.rs` recursion_ends_in_a_trap |
 //! | memory without end | `runtime/tests/wasm.rs` the_memory_limit_holds_and_says_so |
 //! | several memories, tables | `runtime/src/backend/wasm/memory.rs` memories_and_tables_share_one_limit |
+//! | handles and buffers of the host without end | `runtime/tests/wasm.rs` what_guests_want_of_the_host_has_an_end |
+//! | a stream without end | `tests/suites/attacks.rs` a_giant_stream_is_held_back |
+//! | bodies without end | `tests/suites/http.rs` bodies_stream_both_ways |
+//! | requests that never end | `tests/suites/http.rs` a_guest_that_never_ends_is_ended |
 //! | paths out of its mounts | `runtime/tests/wasm.rs` no_path_leads_out |
+//! | `..`, absolute and chained links | `runtime/src/wasi/vfs/tests.rs` symlinks_stay_inside_the_root |
+//! | names with a slash at the end | `runtime/src/wasi/vfs/tests.rs` renaming_follows_the_rules |
 //! | writes to what is read-only | `runtime/tests/wasm.rs` read_only_is_read_only |
+//! | links, renames, new times there | `runtime/src/wasi/vfs/tests.rs` read_only_is_truly_so |
 //! | a link swapped by the host | `runtime/src/wasi/vfs/tests.rs` a_symlink_swapped_in_by_the_host_leads_nowhere |
 //! | sockets it was not given | `runtime/tests/wasm.rs` no_address_is_reachable |
 //! | another network, and the way out of an internal one | `tests/suites/bridge.rs` networks_are_apart_for_both_kinds |
+//! | the host, link-local and IPv4-mapped addresses | `tests/suites/sockets.rs` forbidden_places_are_refused_and_the_log_says_what_would_allow_them |
+//! | the same in any spelling | `runtime/src/network/grants.rs` forbidden_places_in_every_spelling |
+//! | names that lead there, now or later | `tests/suites/sockets.rs` names_that_lead_to_forbidden_places |
+//! | the same by HTTP, and redirects | `tests/suites/http.rs` requests_of_guests_obey_the_grants |
+//! | another host in the target than in `Host` | `tests/suites/http.rs` bad_requests_are_refused |
+//! | a port of the host that was not published | `tests/suites/sockets.rs` an_unpublished_port_is_the_containers_own |
+//! | another container's loopback | `tests/suites/exec.rs` the_network_is_shared |
+//! | another container's files, memory and processes | `runtime/src/linux/escape.rs` alone |
 //! | inherited descriptors | `runtime/tests/wasm.rs` a_task_inherits_nothing |
-//! | an escape from the sandbox | `runtime/tests/wasm.rs` a_task_stands_behind_its_walls |
+//! | an escape from the sandbox | `runtime/src/linux/escape.rs` behind_the_first_wall_stands_the_second |
+//! | what is said of the walls | `tests/suites/walls.rs` inspect_shows_the_walls_that_stand |
 //! | an endless loop | `tests/suites/attacks.rs` an_endless_loop_ends_at_its_time |
 //!
 //! | a Linux container | tests |
@@ -80,6 +97,9 @@
 //! | abstract sockets under the host's network | `tests/suites/attacks.rs` nothing_of_ours_listens_on_an_abstract_socket |
 //! | races of `cp` with links | `tests/suites/files.rs` attack_cp_races_with_links |
 
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::{Wharf, eventually, images};
@@ -96,6 +116,40 @@ fn an_endless_loop_ends_at_its_time() {
         let ran = wharf.run(&["wasm", "run", "--timeout", "500ms", &images::guest(guest), "spin"]);
         assert_ne!(ran.code, 0, "{ran}");
     }
+}
+
+/// What a guest writes and nobody reads is kept nowhere: it waits, and so does who feeds it.
+#[test]
+fn a_giant_stream_is_held_back() {
+    let wharf = Wharf::new();
+    wharf.ok(&["wasm", "pack", &images::guest("tools-p2"), "-t", "tools"]);
+    let mut client = wharf.spawn(&["run", "-i", "--name", "stream", "tools", "cat"]);
+    let mut input = client.stdin.take().expect("piped");
+    let fed = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&fed);
+    let feeder = std::thread::spawn(move || {
+        let zeros = vec![0; 64 << 10];
+        while let Ok(n) = input.write(&zeros) {
+            count.fetch_add(n as u64, Ordering::Relaxed);
+        }
+    });
+    let mut before = 0;
+    eventually("it stands still", Duration::from_secs(60), || {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = fed.load(Ordering::Relaxed);
+        (now > 0 && std::mem::replace(&mut before, now) == now).then_some(())
+    });
+    assert!(fed.load(Ordering::Relaxed) < 16 << 20, "{} bytes are somewhere", fed.load(Ordering::Relaxed));
+    for pid in wharf.monitors().keys() {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        assert!(kib < 64 << 10, "a monitor of {kib} KiB");
+    }
+    wharf.ok(&["kill", "stream"]);
+    client.kill().expect("it ends");
+    client.wait().expect("a child");
+    feeder.join().expect("no panic");
 }
 
 /// Calls that a perl program makes by number (x86-64), and what docker's profile says: not permitted.

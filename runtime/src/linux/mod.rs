@@ -13,6 +13,8 @@ pub mod compiler;
 mod container;
 mod datagrams;
 mod devices;
+#[cfg(all(test, feature = "wasm"))]
+pub(crate) mod escape;
 mod exec;
 #[cfg(feature = "wasm")]
 pub(crate) mod files;
