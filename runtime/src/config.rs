@@ -173,6 +173,8 @@ pub enum NetworkMode {
     Host,
     /// A network by name.
     Named(String),
+    /// Another container's: its name in a request, its id in a record.
+    Container(String),
 }
 
 /// What is asked of a container's place on a network.
@@ -212,7 +214,7 @@ impl ContainerConfig {
     /// The places that it is to have on networks, in the order of its interfaces.
     pub fn places(&self) -> Cow<'_, [EndpointConfig]> {
         match (&self.endpoints, &self.network) {
-            (_, NetworkMode::None | NetworkMode::Host) => Cow::Borrowed(&[]),
+            (_, NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_)) => Cow::Borrowed(&[]),
             (Some(endpoints), NetworkMode::Default | NetworkMode::Named(_)) => Cow::Borrowed(endpoints),
             (None, NetworkMode::Default) => Cow::Owned(vec![EndpointConfig::on(BRIDGE)]),
             (None, NetworkMode::Named(name)) => Cow::Owned(vec![EndpointConfig::on(name)]),
@@ -283,7 +285,11 @@ impl ContainerConfig {
             IpcMode::Container(other) => Some(other),
             IpcMode::Private | IpcMode::Shareable | IpcMode::None | IpcMode::Host => None,
         };
-        pid.into_iter().chain(ipc)
+        let network = match &mut self.network {
+            NetworkMode::Container(other) => Some(other),
+            NetworkMode::Default | NetworkMode::None | NetworkMode::Host | NetworkMode::Named(_) => None,
+        };
+        pid.into_iter().chain(ipc).chain(network)
     }
 }
 

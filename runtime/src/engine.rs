@@ -136,6 +136,9 @@ impl Reconnect {
             NetworkMode::None => conflict(
                 "container cannot be connected to multiple networks with one of the networks in private (none) mode",
             ),
+            NetworkMode::Container(_) => conflict(
+                "container sharing network namespace with another container or host cannot be connected to any other network",
+            ),
             NetworkMode::Default | NetworkMode::Named(_) => {
                 self.apply(&container.id, &mut container.config.places().into_owned())
             }

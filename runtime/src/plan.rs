@@ -137,6 +137,9 @@ fn check_linux(container: &Container) -> Result<Vec<String>> {
     if config.host_uts && config.hostname.is_some() {
         return Err(Error::new(Class::InvalidInput, "conflicting options: hostname and the UTS mode"));
     }
+    if matches!(config.network, NetworkMode::Container(_)) {
+        check_shared_network(config)?;
+    }
     let published = [("--publish", !config.ports.is_empty()), ("--publish-all", config.publish_all)];
     match linux::network::wanted(container) {
         Some(_) => Ok(Vec::new()),
@@ -152,6 +155,31 @@ fn check_linux(container: &Container) -> Result<Vec<String>> {
     }
 }
 
+/// What belongs to the other container cannot be asked for; in docker's words.
+fn check_shared_network(config: &ContainerConfig) -> Result<()> {
+    let conflicts = [
+        ("hostname and the network mode", config.hostname.is_some()),
+        ("dns and the network mode", !config.dns.is_empty()),
+        ("custom host-to-IP mapping and the network mode", !config.extra_hosts.is_empty()),
+        ("port publishing and the container type network mode", !config.ports.is_empty() || config.publish_all),
+        ("port exposing and the container type network mode", !config.expose.is_empty()),
+    ];
+    if let Some((what, _)) = conflicts.iter().find(|(_, given)| *given) {
+        return Err(Error::new(Class::InvalidInput, format!("conflicting options: {what}")));
+    }
+    let other_sysctl = config.sysctls.keys().find(|name| name.starts_with("net."));
+    if let Some(name) = other_sysctl {
+        return Err(Error::new(
+            Class::InvalidInput,
+            format!("sysctl {name:?} not allowed in container network namespace"),
+        ));
+    }
+    if !linux::is_root() {
+        return Err(Error::new(Class::Unsupported, "only root can use --network container:"));
+    }
+    Ok(())
+}
+
 fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
     let refused = [
         ("--privileged", config.privileged),
@@ -161,6 +189,7 @@ fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
         ("--sysctl", !config.sysctls.is_empty()),
         ("--pid", config.pid != PidMode::Own),
         ("--ipc", config.ipc != IpcMode::Private),
+        ("--network container:", matches!(config.network, NetworkMode::Container(_))),
         ("--uts", config.host_uts),
         ("--cgroupns", config.host_cgroups),
         (
@@ -318,7 +347,7 @@ fn wasm_network(container: &Container) -> Result<WasmNetwork> {
         published: match &config.network {
             NetworkMode::Default | NetworkMode::Named(_) => published(config, &container.image)?,
             // The host's network needs no publishing, and without one there is nobody to publish for.
-            NetworkMode::None | NetworkMode::Host => Vec::new(),
+            NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_) => Vec::new(),
         },
         allow: config.allow_net.clone(),
         deny: config.deny_net.clone(),

@@ -303,6 +303,20 @@ impl Store {
         })
     }
 
+    /// True when a container that runs shares a namespace of the one with this id.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn is_joined(&self, id: &str) -> Result<bool> {
+        self.db.read(|c| {
+            let mut select = c.prepare_cached(
+                "SELECT 1 FROM containers WHERE state NOT IN ('created', 'exited', 'dead', 'removing') \
+                 AND instr(config, '{\"Container\":\"' || ?1 || '\"}') LIMIT 1",
+            )?;
+            Ok(select.query_row([id], |_| Ok(())).optional()?.is_some())
+        })
+    }
+
     /// Changes its places on networks as they are asked for. Returns what is asked for now.
     ///
     /// # Errors

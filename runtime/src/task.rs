@@ -58,6 +58,9 @@ pub struct LinuxTask {
     /// Whose shared memory it has, if it is another container's.
     #[serde(default)]
     pub ipc: Option<Neighbour>,
+    /// Whose network it has, if it is another container's.
+    #[serde(default)]
+    pub network: Option<Neighbour>,
     /// The user as docker spells it (`user`, `uid:gid`, `name:group`), looked up in the root filesystem's
     /// passwd and group by the backend, which fills in the process's user.
     pub user: String,

@@ -246,10 +246,13 @@ fn networks(parsed: &Parsed) -> Result<(NetworkMode, Option<Vec<EndpointConfig>>
     if modes.len() > 1
         && let Some(alone) = modes.iter().find(|mode| !matches!(mode, NetworkMode::Default | NetworkMode::Named(_)))
     {
-        let what = if **alone == NetworkMode::Host { "host" } else { "none" };
-        return Err(Failure::new(format!(
-            "conflicting options: cannot attach both user-defined and non-user-defined network-modes: {what}"
-        )));
+        let what = match alone {
+            NetworkMode::Host => "host",
+            NetworkMode::None => "none",
+            _ => "container",
+        };
+        let message = "conflicting options: cannot attach both user-defined and non-user-defined network-modes";
+        return Err(Failure::new(format!("{message}: {what}")));
     }
     let mut places: Vec<EndpointConfig> = given.into_iter().map(|(_, place)| place).collect();
     if places.is_empty() {
@@ -286,6 +289,21 @@ fn networks(parsed: &Parsed) -> Result<(NetworkMode, Option<Vec<EndpointConfig>>
         return Err(twice("mac-address", "MAC address"));
     }
     first.links = parsed.read_all("link", values::link)?;
+    let said = EndpointConfig { network: String::new(), ..first.clone() };
+    match mode {
+        NetworkMode::Default | NetworkMode::Named(_) => {}
+        NetworkMode::Container(_) if !said.links.is_empty() => {
+            let message = "container type network can't be used with links. This would result in undefined behavior";
+            return Err(Failure::new(format!("conflicting options: {message}")));
+        }
+        NetworkMode::Container(_) if said.mac.is_some() => {
+            return Err(Failure::new("conflicting options: mac-address and the network mode"));
+        }
+        NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_) if said != EndpointConfig::default() => {
+            return Err(Failure::new("addresses, aliases and links are supported on user defined networks only"));
+        }
+        NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_) => {}
+    }
     let plain = places.len() == 1 && places[0] == EndpointConfig::on(&places[0].network);
     let endpoints = (!plain && matches!(mode, NetworkMode::Default | NetworkMode::Named(_))).then_some(places);
     Ok((mode, endpoints))

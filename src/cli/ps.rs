@@ -174,21 +174,23 @@ pub fn labels(container: &Container) -> BTreeMap<String, String> {
 
 /// The names of the networks it is on, or is to be on.
 pub fn networks(container: &Container) -> Vec<String> {
-    match network(container) {
-        mode @ ("none" | "host") => vec![mode.to_owned()],
+    match &container.config.network {
+        NetworkMode::None | NetworkMode::Host => vec![network(container)],
         _ => container.config.places().iter().map(|place| place.network.clone()).collect(),
     }
 }
 
 /// How it was to be connected when it was made.
-pub fn network(container: &Container) -> &str {
-    match &container.config.network {
+pub fn network(container: &Container) -> String {
+    let mode = match &container.config.network {
         NetworkMode::Default if container.backend() == BackendKind::Wasm => BRIDGE,
         NetworkMode::Default => "default",
         NetworkMode::None => "none",
         NetworkMode::Host => "host",
         NetworkMode::Named(name) => name,
-    }
+        NetworkMode::Container(other) => return format!("container:{other}"),
+    };
+    mode.to_owned()
 }
 
 /// Labels as tables show them.

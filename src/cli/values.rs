@@ -234,10 +234,11 @@ pub fn network(text: &str) -> Result<(NetworkMode, EndpointConfig), String> {
         "" | "default" => NetworkMode::Default,
         "none" => NetworkMode::None,
         "host" => NetworkMode::Host,
-        name if name.starts_with("container:") => {
-            return Err("sharing another container's network is not supported yet".to_owned());
-        }
-        name => NetworkMode::Named(name.to_owned()),
+        name => match name.strip_prefix("container:") {
+            Some("") => return Err("invalid network mode: invalid container format container:<name|id>".to_owned()),
+            Some(other) => NetworkMode::Container(other.to_owned()),
+            None => NetworkMode::Named(name.to_owned()),
+        },
     };
     if mode == NetworkMode::Default {
         BRIDGE.clone_into(&mut place.network);

@@ -468,3 +468,68 @@ fn bridges_outlast_a_pause_and_nothing_outlasts_the_instance() {
     eventually("the bridge goes", Duration::from_secs(30), || (bridges() == 0).then_some(()));
     assert!(!wharf.root().exists());
 }
+
+#[test]
+fn one_container_has_the_network_of_another() {
+    let wharf = Wharf::with_busybox();
+    let script = server("owner");
+    let publish = ["--hostname", "owner-host", "-p", "127.0.0.1:28290:8080"];
+    wharf.ok(&[&["run", "-d", "--name", "owner"][..], &publish, &["busybox", "sh", "-c", &script]].concat());
+    let owner = address(&wharf, "owner");
+    answers(&owner, 80, "owner");
+    let join = ["--network", "container:owner", "busybox", "sh", "-c"];
+    let run = |script: &str| wharf.ok(&[&["run", "--rm"][..], &join, &[script]].concat());
+    assert_eq!(run(&ask("127.0.0.1", 80)), "owner", "they have one loopback");
+    let seen = run("hostname; ip -o -4 addr; cat /etc/hosts /etc/resolv.conf; busybox readlink /proc/self/ns/net");
+    let namespace = wharf.ok(&["exec", "owner", "busybox", "readlink", "/proc/self/ns/net"]);
+    for part in ["owner-host", &owner, "nameserver 127.0.0.11", &namespace] {
+        assert!(seen.contains(part), "{part}: {seen}");
+    }
+    assert!(run("nslookup owner").contains(&owner), "it asks the owner's answerer");
+    // What listens in it is published by the owner; exec and disconnecting see the same network.
+    let listen = "mkdir -p /www; echo joined > /www/index.html; exec httpd -f -p 8080 -h /www";
+    wharf.ok(&[&["run", "-d", "--name", "joined"][..], &join, &[listen]].concat());
+    answers("127.0.0.1", 28290, "joined");
+    assert_eq!(wharf.ok(&["exec", "joined", "busybox", "readlink", "/proc/self/ns/net"]), namespace);
+    let id = wharf.ok(&["inspect", "-f", "{{.Id}}", "owner"]);
+    let mode = wharf.ok(&["inspect", "-f", "{{.HostConfig.NetworkMode}}", "joined"]);
+    assert_eq!(mode, format!("container:{id}"));
+    wharf.ok(&["network", "create", "extra"]);
+    let refused = wharf.exits(1, &["network", "connect", "extra", "joined"]);
+    assert!(refused.stderr.contains("cannot be connected to any other network"), "{refused}");
+    // A network that the owner comes to is there too, with its names.
+    wharf.ok(&["network", "connect", "extra", "owner"]);
+    assert!(wharf.ok(&["exec", "joined", "ip", "-o", "-4", "addr"]).contains("eth1"));
+    assert!(wharf.ok(&["exec", "joined", "cat", "/etc/hosts"]).matches("owner-host").count() >= 2);
+
+    for (flag, error) in [
+        ("--hostname=x", "conflicting options: hostname and the network mode"),
+        ("--dns=1.1.1.1", "conflicting options: dns and the network mode"),
+        ("--add-host=x:1.1.1.1", "conflicting options: custom host-to-IP mapping and the network mode"),
+        ("-p=80", "conflicting options: port publishing and the container type network mode"),
+        ("--expose=80", "conflicting options: port exposing and the container type network mode"),
+        ("--mac-address=02:42:00:00:00:01", "conflicting options: mac-address and the network mode"),
+        ("--link=owner:x", "container type network can't be used with links"),
+        ("--network=extra", "cannot attach both user-defined and non-user-defined network-modes"),
+        ("--sysctl=net.core.somaxconn=5", "not allowed in container network namespace"),
+    ] {
+        let refused = wharf.exits(125, &["run", "--rm", flag, "--network", "container:owner", "busybox", "true"]);
+        assert!(refused.stderr.contains(error), "{refused}");
+    }
+    // The owner must run. One that joined an end of it keeps what it has, and cannot start in it again.
+    wharf.ok(&["stop", "-t", "0", "owner"]);
+    let refused = wharf.exits(125, &["run", "--rm", "--network", "container:owner", "busybox", "true"]);
+    assert!(refused.stderr.contains("cannot join network namespace") && refused.stderr.contains("is not running"));
+    assert_eq!(wharf.ok(&["exec", "joined", "sh", "-c", &ask("127.0.0.1", 8080)]), "joined");
+    // But for the address, which is free.
+    eventually("the device goes", Duration::from_secs(10), || {
+        (!wharf.ok(&["exec", "joined", "ip", "-o", "-4", "addr"]).contains("eth0")).then_some(())
+    });
+    wharf.ok(&["stop", "-t", "0", "joined"]);
+    assert!(wharf.exits(1, &["start", "joined"]).stderr.contains("cannot join network namespace"));
+    wharf.ok(&["start", "owner"]);
+    wharf.ok(&["start", "joined"]);
+    answers("127.0.0.1", 28290, "joined");
+    let unknown = wharf.exits(125, &["run", "--rm", "--network", "container:nobody", "busybox", "true"]);
+    assert!(unknown.stderr.contains("No such container: nobody"), "{unknown}");
+}

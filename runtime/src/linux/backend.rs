@@ -46,7 +46,9 @@ impl Backend for LinuxBackend {
         let cgroup = Cgroup::create(&spec.cgroup, &spec.limits)?;
         let ipc = linux.ipc.as_ref().map(neighbour::open).transpose()?;
         let ipc = ipc.as_ref().map(AsFd::as_fd);
-        let plan = Plan { task: spec, linux, filter: filter.as_ref(), mappings: &mappings, ipc };
+        let network = linux.network.as_ref().map(neighbour::open).transpose()?;
+        let network = network.as_ref().map(AsFd::as_fd);
+        let plan = Plan { task: spec, linux, filter: filter.as_ref(), mappings: &mappings, ipc, network };
         let process = match first_process(&plan, namespaces, streams, &cgroup) {
             Ok(process) => process,
             Err(error) => {

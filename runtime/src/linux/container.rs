@@ -35,6 +35,8 @@ pub(super) struct Plan<'a> {
     /// The first process of the container whose shared memory it has. Opened by the monitor: a number means nothing in
     /// another pid namespace.
     pub ipc: Option<BorrowedFd<'a>>,
+    /// The first process of the container whose network it has, likewise.
+    pub network: Option<BorrowedFd<'a>>,
 }
 
 /// The namespaces a container is to have of its own, as clone(2)'s flags.
@@ -57,7 +59,7 @@ pub(super) fn namespaces(linux: &LinuxTask) -> i32 {
 /// The namespaces it shares with another container, likewise.
 pub(super) fn joined(linux: &LinuxTask) -> i32 {
     let pid = linux.pid.map_or(0, |_| libc::CLONE_NEWPID);
-    pid | linux.ipc.map_or(0, |_| libc::CLONE_NEWIPC)
+    pid | linux.ipc.map_or(0, |_| libc::CLONE_NEWIPC) | linux.network.map_or(0, |_| libc::CLONE_NEWNET)
 }
 
 /// The child's part: comes back with the code to exit with, when the program was not executed (or an init of ours ran it).
@@ -80,6 +82,10 @@ fn build(plan: &Plan<'_>, namespaces: i32, streams: Streams, channel: &Channel) 
     let outside = plan.linux.connected.then(network::Outside::open).transpose()?;
     unshare(namespaces & !(libc::CLONE_NEWPID | libc::CLONE_NEWUSER | libc::CLONE_NEWCGROUP))?;
     let memory = plan.ipc.map(join_memory).transpose()?;
+    if let Some(process) = plan.network {
+        move_into_thread_name_spaces(process, ThreadNameSpaceType::NETWORK)
+            .map_err(|e| Error::os("join the other container's network", e))?;
+    }
     let unconnected = outside.map(network::Outside::leave).transpose()?;
     if !rootless {
         channel.wait_until_placed()?;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::config::{ContainerConfig, IpcMode, MountKind, NetworkMode, PidMode};
 use crate::container::Container;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::linux::neighbour;
 use crate::linux::network;
 use crate::linux::spec::{self, SpecContext};
@@ -32,6 +32,16 @@ pub(crate) fn linux_task(engine: &Engine, container: &Container, files: &mut Vec
     if let IpcMode::Container(other) = &config.ipc {
         context.ipc = Some(joins(neighbour::find_shareable(engine, other), "IPC")?);
     }
+    let mut shared = None;
+    if let NetworkMode::Container(other) = &config.network {
+        let (other, process) = neighbour::find(engine, other).map_err(|e| match e.class() {
+            Class::Conflict => Error::new(Class::Conflict, format!("cannot join network namespace: {e}")),
+            _ => e,
+        })?;
+        context.network = Some(process);
+        context.host_name = Some(plan::hostname(&other).to_owned());
+        shared = Some(engine.paths().container(&other.id));
+    }
     (context.uid_mappings, context.gid_mappings) = userns::mappings();
     context.thermal_throttle = spec::security::thermal_throttle();
     context.devices = spec::devices::look_up(config)?;
@@ -43,7 +53,12 @@ pub(crate) fn linux_task(engine: &Engine, container: &Container, files: &mut Vec
     };
     let name = config.hostname.as_deref().or(context.host_name.as_deref()).unwrap_or(container.short_id());
     context.hostname = file("hostname", format!("{name}\n").into_bytes());
-    if host_network {
+    if let Some(other) = shared {
+        // The same files, so that both see what changes in them.
+        let there = |name: &str| Some(other.join(name)).filter(|path| path.exists());
+        (context.hosts, context.resolv_conf) = (there("hosts"), there("resolv.conf"));
+        context.hostname = there("hostname").or(context.hostname);
+    } else if host_network {
         // A copy: the container may write to its own.
         context.hosts = file("hosts", fs::read("/etc/hosts").unwrap_or_default());
         let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();

@@ -175,6 +175,7 @@ impl Plan {
                 init: self.init,
                 pid: None,
                 ipc: None,
+                network: None,
                 host_network: self.host_network,
                 user: self.user.clone(),
             })),

@@ -237,6 +237,7 @@ fn network(config: &ContainerConfig) -> (Vec<String>, Vec<String>) {
         NetworkMode::Host => texts(&["the host's own network"]),
         NetworkMode::Default => texts(&["containers on its network"]),
         NetworkMode::Named(name) => vec![format!("containers on the network {name}")],
+        NetworkMode::Container(other) => vec![format!("the network of the container {other}")],
     };
     let mut refused = Vec::new();
     // On the host's network too.

@@ -43,7 +43,8 @@ use crate::plan;
 /// The places on networks that a Linux container is to have; `None` for one that is never to be connected.
 pub fn wanted(container: &Container) -> Option<Cow<'_, [EndpointConfig]>> {
     match (&container.config.network, container.backend()) {
-        (_, BackendKind::Wasm) | (NetworkMode::None | NetworkMode::Host, BackendKind::Linux) => None,
+        (_, BackendKind::Wasm)
+        | (NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_), BackendKind::Linux) => None,
         // Without root there is no bridge: such a container has its loopback.
         (NetworkMode::Default, BackendKind::Linux) => super::is_root().then(|| container.config.places()),
         (NetworkMode::Named(_), BackendKind::Linux) => Some(container.config.places()),
@@ -355,6 +356,16 @@ pub fn leave(engine: &Engine, container: &Container) -> Result<()> {
     {
         let forwards: Vec<_> = attachment.ports.iter().filter_map(|port| forward(port, &attachment.endpoint)).collect();
         withdraw(engine, &forwards)?;
+    }
+    if wanted(container).is_some() && engine.containers()?.is_joined(&container.id)? {
+        // Its network namespace lives on with another container, which must not keep addresses that are free now.
+        let links = Links::open().map_err(|e| Error::os("open a netlink socket", e))?;
+        let names = links.names().map_err(|e| Error::os("list network interfaces", e))?;
+        let prefix = &outer_name(&container.id, 0);
+        let prefix = &prefix[..prefix.len() - 1];
+        for name in names.iter().filter(|name| name.starts_with(prefix)) {
+            links.remove(name).map_err(|e| Error::os("remove a device", e))?;
+        }
     }
     engine.detach_network(&container.id)
 }

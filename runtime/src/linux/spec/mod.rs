@@ -53,6 +53,8 @@ pub struct SpecContext {
     pub pid: Option<Neighbour>,
     /// Whose shared memory it has, if it is another container's.
     pub ipc: Option<Neighbour>,
+    /// Whose network it has, if it is another container's.
+    pub network: Option<Neighbour>,
     /// Where the volumes are that it mounts, by name.
     pub volumes: BTreeMap<String, VolumeSource>,
     /// The devices that `--device` names, or all for `--privileged`: [`devices::look_up`].
@@ -84,11 +86,8 @@ pub fn linux_task(config: &ContainerConfig, image: &Image, context: &SpecContext
     let security = SecurityOptions::parse(&config.security_opt)?;
     let granted = capabilities::wanted(&config.cap_add, &config.cap_drop, config.privileged)?;
     let host_network = config.network == NetworkMode::Host;
-    let hostname = match (&config.hostname, host_network || config.host_uts) {
-        (Some(name), _) => name.clone(),
-        (None, true) => context.host_name.clone().unwrap_or_default(),
-        (None, false) => context.id.chars().take(12).collect(),
-    };
+    let hostname = config.hostname.clone().or(context.host_name.clone());
+    let hostname = hostname.unwrap_or_else(|| context.id.chars().take(12).collect());
 
     let mut annotations = HashMap::new();
     let mut linux = Linux::default();
@@ -145,8 +144,8 @@ pub fn linux_task(config: &ContainerConfig, image: &Image, context: &SpecContext
         .set_annotations(Some(annotations).filter(|map| !map.is_empty()))
         .set_linux(Some(linux));
     let user = config.user.clone().filter(|user| !user.is_empty()).unwrap_or_else(|| image.config.user.clone());
-    let (connected, pid, ipc) = (context.connected, context.pid, context.ipc);
-    Ok(LinuxTask { spec, init: config.init, connected, host_network, pid, ipc, user })
+    let (connected, pid, ipc, network) = (context.connected, context.pid, context.ipc, context.network);
+    Ok(LinuxTask { spec, init: config.init, connected, host_network, pid, ipc, network, user })
 }
 
 fn namespaces(config: &ContainerConfig, context: &SpecContext) -> Vec<LinuxNamespace> {
@@ -175,6 +174,7 @@ fn namespaces(config: &ContainerConfig, context: &SpecContext) -> Vec<LinuxNames
         let joined = match kind {
             LinuxNamespaceType::Pid => context.pid.map(|other| (other, "pid")),
             LinuxNamespaceType::Ipc => context.ipc.map(|other| (other, "ipc")),
+            LinuxNamespaceType::Network => context.network.map(|other| (other, "net")),
             _ => None,
         };
         let path = joined.map(|(other, file)| PathBuf::from(format!("/proc/{}/ns/{file}", other.pid)));

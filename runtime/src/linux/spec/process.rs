@@ -137,7 +137,8 @@ fn allowed(name: &str) -> bool {
 pub fn sysctls(config: &ContainerConfig, rootless: bool) -> Result<Option<HashMap<String, String>>> {
     let mut all = HashMap::new();
     let host_network = config.network == NetworkMode::Host;
-    if !host_network {
+    let joined = matches!(config.network, NetworkMode::Container(_));
+    if !host_network && !joined {
         // As docker: any user may bind low ports and ping in a network of its own.
         all.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
         if !rootless {
