@@ -12,7 +12,8 @@ use wharf_images::db::Db;
 use wharf_images::events::NewEvent;
 use wharf_images::lease::Lease;
 use wharf_images::registry::Registry;
-use wharf_images::{Class, Image, ImageStore, Reference, Reporter};
+use wharf_images::store::{Filters, Pruned, Removed};
+use wharf_images::{Class, Digest, Image, ImageStore, Reference, Reporter};
 
 use crate::backend::modules;
 use crate::config::{ContainerConfig, EndpointConfig, NetworkMode};
@@ -314,6 +315,34 @@ impl Engine {
     /// The database's.
     pub fn users_of_image(&self, image: &wharf_images::Digest) -> Result<Vec<String>> {
         self.containers()?.users_of_image(image)
+    }
+
+    /// Who needs an image. When that cannot be learned, somebody is taken to need it.
+    pub fn needers(&self, id: &Digest) -> Vec<String> {
+        self.users_of_image(id).unwrap_or_else(|e| vec![format!("(unknown: {e})")])
+    }
+
+    /// Removes a name of an image, and with the last one the image, and what was compiled of it.
+    ///
+    /// # Errors
+    /// As [`ImageStore::remove`].
+    pub fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>> {
+        let removed = self.images()?.remove(name, force, &|id| self.needers(id))?;
+        if removed.iter().any(|removed| matches!(removed, Removed::Deleted(_))) {
+            modules::sweep(self)?;
+        }
+        Ok(removed)
+    }
+
+    /// Removes dangling images, or with `all` every image that no container needs, and what was compiled of images that are
+    /// gone.
+    ///
+    /// # Errors
+    /// As [`ImageStore::prune`].
+    pub fn prune_images(&self, all: bool, filters: &Filters) -> Result<Pruned> {
+        let mut pruned = self.images()?.prune(all, filters, &|id| self.needers(id))?;
+        pruned.reclaimed += modules::sweep(self)?;
+        Ok(pruned)
     }
 
     /// Finds the image, or brings it. The second value says whether it was brought.

@@ -403,6 +403,31 @@ impl Store {
         })
     }
 
+    /// The wasm files whose digests are remembered: their image's manifest, and the digest. Those of manifests that are
+    /// not `kept` are forgotten.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn module_files(&self, kept: impl Fn(&Digest) -> bool) -> Result<Vec<Digest>> {
+        let all: Vec<(String, String)> = self.db.read(|c| -> Result<_> {
+            let mut select = c.prepare("SELECT manifest, digest FROM module_files")?;
+            let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })?;
+        let mut digests = Vec::new();
+        for (manifest, digest) in all {
+            if kept(&manifest.parse()?) {
+                digests.push(digest.parse()?);
+            } else {
+                self.db.write(|tx| -> Result<()> {
+                    tx.execute("DELETE FROM module_files WHERE manifest = ?1", [&manifest])?;
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(digests)
+    }
+
     /// All ids.
     ///
     /// # Errors

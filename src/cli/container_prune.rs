@@ -1,10 +1,10 @@
 //! `container prune`: removes the containers that do not run
 //! (<https://docs.docker.com/reference/cli/docker/container/prune/>).
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use jiff::Timestamp;
-use wharf_runtime::container::Container;
 use wharf_runtime::engine::{Engine, ListOptions, RemoveOptions};
 use wharf_runtime::error::Class;
 use wharf_runtime::events::{Kind, NewEvent};
@@ -31,7 +31,7 @@ pub static VERBS: &[Verb] = &[Verb {
     run: prune,
 }];
 
-/// Which containers go.
+/// Which containers go, or networks.
 #[derive(Debug, Default)]
 pub struct Filters {
     until: Option<Timestamp>,
@@ -60,21 +60,22 @@ impl Filters {
         Ok(read)
     }
 
-    fn fit(&self, container: &Container) -> bool {
-        self.until.is_none_or(|until| container.created < until)
-            && self.labels.iter().all(|label| has_label(container, label))
-            && !self.not_labels.iter().any(|label| has_label(container, label))
+    /// Whether something that was made then and has these labels goes.
+    pub fn fit(&self, created: Timestamp, labels: &BTreeMap<String, String>) -> bool {
+        self.until.is_none_or(|until| created < until)
+            && self.labels.iter().all(|label| has_label(labels, label))
+            && !self.not_labels.iter().any(|label| has_label(labels, label))
     }
 }
 
-/// Removes what does not run and fits. Gives the ids, and the bytes that were freed.
+/// Removes what does not run and fits, and tells so. Gives the ids, and the bytes that were freed.
 ///
 /// # Errors
 /// The engine's.
 pub fn containers(engine: &Engine, filters: &Filters) -> Result<(Vec<String>, u64)> {
     let (mut removed, mut freed) = (Vec::new(), 0);
     for container in engine.list(ListOptions { all: true })? {
-        if container.state.state.is_live() || !filters.fit(&container) {
+        if container.state.state.is_live() || !filters.fit(container.created, &container.labels()) {
             continue;
         }
         let size = engine.size(&container.id)?;
@@ -88,19 +89,25 @@ pub fn containers(engine: &Engine, filters: &Filters) -> Result<(Vec<String>, u6
             Err(e) => return Err(e.into()),
         }
     }
+    told(engine, Kind::Container, freed)?;
     Ok((removed, freed))
+}
+
+/// Tells that things of a kind were pruned, and how many bytes that has freed.
+///
+/// # Errors
+/// The database's.
+pub fn told(engine: &Engine, kind: Kind, freed: u64) -> Result<()> {
+    Ok(engine.tell(&NewEvent::new(kind, "prune", "").with("reclaimed", freed.to_string()))?)
 }
 
 fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
     let filters = Filters::new(parsed.read_all("filter", values::filter)?, Timestamp::now())?;
-    let warning = "WARNING! This will remove all stopped containers.\nAre you sure you want to continue?";
-    if !parsed.switch("force") && !text::confirm(warning)? {
+    if !text::agreed(parsed, " all stopped containers.")? {
         return Ok(());
     }
     let engine = context.engine()?;
     let (removed, freed) = containers(&engine, &filters)?;
-    let told = NewEvent::new(Kind::Container, "prune", "").with("reclaimed", freed.to_string());
-    engine.tell(&told)?;
     let mut out = std::io::stdout();
     if !removed.is_empty() {
         writeln!(out, "Deleted Containers:\n{}\n", removed.join("\n"))?;

@@ -67,7 +67,7 @@ fn check_all(parsed: &Parsed, context: &Context) -> Result<()> {
         if swept > 0 {
             writeln!(out, "Removed {swept} volumes that were never made or not wholly removed")?;
         }
-        check::repair(images, &|id: &Digest| users(&engine, id))?
+        check::repair(images, &|id: &Digest| engine.needers(id))?
     } else {
         check::check(images)?
     };
@@ -93,11 +93,6 @@ fn check_all(parsed: &Parsed, context: &Context) -> Result<()> {
         tell("Run 'wharf system check --repair' to put right what can be.\n");
     }
     Err(Failure::Exit(1))
-}
-
-/// The containers that need an image. One that cannot be asked about is taken to be needed.
-fn users(engine: &Engine, id: &Digest) -> Vec<String> {
-    engine.users_of_image(id).unwrap_or_else(|e| vec![e.to_string()])
 }
 
 /// One line of `system df`.

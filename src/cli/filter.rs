@@ -1,6 +1,8 @@
 //! `--filter` of `ps`, with docker's meaning: values of one name are alternatives, different names must all fit
 //! (<https://docs.docker.com/reference/cli/docker/container/ls/#filter>).
 
+use std::collections::BTreeMap;
+
 use wharf_runtime::container::Container;
 use wharf_runtime::engine::Engine;
 use wharf_runtime::state::State;
@@ -105,13 +107,12 @@ impl Filters {
             && any("health", &|value| value == container.state.health.as_ref().map_or("none", |health| health.status.name()))
             && any("publish", &|_| false)
             && any("expose", &|port| container.image.config.exposed_ports.iter().any(|p| p == port || p.split('/').next() == Some(port)))
-            && self.values("label").all(|label| has_label(container, label))
+            && self.values("label").all(|label| has_label(&container.labels(), label))
     }
 }
 
-/// All labels must fit: `name`, or `name=value`.
-pub fn has_label(container: &Container, label: &str) -> bool {
-    let labels = super::ps::labels(container);
+/// Whether a label is there: `name`, or `name=value`.
+pub fn has_label(labels: &BTreeMap<String, String>, label: &str) -> bool {
     match label.split_once('=') {
         Some((name, value)) => labels.get(name).is_some_and(|v| v == value),
         None => labels.contains_key(label),

@@ -3,9 +3,10 @@
 use std::io::Write as _;
 
 use jiff::Timestamp;
-use wharf_images::store::{Filters, HistoryItem, Removed};
-use wharf_images::{Digest, Platform, Reference};
+use wharf_images::store::{Filters, HistoryItem, Pruned, Removed};
+use wharf_images::{Platform, Reference};
 use wharf_runtime::engine::Engine;
+use wharf_runtime::events::Kind;
 
 use super::context::Context;
 use super::failure::{Failure, Result, tell};
@@ -13,7 +14,7 @@ use super::images::UNKNOWN;
 use super::listing::{Column, Listing};
 use super::parse::Parsed;
 use super::verb::{FORCE_PROMPT, FORMAT, FORMAT_OBJECT, Flag, Listed, NO_TRUNC, Operands, QUIET, Section, Verb};
-use super::{image_json, inspect, text, units};
+use super::{container_prune, image_json, inspect, text, units};
 
 /// `--platform` of an image that is here.
 pub const PLATFORM: Flag = Flag::value("platform", "string", "Platform of the image (\"os/arch[/variant]\")");
@@ -111,17 +112,11 @@ fn tag(parsed: &Parsed, context: &Context) -> Result<()> {
     Ok(context.engine()?.images()?.tag(source, &target)?)
 }
 
-/// Who needs an image. When that cannot be learned, somebody is taken to need it.
-pub fn users(engine: &Engine) -> impl Fn(&Digest) -> Vec<String> {
-    |id| engine.users_of_image(id).unwrap_or_else(|e| vec![format!("(unknown: {e})")])
-}
-
 fn remove(parsed: &Parsed, context: &Context) -> Result<()> {
     let engine = context.engine()?;
-    let images = engine.images()?;
     let mut failed = false;
     for name in parsed.operands() {
-        match images.remove(name, parsed.switch("force"), &users(&engine)) {
+        match engine.remove_image(name, parsed.switch("force")) {
             Ok(removed) => {
                 let lines: String = removed.iter().map(|removed| format!("{removed}\n")).collect();
                 std::io::stdout().write_all(lines.as_bytes())?;
@@ -146,15 +141,23 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
         true => "all images without at least one container associated to them",
         false => "all dangling images",
     };
-    let question = format!("WARNING! This will remove {what}.\nAre you sure you want to continue?");
-    if !parsed.switch("force") && !text::confirm(&question)? {
+    if !text::agreed(parsed, &format!(" {what}."))? {
         return Ok(());
     }
-    let engine = context.engine()?;
-    let pruned = engine.images()?.prune(all, &filters, &users(&engine))?;
+    let pruned = remove_unused(&context.engine()?, all, &filters)?;
     let mut out = removed_text(&pruned.removed);
     out.push_str(&format!("Total reclaimed space: {}\n", units::size(pruned.reclaimed)));
     Ok(std::io::stdout().write_all(out.as_bytes())?)
+}
+
+/// Removes the images that nobody needs and that fit, dangling ones or all, and tells so.
+///
+/// # Errors
+/// The engine's.
+pub fn remove_unused(engine: &Engine, all: bool, filters: &Filters) -> Result<Pruned> {
+    let pruned = engine.prune_images(all, filters)?;
+    container_prune::told(engine, Kind::Image, pruned.reclaimed)?;
+    Ok(pruned)
 }
 
 /// The list of what a prune removed, and a line after it; nothing when there was nothing.

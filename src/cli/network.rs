@@ -4,22 +4,26 @@
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use wharf_runtime::config::EndpointConfig;
-use wharf_runtime::engine::Engine;
+use wharf_runtime::engine::{Engine, ListOptions};
 use wharf_runtime::error::Class;
+use wharf_runtime::events::Kind;
 use wharf_runtime::network::BRIDGE;
 use wharf_runtime::network::networks::{Network, NetworkSpec};
 
+use super::container_prune::Filters;
 use super::context::Context;
 use super::failure::{Failure, Result};
+use super::filter::has_label;
 use super::lifecycle::for_each;
 use super::listing::{Column, Listing};
 use super::parse::Parsed;
 use super::verb::{
     FILTER, FORCE_PROMPT, FORMAT, FORMAT_OBJECT, Flag, Listed, NO_TRUNC, Operands, QUIET, Section, Verb,
 };
-use super::{inspect, ps, text, units, values};
+use super::{container_prune, inspect, ps, text, units, values};
 
 /// The commands of this file.
 pub static VERBS: &[Verb] = &[
@@ -328,12 +332,7 @@ fn fits(network: &Shown, filters: &[(String, String)]) -> bool {
         && any("scope", &|scope| scope == "local")
         && any("type", &|kind| kind == if builtin { "builtin" } else { "custom" })
         && any("dangling", &|_| !builtin)
-        && values("label").all(|label| {
-            network.recorded().is_some_and(|network| match label.split_once('=') {
-                Some((name, value)) => network.labels.get(name).is_some_and(|v| v == value),
-                None => network.labels.contains_key(label),
-            })
-        })
+        && values("label").all(|label| network.recorded().is_some_and(|network| has_label(&network.labels, label)))
 }
 
 /// The object of the network with this name, if there is one.
@@ -428,25 +427,29 @@ fn rm(parsed: &Parsed, context: &Context) -> Result<()> {
 }
 
 fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
-    let filters = parsed.read_all("filter", values::filter)?;
-    if let Some((name, _)) = filters.iter().find(|(name, _)| name != "label") {
-        return Err(Failure::new(format!("invalid filter '{name}'")));
-    }
-    let warning = "WARNING! This will remove all custom networks not used by at least one container.\n\
-                   Are you sure you want to continue?";
-    if !parsed.switch("force") && !text::confirm(warning)? {
+    let filters = Filters::new(parsed.read_all("filter", values::filter)?, Timestamp::now())?;
+    if !text::agreed(parsed, " all custom networks not used by at least one container.")? {
         return Ok(());
     }
-    let engine = context.engine()?;
+    let removed = remove_unused(&context.engine()?, &filters)?;
+    Ok(write!(io::stdout(), "{}", removed_text(&removed))?)
+}
+
+/// Removes the networks that no container uses and that fit, and tells so; also what a crash has left in the kernel. Gives
+/// their names.
+///
+/// # Errors
+/// The engine's.
+pub fn remove_unused(engine: &Engine, filters: &Filters) -> Result<Vec<String>> {
     // A container that does not run refers to its network by its configuration.
     let mut named = Vec::new();
-    for container in engine.list(wharf_runtime::engine::ListOptions { all: true })? {
+    for container in engine.list(ListOptions { all: true })? {
         named.extend(ps::networks(&container));
     }
     let mut removed = Vec::new();
     for network in engine.networks().list()? {
-        if network.name == BRIDGE || named.contains(&network.name) || !fits(&Shown::Recorded(network.clone()), &filters)
-        {
+        let used = network.name == BRIDGE || named.contains(&network.name);
+        if used || !filters.fit(network.created, &network.labels) {
             continue;
         }
         match engine.networks().remove(&network.name) {
@@ -456,8 +459,12 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
         }
         removed.push(network.name);
     }
-    if removed.is_empty() {
-        return Ok(());
-    }
-    Ok(writeln!(io::stdout(), "Deleted Networks:\n{}\n", removed.join("\n"))?)
+    engine.networks().sweep()?;
+    container_prune::told(engine, Kind::Network, 0)?;
+    Ok(removed)
+}
+
+/// The list of what a prune removed, and a line after it; nothing when there was nothing.
+pub fn removed_text(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!("Deleted Networks:\n{}\n\n", names.join("\n")) }
 }

@@ -10,7 +10,7 @@ use super::context::Context;
 use super::failure::{Failure, Result};
 use super::parse::Parsed;
 use super::verb::{FORCE_PROMPT, Flag, Listed, Operands, Section, Verb};
-use super::{container_prune, image, text, units, values, volume};
+use super::{container_prune, image, network, text, units, values, volume};
 
 /// The command of this file.
 pub static VERBS: &[Verb] = &[Verb {
@@ -43,11 +43,11 @@ fn warning(all: bool, volumes: bool, filters: &[&str]) -> String {
         false => ["all dangling images", "unused build cache"],
     });
     let list = |lines: &[&str]| lines.iter().map(|line| format!("  - {line}\n")).collect::<String>();
-    let mut text = format!("WARNING! This will remove:\n{}\n", list(&lines));
+    let mut text = format!(":\n{}", list(&lines));
     if !filters.is_empty() {
-        text.push_str(&format!("  Items to be pruned will be filtered with:\n{}\n", list(filters)));
+        text.push_str(&format!("\n  Items to be pruned will be filtered with:\n{}", list(filters)));
     }
-    text + "Are you sure you want to continue?"
+    text
 }
 
 fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
@@ -60,7 +60,7 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
     let for_volumes = volume::Filters::of(pairs.clone(), &["label", "label!", "until"])?;
     let for_images = ImageFilters::parse(&given)?;
     let for_containers = container_prune::Filters::new(pairs, Timestamp::now())?;
-    if !parsed.switch("force") && !text::confirm(&warning(all, volumes, &given))? {
+    if !text::agreed(parsed, &warning(all, volumes, &given))? {
         return Ok(());
     }
     let engine = context.engine()?;
@@ -70,6 +70,7 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
     if !removed.is_empty() {
         writeln!(out, "Deleted Containers:\n{}\n", removed.join("\n"))?;
     }
+    write!(out, "{}", network::removed_text(&network::remove_unused(&engine, &for_containers)?))?;
     if volumes {
         let (removed, bytes) = volume::remove_unused(&engine, false, &for_volumes)?;
         freed += bytes;
@@ -77,7 +78,7 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
             writeln!(out, "Deleted Volumes:\n{}\n", removed.join("\n"))?;
         }
     }
-    let pruned = engine.images()?.prune(all, &for_images, &image::users(&engine))?;
+    let pruned = image::remove_unused(&engine, all, &for_images)?;
     freed += pruned.reclaimed;
     write!(out, "{}", image::removed_text(&pruned.removed))?;
     Ok(writeln!(out, "Total reclaimed space: {}", units::size(freed))?)

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io::{self, BufRead as _, Write as _};
 
 use super::failure::Result;
+use super::parse::Parsed;
 
 /// Names and cells: every control character becomes visible (`\x1b`).
 pub fn visible(text: &str) -> Cow<'_, str> {
@@ -47,8 +48,19 @@ fn escape(text: &str, passes: impl Fn(&str) -> usize) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
+/// Whether what a prune is about to remove may go: `--force`, or a yes to docker's question. `warning` says what that is.
+///
+/// # Errors
+/// The terminal's.
+pub fn agreed(parsed: &Parsed, warning: &str) -> Result<bool> {
+    if parsed.switch("force") {
+        return Ok(true);
+    }
+    confirm(&format!("WARNING! This will remove{warning}\nAre you sure you want to continue?"))
+}
+
 /// Asks on stdout and reads a line of stdin. Anything but yes is no.
-pub fn confirm(question: &str) -> Result<bool> {
+fn confirm(question: &str) -> Result<bool> {
     let mut out = io::stdout();
     write!(out, "{question} [y/N] ")?;
     out.flush()?;

@@ -7,15 +7,17 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde_json::{Value, json};
 use wharf_runtime::engine::Engine;
 use wharf_runtime::error::Class;
+use wharf_runtime::events::Kind;
 use wharf_runtime::volume::{Volume, VolumeSpec};
 
 use super::context::Context;
 use super::failure::{Failure, Result};
+use super::filter::has_label;
 use super::lifecycle::for_each;
 use super::listing::{Column, Listing};
 use super::parse::Parsed;
 use super::verb::{FILTER, FORCE_PROMPT, FORMAT, FORMAT_OBJECT, Flag, Listed, Operands, Section, Verb};
-use super::{inspect, ps, text, units, values};
+use super::{container_prune, inspect, ps, text, units, values};
 
 /// The commands of this file.
 pub static VERBS: &[Verb] = &[
@@ -239,10 +241,7 @@ impl Filters {
             let mut values = self.values(name).peekable();
             values.peek().is_none() || values.any(test)
         };
-        let has = |label: &str| match label.split_once('=') {
-            Some((name, value)) => volume.labels.get(name).is_some_and(|v| v == value),
-            None => volume.labels.contains_key(label),
-        };
+        let has = |label: &str| has_label(&volume.labels, label);
         any("name", &|part| volume.name.contains(part))
             && any("driver", &|driver| volume.driver == driver)
             && any("dangling", &|value| boolean(value) == Some(users == 0))
@@ -293,10 +292,7 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
     let filters = Filters::new(parsed, &["all", "label", "label!"])?;
     let all = parsed.switch("all") || filters.values("all").any(|value| boolean(value) == Some(true));
     let which = if all { "all local volumes" } else { "anonymous local volumes" };
-    let warning = format!(
-        "WARNING! This will remove {which} not used by at least one container.\nAre you sure you want to continue?"
-    );
-    if !parsed.switch("force") && !text::confirm(&warning)? {
+    if !text::agreed(parsed, &format!(" {which} not used by at least one container."))? {
         return Ok(());
     }
     let (removed, freed) = remove_unused(&context.engine()?, all, &filters)?;
@@ -307,7 +303,7 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
     Ok(writeln!(out, "Total reclaimed space: {}", units::size(freed))?)
 }
 
-/// Removes the volumes that no container uses and that fit, the anonymous ones or all. Gives their names, and the bytes
+/// Removes the volumes that no container uses and that fit, the anonymous ones or all, and tells so. Gives their names, and the bytes
 /// that were freed.
 ///
 /// # Errors
@@ -327,6 +323,7 @@ pub fn remove_unused(engine: &Engine, all: bool, filters: &Filters) -> Result<(V
         removed.push(volume.name);
         freed += size;
     }
+    container_prune::told(engine, Kind::Volume, freed)?;
     Ok((removed, freed))
 }
 

@@ -22,6 +22,7 @@ mod look;
 mod namespaces;
 mod networks;
 mod privileges;
+mod prune;
 mod registry;
 mod restart;
 mod rootless;

@@ -8,6 +8,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use jiff::Timestamp;
 use wharf_images::digest::{Algorithm, Hasher};
+use wharf_images::lease::SweepLock;
 use wharf_images::snapshot::Rootfs;
 use wharf_images::{Class, Digest, Image, ImageStore, Reference, WasmEntry};
 
@@ -83,6 +84,18 @@ pub(crate) fn ensure_image(images: &ImageStore, image: &Image) -> Result<()> {
         ModuleCache::open(&images.root)?.ensure(digest, &images.content.path(digest), None)?;
     }
     Ok(())
+}
+
+/// Removes what was compiled of images that are gone. Whoever needs one of them all the same (a file that `exec` ran)
+/// compiles it again. Returns the bytes freed: none while somebody brings images or makes containers.
+///
+/// # Errors
+/// The database's and the disk's.
+pub(crate) fn sweep(engine: &Engine) -> Result<u64> {
+    let Some(_alone) = SweepLock::try_take(&engine.paths().root)? else { return Ok(0) };
+    let content = &engine.images()?.content;
+    let files = engine.containers()?.module_files(|manifest| content.contains(manifest))?;
+    ModuleCache::open(&engine.paths().root)?.sweep(&|source| content.contains(source) || files.contains(source))
 }
 
 /// Puts an image that is built into the program where any other image is.

@@ -114,8 +114,6 @@ impl ModuleCache {
     /// The disk's.
     pub fn sweep(&self, keep: &dyn Fn(&Digest) -> bool) -> Result<u64> {
         let mut freed = 0;
-        // Notes of which module an image's name meant last; they may name what goes now.
-        let _ = fs::remove_dir_all(self.dir.join("last"));
         let entries = fs::read_dir(&self.dir).map_err(|e| Error::io("read", &self.dir, e))?;
         for entry in entries {
             let entry = entry.map_err(|e| Error::io("read", &self.dir, e))?;
@@ -126,7 +124,11 @@ impl ModuleCache {
             }
             let size = entry.metadata().map_or(0, |m| m.len());
             match fs::remove_file(entry.path()) {
-                Ok(()) => freed += size,
+                Ok(()) => {
+                    freed += size;
+                    // Notes of which module an image's name meant last; they may name this one.
+                    let _ = fs::remove_dir_all(self.dir.join("last"));
+                }
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                 Err(e) => return Err(Error::io("remove", entry.path(), e)),
             }
