@@ -533,3 +533,106 @@ fn one_container_has_the_network_of_another() {
     let unknown = wharf.exits(125, &["run", "--rm", "--network", "container:nobody", "busybox", "true"]);
     assert!(unknown.stderr.contains("No such container: nobody"), "{unknown}");
 }
+
+/// Eight clients make and remove a hundred containers on three networks: no address and no port is ever two containers'.
+#[test]
+fn a_hundred_by_eight_clients_share_nothing() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["network", "create", "one"]);
+    wharf.ok(&["network", "create", "two"]);
+    let taken = std::sync::Mutex::new(BTreeMap::<String, String>::new());
+    let take = |what: String, name: &str| {
+        if let Some(other) = taken.lock().expect("a lock").insert(what.clone(), name.to_owned()) {
+            panic!("{what} is both {other}'s and {name}'s");
+        }
+    };
+    let remove = |(name, what): (String, Vec<String>)| {
+        // From here on others may have it.
+        what.iter().for_each(|what| drop(taken.lock().expect("a lock").remove(what)));
+        wharf.ok(&["rm", "-f", &name]);
+    };
+    std::thread::scope(|scope| {
+        for client in 0..8 {
+            let (wharf, take, remove) = (&wharf, &take, &remove);
+            scope.spawn(move || {
+                let mut kept: Vec<(String, Vec<String>)> = Vec::new();
+                for n in (client..100).step_by(8) {
+                    let name = format!("c{n}");
+                    let networks = [["bridge", "one"], ["one", "two"], ["two", "bridge"]][n % 3];
+                    let on = ["-p", "80", "-p", "53/udp", "--network", networks[0], "--network", networks[1]];
+                    wharf.ok(&[&["run", "-d", "--name", &name][..], &on, &["busybox", "sleep", "1000"]].concat());
+                    let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}\
+                                  {{range $p, $b := .NetworkSettings.Ports}}{{$p}}@{{(index $b 0).HostPort}} {{end}}";
+                    let mine = wharf.ok(&["inspect", "-f", format, &name]);
+                    let mine: Vec<String> = mine.split_whitespace().map(str::to_owned).collect();
+                    assert_eq!(mine.len(), 4, "two addresses and two ports: {mine:?}");
+                    mine.iter().for_each(|what| take(what.clone(), &name));
+                    kept.push((name, mine));
+                    // Most of them go while the others come.
+                    if n % 2 == 0 || kept.len() > 4 {
+                        remove(kept.remove(0));
+                    }
+                }
+                kept.into_iter().for_each(remove);
+            });
+        }
+    });
+    for network in ["bridge", "one", "two"] {
+        assert_eq!(wharf.ok(&["network", "inspect", network, "-f", "{{len .Containers}}"]), "0");
+    }
+    eventually("nothing is left", Duration::from_secs(60), || {
+        let mine = prefix(&wharf);
+        (!traces().iter().any(|name| name.starts_with(&mine))).then_some(())
+    });
+    wharf.ok(&["network", "rm", "one", "two"]);
+    assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");
+}
+
+/// What a container may try that may do all to its own network.
+#[test]
+fn nobody_gets_by_a_forged_address_where_he_has_no_way() {
+    let wharf = Wharf::with_busybox();
+    let outside = Machine::new(105);
+    // Stands for a cloud's metadata service: an address of this link, beyond the host.
+    outside.run("ip addr add 169.254.169.253/32 dev lo");
+    let beyond = ["route", "replace", "169.254.169.253", "via", "198.51.105.2"];
+    tool(Command::new("ip").args(beyond));
+    wharf.ok(&["network", "create", "--subnet", "10.222.81.0/24", "mine"]);
+    wharf.ok(&["network", "create", "--subnet", "10.222.82.0/24", "yours"]);
+    wharf.ok(&["network", "create", "--internal", "--subnet", "10.222.83.0/24", "shut"]);
+    let start = |name: &str, network: &str| {
+        let script = server(name);
+        let rights = ["--cap-add", "NET_ADMIN", "--network", network];
+        wharf.ok(&[&["run", "-d", "--name", name][..], &rights, &["busybox", "sh", "-c", &script]].concat());
+    };
+    start("thief", "mine");
+    start("owner", "yours");
+    start("prisoner", "shut");
+    answers("10.222.82.2", 80, "owner");
+    let exec = |name: &str, script: &str| wharf.run(&["exec", name, "sh", "-c", script]).stdout.trim().to_owned();
+    let knock = |to: &str, port: u16| format!("nc -w 2 {to} {port} </dev/null");
+    // By the host, by its neighbour's gateway, and in the name of an address of the other network.
+    assert_eq!(exec("thief", &ask("10.222.82.2", 80)), "");
+    exec(
+        "thief",
+        "ip addr add 10.222.82.77/32 dev eth0; ip route replace 10.222.82.2 via 10.222.81.1 src 10.222.82.77",
+    );
+    assert_eq!(exec("thief", &ask("10.222.82.2", 80)), "");
+    exec("thief", "ip addr add 10.222.82.2/24 dev eth0");
+    assert_eq!(exec("owner", &ask("10.222.82.2", 80)), "owner", "an address is what its own network says");
+    answers("10.222.82.2", 80, "owner");
+    let listener = "nc -ll -p 9005 -e echo open & sleep 12; kill %1";
+    let served = std::thread::spawn(move || (outside.run(listener), outside));
+    eventually("the machine beyond answers", Duration::from_secs(10), || {
+        (sh(&knock("169.254.169.253", 9005)) == "open").then_some(())
+    });
+    exec("prisoner", "ip route add default via 10.222.83.1");
+    for to in ["169.254.169.253", "198.51.105.2"] {
+        assert_eq!(exec("prisoner", &knock(to, 9005)), "", "{to}");
+    }
+    exec("prisoner", "ip addr add 10.222.82.78/24 dev eth0; ip route replace default via 10.222.83.1 src 10.222.82.78");
+    assert_eq!(exec("prisoner", &knock("169.254.169.253", 9005)), "");
+    assert_eq!(exec("owner", &knock("169.254.169.253", 9005)), "open", "as in docker, if nothing forbids it");
+    drop(served.join());
+    tool(Command::new("ip").args(["route", "flush", "169.254.169.253"]));
+}
