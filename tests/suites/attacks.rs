@@ -70,6 +70,7 @@
 //! | the same by HTTP, and redirects | `tests/suites/http.rs` requests_of_guests_obey_the_grants |
 //! | another host in the target than in `Host` | `tests/suites/http.rs` bad_requests_are_refused |
 //! | a port of the host that was not published | `tests/suites/sockets.rs` an_unpublished_port_is_the_containers_own |
+//! | devices in its image or among its mounts | `tests/suites/walls.rs` devices_in_an_image_are_no_guests |
 //! | another container's loopback | `tests/suites/exec.rs` the_network_is_shared |
 //! | another container's files, memory and processes | `runtime/src/linux/escape.rs` alone |
 //! | inherited descriptors | `runtime/tests/wasm.rs` a_task_inherits_nothing |

@@ -83,6 +83,26 @@ fn another_user_sees_the_same_files() {
     assert_eq!((owner("secret"), owner("made"), owner("dir")), ((1234, 1234), (0, 0), (0, 0)));
 }
 
+/// An image may name any of the host's devices.
+#[test]
+fn devices_in_an_image_are_no_guests() {
+    let wharf = Wharf::new();
+    let mut layer = images::Tar::default();
+    layer.file("app.wasm", 0o644, &images::read(&images::guest("tools-p1")));
+    layer.device("zero", 1, 5);
+    wharf.load(&images::wasm_layer("devices", layer, &serde_json::json!({"Entrypoint": ["/app.wasm"]})));
+    assert_eq!(wharf.ok(&["run", "--rm", "devices", "ls", "/"]), "app.wasm\nzero");
+    for command in [&["cat", "/zero"][..], &["write", "/zero", "x"], &["append", "/zero", "x"]] {
+        let refused = wharf.exits(1, &[&["run", "--rm", "devices"], command].concat());
+        assert!(refused.stderr.contains("/zero: Permission denied"), "{refused}");
+    }
+    // Nor those that are mounted.
+    let refused = wharf.exits(1, &["run", "--rm", "-v", "/dev:/dev", "devices", "cat", "/dev/zero"]);
+    assert!(refused.stderr.contains("/dev/zero: Permission denied"), "{refused}");
+    wharf.ok(&["run", "-d", "--name", "one", "devices", "sleep", "600000"]);
+    assert_eq!(inspect(&wharf, "one", "{{.Walls.Missing}}"), "[]", "the cgroup refuses them too");
+}
+
 #[test]
 fn without_root_it_is_the_persons_own() {
     let wharf = with_tools(Wharf::of("wharf-test"));

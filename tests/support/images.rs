@@ -89,6 +89,11 @@ pub fn wasm_files(name: &str, files: &[(&str, &[u8])], config: &serde_json::Valu
     for (path, bytes) in files {
         layer.file(path, 0o644, bytes);
     }
+    wasm_layer(name, layer, config)
+}
+
+/// The same, with this layer.
+pub fn wasm_layer(name: &str, layer: Tar, config: &serde_json::Value) -> Vec<u8> {
     archive(name, ("wasi", "wasm"), &[layer.end()], config, Some("2026-01-01T00:00:00Z"))
 }
 
@@ -161,6 +166,20 @@ impl Tar {
     /// A symbolic link.
     pub fn link(&mut self, path: &str, target: &str) {
         self.entry(tar::EntryType::Symlink, path, 0o777, &[], Some(target));
+    }
+
+    /// A character device.
+    pub fn device(&mut self, path: &str, major: u32, minor: u32) {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Char);
+        header.set_mode(0o666);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_767_225_600);
+        header.set_size(0);
+        header.set_device_major(major).expect("a number");
+        header.set_device_minor(minor).expect("a number");
+        self.entries.append_data(&mut header, path, &[][..]).expect("memory");
     }
 
     /// The whole archive.

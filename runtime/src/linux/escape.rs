@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::pipe::{PipeFlags, pipe_with};
 use wasm_encoder::{
     BlockType, CodeSection, ComponentBuilder, ComponentExportKind, ComponentTypeRef, ComponentValType, EntityType,
@@ -39,18 +40,21 @@ struct Targets {
     module: PathBuf,
     /// Where a process is written to leave its cgroup.
     cgroup: &'static str,
+    /// A device of the host, among its own files.
+    device: PathBuf,
 }
 
 static TARGETS: OnceLock<Targets> = OnceLock::new();
 
 type Attack = (&'static str, fn(&Targets) -> io::Result<()>);
 
-const ATTACKS: [Attack; 18] = [
+const ATTACKS: [Attack; 19] = [
     ("read the host's passwords", |_| File::open("/etc/shadow").map(drop)),
     ("write beside its directory", |to| File::create(to.module.with_extension("made")).map(drop)),
     ("read another container's file", |to| File::open(&to.file).map(drop)),
     ("write another container's file", |to| OpenOptions::new().append(true).open(&to.file).map(drop)),
     ("forge compiled code", |to| OpenOptions::new().append(true).open(&to.module).map(drop)),
+    ("open a device of the host", |to| File::open(&to.device).map(drop)),
     ("leave its cgroup", |to| OpenOptions::new().write(true).open(to.cgroup).map(drop)),
     ("connect to the host's loopback", |to| TcpStream::connect(("127.0.0.1", to.port)).map(drop)),
     ("listen on the host", |_| TcpListener::bind("0.0.0.0:0").map(drop)),
@@ -141,6 +145,18 @@ fn guest() -> Vec<u8> {
     component.finish()
 }
 
+/// A node at `path` of a device that root may open here.
+fn make_device(path: &Path) {
+    // tun, fuse, loop-control, autofs, kmsg.
+    let there = [(10, 200), (10, 229), (10, 237), (10, 235), (1, 11)].into_iter().any(|(major, minor)| {
+        let _ = fs::remove_file(path);
+        let node = rustix::fs::makedev(major, minor);
+        mknodat(CWD, path, FileType::CharacterDevice, Mode::RUSR, node).expect("a node");
+        File::open(path).is_ok()
+    });
+    assert!(there, "this machine has none of the devices");
+}
+
 fn spec(dir: &Path, module: &Path, function: &str) -> (TaskSpec, WasmTask) {
     let rootfs = dir.join(function);
     fs::create_dir_all(&rootfs).expect("a root");
@@ -204,17 +220,20 @@ fn alone() {
     let (mut neighbour, _stdout) = start(&other);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let cgroups = ["/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/unified/cgroup.procs", "/sys/fs/cgroup/memory/tasks"];
+    let (spec, task) = spec(dir.path(), &module, "breakout");
+    let device = dir.path().join("breakout/device");
+    make_device(&device);
     let targets = Targets {
         port: listener.local_addr().expect("an address").port(),
         neighbour: neighbour.pid(),
         file,
         module: module.clone(),
+        device,
         cgroup: cgroups.into_iter().find(|path| Path::new(path).exists()).expect("a cgroup"),
     };
     assert!(TARGETS.set(targets).is_ok());
 
     // Without the second wall nothing holds.
-    let (spec, task) = spec(dir.path(), &module, "breakout");
     let (stdout, theirs) = pipe();
     let child = process::spawn(SpawnOptions::default(), || {
         rustix::stdio::dup2_stdout(&theirs).expect("a standard output");

@@ -26,6 +26,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
+use wharf_images::snapshot::Rootfs;
 
 use crate::backend::wasm::run::{Loaded, Program, Ready};
 use crate::error::{Class, Error, Result};
@@ -86,11 +87,12 @@ impl Anticipated for Waiting {
         let Some(guest) = self.0.take() else {
             return Err(Error::new(Class::Internal, "the guest's process has its plan already"));
         };
+        let missing = limit_devices(spec, &guest.cgroup);
         if let Some(line) = &guest.line {
             // If its process is gone, `start` hears of it.
             let _ = line.give(&plan);
         }
-        Ok(Box::new(HostedGuest { spec: Rc::new(spec.clone()), ..guest }))
+        Ok(Box::new(HostedGuest { spec: Rc::new(spec.clone()), missing, ..guest }))
     }
 }
 
@@ -119,10 +121,28 @@ fn of_process(limits: &Limits) -> Limits {
 /// Forks the container's first process, in its cgroup, where `body` does all the rest.
 fn spawn(spec: &TaskSpec, stdio: Stdio, body: impl FnOnce(Line) -> i32) -> Result<HostedGuest> {
     let cgroup = Rc::new(Cgroup::create(&spec.cgroup, &of_process(&spec.limits))?);
-    fork(stdio, &cgroup, body).map(|forked| HostedGuest::new(forked, spec, &cgroup, true)).inspect_err(|_| {
+    let missing = limit_devices(spec, &cgroup);
+    let guest = fork(stdio, &cgroup, body).map(|forked| HostedGuest::new(forked, spec, &cgroup, true));
+    let guest = guest.inspect_err(|_| {
         // The first error is the one that tells why.
         let _ = cgroup.remove();
-    })
+    })?;
+    Ok(HostedGuest { missing, ..guest })
+}
+
+/// Layers and mounts may have nodes of the host's devices, which root's guests could open if they broke their sandbox.
+/// Gives what is missing then, if anything is.
+fn limit_devices(spec: &TaskSpec, cgroup: &Cgroup) -> Option<String> {
+    let task = wasm_of(spec).ok()?;
+    let made_by_others = match &spec.rootfs {
+        Rootfs::Overlay { lower, .. } => !lower.is_empty(),
+        Rootfs::Dir(dir) => !dir.as_os_str().is_empty(),
+    };
+    if !crate::linux::is_root() || !(made_by_others || !task.mounts.is_empty()) {
+        return None;
+    }
+    let limited = cgroup.limit_devices(&cgroup::docker_devices());
+    limited.err().map(|e| format!("a limit on devices: {e}"))
 }
 
 /// What has been forked: the child, the master of its terminal, if it has one, our end of the line to it, and where it
@@ -309,6 +329,8 @@ struct HostedGuest {
     reaped: bool,
     /// Behind what its guest runs, once it does.
     walls: Option<Walls>,
+    /// What its walls have not got.
+    missing: Option<String>,
     exit: Option<Exit>,
     /// The container's first process, with which it ends.
     first: bool,
@@ -329,6 +351,7 @@ impl HostedGuest {
             last_word: Some(last_word),
             reaped: false,
             walls: None,
+            missing: None,
             exit: None,
             first,
             spec: Rc::new(spec.clone()),
@@ -403,7 +426,10 @@ impl Task for HostedGuest {
                 ask => ask,
             };
             let walls = match &ask {
-                Ask::Ready(walls) => Some(Walls { cgroup: self.cgroup.is_there(), ..walls.clone() }),
+                Ask::Ready(walls) => {
+                    let missing = walls.missing.iter().cloned().chain(self.missing.take()).collect();
+                    Some(Walls { cgroup: self.cgroup.is_there(), missing, ..walls.clone() })
+                }
                 _ => None,
             };
             if let Some((answer, descriptors)) = network.answer(ask) {

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt, OpenOptionsMaybeDirExt, SystemTimeSpec};
-use cap_std::fs::{Dir, OpenOptions};
+use cap_std::fs::{Dir, Metadata, OpenOptions};
 
 use super::error::{Code, Result, is_escape};
 use super::file::{Lower, OpenFile, times};
 use super::names;
-use super::node::{Leaf, Look, MountedFile, Node, Stat, Target};
+use super::node::{Leaf, Look, MountedFile, Node, Stat, Target, kind};
 use super::tree::Part;
 use super::union;
 use crate::wasi::bindings::types::DescriptorType as Kind;
@@ -147,9 +147,13 @@ impl Directory {
 
     /// Wraps what the host has opened at `rest` in `node`.
     fn opened(&self, node: &Node, rest: &str, file: File, how: How) -> io::Result<Result<Opened>> {
-        if !file.metadata()?.is_dir() {
+        let metadata = Metadata::from_file(&file)?;
+        if !metadata.is_dir() {
             if how.directory {
                 return Ok(Err(Code::NotDirectory));
+            }
+            if is_device(&metadata) {
+                return Ok(Err(Code::Access));
             }
             let part = Arc::clone(&node.place.part);
             return Ok(Ok(Opened::File(OpenFile::new(Arc::new(file), part, how.read || !how.write, how.write))));
@@ -196,6 +200,9 @@ impl Directory {
         let part = Arc::clone(&parent.place.part);
         if how.changes() && part.read_only {
             return Err(Code::ReadOnly);
+        }
+        if is_device(&leaf.metadata) {
+            return Err(Code::Access);
         }
         // It is there: nothing is made, and what another process has put there since is not followed.
         let how = How { create: false, ..how };
@@ -608,6 +615,11 @@ fn starts_with_dot(path: &str) -> bool {
 /// True if something is mounted at `name` in `parent`, or below it.
 pub(super) fn is_mount(parent: &Node, name: &str) -> bool {
     parent.points.as_ref().is_some_and(|points| points.below.contains_key(name))
+}
+
+/// True for what leads to the host's hardware: an image may name any, and guests have none.
+fn is_device(metadata: &Metadata) -> bool {
+    matches!(kind(metadata.file_type()), Kind::BlockDevice | Kind::CharacterDevice)
 }
 
 /// Another opening of a mounted file.
