@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 pub use crate::linux::session::Session;
 use crate::monitor::ExitRecord;
 use crate::monitor::log::{LogLine, LogOptions, LogReader};
+pub use crate::monitor::protocol::ExecState;
 use crate::monitor::protocol::{Reply, Request};
 use crate::network::store::{self as network, Attachment};
 use crate::network::{BRIDGE, Endpoint, PortBinding, networks};
@@ -547,6 +548,23 @@ impl Engine {
             }
             _ => linux::monitor::open_session(self, &container.id, &Request::Attach(attach)).map(|(_, s)| s),
         }
+    }
+
+    /// The execs of a container: those that run, and the last that have ended.
+    pub fn execs(&self, container: &Container) -> Vec<ExecState> {
+        match container.state.state.is_live() {
+            true => linux::monitor::execs(self, &container.id),
+            false => Vec::new(),
+        }
+    }
+
+    /// The exec with this id, of whatever container.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn find_exec(&self, id: &str) -> Result<Option<ExecState>> {
+        let running = self.list(ListOptions::default())?;
+        Ok(running.iter().flat_map(|container| self.execs(container)).find(|exec| exec.id == id))
     }
 
     /// Starts another process in a running container. Without `attach` it runs detached.

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use wharf_runtime::config::{Mount, MountKind};
 use wharf_runtime::container::{BackendKind, Container};
+use wharf_runtime::engine::ExecState;
 use wharf_runtime::network::store::Attachment;
 use wharf_runtime::state::State;
 use wharf_runtime::volume::DRIVER;
@@ -59,6 +60,33 @@ pub fn container(
         object["SizeRootFs"] = (size + container.image.size).into();
     }
     object
+}
+
+/// An exec (<https://docs.docker.com/reference/api/engine/>, "Inspect an exec instance").
+pub fn exec(exec: &ExecState) -> Value {
+    let (program, args) = match exec.args.split_first() {
+        Some((program, args)) => (program.as_str(), args),
+        None => ("", &[][..]),
+    };
+    let mut process = json!({
+        "tty": exec.tty, "entrypoint": program, "arguments": args, "privileged": exec.privileged,
+    });
+    if let Some(user) = &exec.user {
+        process["user"] = user.as_str().into();
+    }
+    json!({
+        "ID": exec.id,
+        "Running": exec.exit_code.is_none(),
+        "ExitCode": exec.exit_code,
+        "ProcessConfig": process,
+        "OpenStdin": exec.stdin,
+        "OpenStderr": exec.attached && !exec.tty,
+        "OpenStdout": exec.attached,
+        "CanRemove": false,
+        "ContainerID": exec.container,
+        "DetachKeys": "",
+        "Pid": exec.pid,
+    })
 }
 
 fn state(container: &Container) -> Value {

@@ -1,14 +1,17 @@
 //! `--filter` of `ps`, with docker's meaning: values of one name are alternatives, different names must all fit
 //! (<https://docs.docker.com/reference/cli/docker/container/ls/#filter>).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use wharf_runtime::container::Container;
 use wharf_runtime::engine::Engine;
+use wharf_runtime::network::PortBinding;
+use wharf_runtime::network::ports::{ExposedPort, parse_expose};
+use wharf_runtime::plan;
 use wharf_runtime::state::State;
 
 use super::failure::{Failure, Result};
-use super::parse::Parsed;
+use super::parse::{Parsed, parse_bool};
 use super::values;
 
 /// The filters of one command line, their names checked.
@@ -30,6 +33,11 @@ impl Filters {
             match name.as_str() {
                 "exited" => drop(value.parse::<i32>().map_err(|_| invalid(name, value))?),
                 "status" => drop(value.parse::<State>().map_err(|_| invalid(name, value))?),
+                "health" if !["none", "starting", "healthy", "unhealthy"].contains(&value.as_str()) => {
+                    return Err(Failure::new(format!("unrecognized filter value for health: {value}")));
+                }
+                "is-task" => drop(parse_bool(value).ok_or_else(|| invalid(name, value))?),
+                "expose" | "publish" => drop(parse_expose(value).map_err(Failure::new)?),
                 name if NAMES.contains(&name) => {}
                 _ => return Err(Failure::new(format!("invalid filter '{name}'"))),
             }
@@ -69,7 +77,24 @@ impl Filters {
                 ancestors.iter().filter_map(|name| images.resolve(name, None).ok()).map(|image| image.id).collect()
             }
         };
+        let published: Vec<ExposedPort> = ports(self.values("publish"));
+        let exposed: Vec<ExposedPort> = ports(self.values("expose"));
+        let attachments = if published.is_empty() { HashMap::new() } else { engine.attachments()? };
         containers.retain(|container| {
+            let is_published = |port: &PortBinding| {
+                published.iter().any(|wanted| (wanted.port, wanted.protocol) == (port.host_port, port.protocol))
+            };
+            // As in docker, one of both will do.
+            let asked = !published.is_empty() || !exposed.is_empty();
+            let of_ports = || {
+                let places = attachments.get(&container.id).into_iter().flatten();
+                places.flat_map(|place| &place.ports).any(is_published)
+                    || plan::exposed(&container.config, &container.image)
+                        .is_ok_and(|ports| ports.iter().any(|port| exposed.contains(port)))
+            };
+            if asked && !of_ports() {
+                return false;
+            }
             let ancestor = ancestors.is_empty()
                 || ids.contains(container.image_id())
                 || ancestors.contains(&container.config.image.as_str());
@@ -102,11 +127,9 @@ impl Filters {
             && any("exited", &exited)
             && any("network", &network)
             && any("volume", &mounted)
-            // No container is a task of a swarm, publishes ports or is checked yet.
-            && any("is-task", &|value| value == "false")
+            // No container is a task of a swarm.
+            && any("is-task", &|value| parse_bool(value) == Some(false))
             && any("health", &|value| value == container.state.health.as_ref().map_or("none", |health| health.status.name()))
-            && any("publish", &|_| false)
-            && any("expose", &|port| container.image.config.exposed_ports.iter().any(|p| p == port || p.split('/').next() == Some(port)))
             && self.values("label").all(|label| has_label(&container.labels(), label))
     }
 }
@@ -152,6 +175,11 @@ fn pattern(pattern: &str, name: &str) -> bool {
         (false, true) => name.ends_with(pattern),
         (false, false) => name.contains(pattern),
     }
+}
+
+/// The ports of filters that were read before.
+fn ports<'a>(values: impl Iterator<Item = &'a str>) -> Vec<ExposedPort> {
+    values.filter_map(|value| parse_expose(value).ok()).flatten().collect()
 }
 
 fn invalid(name: &str, value: &str) -> Failure {

@@ -4,6 +4,7 @@
 use std::io::Write as _;
 
 use serde_json::Value;
+use wharf_runtime::engine::ExecState;
 use wharf_runtime::error::Class;
 
 use super::container_json;
@@ -53,7 +54,10 @@ fn inspect(parsed: &Parsed, context: &Context) -> Result<()> {
                 Some(found) => Ok(Some(found)),
                 None => match network::object(context, name)? {
                     Some(found) => Ok(Some(found)),
-                    None => volume::object(context, name),
+                    None => match volume::object(context, name)? {
+                        Some(found) => Ok(Some(found)),
+                        None => exec(context, name),
+                    },
                 },
             },
         }),
@@ -81,6 +85,13 @@ pub fn image(context: &Context, name: &str) -> Result<Option<Value>> {
     }
 }
 
+/// The exec with this id, as docker's API describes it: its client has no command for that.
+fn exec(context: &Context, id: &str) -> Result<Option<Value>> {
+    let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let found = if is_id { context.engine()?.find_exec(id)? } else { None };
+    Ok(found.map(|exec| container_json::exec(&exec)))
+}
+
 fn container(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Value>> {
     let engine = context.engine()?;
     let container = match engine.container(name) {
@@ -92,7 +103,16 @@ fn container(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Va
     let attachments = engine.attachments()?.remove(&container.id).unwrap_or_default();
     let log_path = engine.paths().log(&container.id).display().to_string();
     let volume_dir = |name: &str| engine.volumes().mountpoint(name).display().to_string();
-    Ok(Some(container_json::container(&container, &attachments, size, &log_path, &volume_dir)))
+    let mut object = container_json::container(&container, &attachments, size, &log_path, &volume_dir);
+    let running: Vec<String> = engine.execs(&container).into_iter().filter(is_running).map(|exec| exec.id).collect();
+    if !running.is_empty() {
+        object["ExecIDs"] = running.into();
+    }
+    Ok(Some(object))
+}
+
+fn is_running(exec: &ExecState) -> bool {
+    exec.exit_code.is_none()
 }
 
 /// Shows each name's object, `None` being one that does not exist: the others are shown all the same.

@@ -15,7 +15,7 @@ use super::failure::{Failure, Result};
 use super::filter::has_label;
 use super::lifecycle::for_each;
 use super::listing::{Column, Listing};
-use super::parse::Parsed;
+use super::parse::{Parsed, parse_bool};
 use super::verb::{FILTER, FORCE_PROMPT, FORMAT, FORMAT_OBJECT, Flag, Listed, Operands, Section, Verb};
 use super::{container_prune, inspect, ps, text, units, values};
 
@@ -228,7 +228,7 @@ impl Filters {
             if !names.contains(&name.as_str()) {
                 return Err(Failure::new(format!("invalid filter '{name}'")));
             }
-            if matches!(name.as_str(), "dangling" | "all") && boolean(value).is_none() {
+            if matches!(name.as_str(), "dangling" | "all") && parse_bool(value).is_none() {
                 return Err(Failure::new(format!("invalid filter '{name}={value}'")));
             }
         }
@@ -244,21 +244,13 @@ impl Filters {
         let has = |label: &str| has_label(&volume.labels, label);
         any("name", &|part| volume.name.contains(part))
             && any("driver", &|driver| volume.driver == driver)
-            && any("dangling", &|value| boolean(value) == Some(users == 0))
+            && any("dangling", &|value| parse_bool(value) == Some(users == 0))
             && self.values("label").all(has)
             && !self.values("label!").any(has)
     }
 
     fn values(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
-    }
-}
-
-fn boolean(value: &str) -> Option<bool> {
-    match value {
-        "1" | "t" | "true" | "True" | "TRUE" => Some(true),
-        "0" | "f" | "false" | "False" | "FALSE" => Some(false),
-        _ => None,
     }
 }
 
@@ -290,7 +282,7 @@ fn json(engine: &Engine, volume: &Volume) -> Value {
 
 fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
     let filters = Filters::new(parsed, &["all", "label", "label!"])?;
-    let all = parsed.switch("all") || filters.values("all").any(|value| boolean(value) == Some(true));
+    let all = parsed.switch("all") || filters.values("all").any(|value| parse_bool(value) == Some(true));
     let which = if all { "all local volumes" } else { "anonymous local volumes" };
     if !text::agreed(parsed, &format!(" {which} not used by at least one container."))? {
         return Ok(());

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::support::terminal::Terminal;
 use crate::support::{Wharf, wharf};
 
 /// What each event says, without times: `create web`, `die web 3`.
@@ -54,6 +55,53 @@ fn a_life_is_told_in_dockers_words() {
     let told = ["create", "mount", "unmount", "destroy"].map(|action| format!("volume {action} data local"));
     assert_eq!(volumes.lines().collect::<Vec<_>>(), told);
     assert_eq!(wharf.exits(1, &["events", "--filter", "nosuch=1"]).stderr, "Error: invalid filter 'nosuch'\n");
+}
+
+#[test]
+fn terminals_and_execs_are_told() {
+    let wharf = Wharf::with_busybox();
+    let run = ["run", "-it", "--network", "none", "--name", "box", "busybox", "sh"];
+    let mut shell = Terminal::start(&wharf.command(&run));
+    shell.expect("/ #");
+    shell.resize(30, 100);
+    shell.send("echo re''sized; stty size\n");
+    shell.expect("30 100");
+    shell.send("\x10\x11");
+    assert_eq!(shell.wait(), 0);
+    let mut shell = Terminal::start(&wharf.command(&["exec", "-it", "box", "sh"]));
+    shell.expect("/ #");
+    shell.send("\x10\x11");
+    assert_eq!(shell.wait(), 0);
+    let mut shell = Terminal::start(&wharf.command(&["attach", "box"]));
+    shell.send("exit 3\n");
+    assert_eq!(shell.wait(), 3);
+    let told = history(&wharf, &["container=box", "type=container"]).join("|").replace("container ", "");
+    let expected = "create box|attach box|start box|resize box|resize box|detach box|exec_create: sh box|\
+                    exec_start: sh box|exec_detach box|attach box|resize box|";
+    assert!(told.starts_with(expected) && told.ends_with("|die box"), "{told}");
+    let line = ["events", "--since", "1h", "--until", "0s", "--filter", "event=resize", "--format"];
+    let sizes = wharf.ok(&[&line[..], &["{{.Actor.Attributes.height}} {{.Actor.Attributes.width}}"]].concat());
+    assert!(sizes.starts_with("24 80\n30 100\n"), "{sizes}");
+    let ids = ["exec_create: sh", "exec_start: sh", "exec_detach"].map(|action| {
+        let line = ["events", "--since", "1h", "--until", "0s", "--filter", &format!("event={action}"), "--format"];
+        wharf.ok(&[&line[..], &["{{.Actor.Attributes.execID}}"]].concat())
+    });
+    assert!(ids[0].len() == 64 && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+}
+
+#[test]
+fn networks_are_told() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["network", "create", "own"]);
+    let id = wharf.ok(&["run", "-d", "--network", "own", "--name", "box", "busybox", "sleep", "1000"]);
+    wharf.ok(&["rm", "-f", "box"]);
+    wharf.ok(&["network", "rm", "own"]);
+    let line = ["events", "--since", "1h", "--until", "0s", "--filter", "network=own", "--format"];
+    let told = wharf.ok(&[&line[..], &["{{.Type}} {{.Action}} {{.Actor.Attributes.type}}"]].concat());
+    let expected = ["create", "connect", "disconnect", "destroy"].map(|action| format!("network {action} bridge"));
+    assert_eq!(told.lines().collect::<Vec<_>>(), expected);
+    let joined = [&line[..], &["{{.Actor.Attributes.container}}", "--filter", "event=connect"]].concat();
+    assert_eq!(wharf.ok(&joined), id);
 }
 
 const CONTAINERS: usize = 500;

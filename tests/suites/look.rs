@@ -122,3 +122,67 @@ fn stats_redraw_in_place_on_a_terminal() {
     wharf.ok(&["run", "-d", "--name", "another", "--network", "none", "busybox", "sleep", "1000"]);
     terminal.expect("another ");
 }
+
+#[test]
+fn execs_can_be_looked_at() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["run", "-d", "--network", "none", "--name", "box", "busybox", "sleep", "1000"]);
+    let inspect = |name: &str, template: &str| wharf.ok(&["inspect", "-f", template, name]);
+    assert_eq!(inspect("box", "{{json .ExecIDs}}"), "null");
+    wharf.ok(&["exec", "-d", "-u", "anna", "box", "sleep", "1001"]);
+    let ids: Vec<String> = serde_json::from_str(&inspect("box", "{{json .ExecIDs}}")).expect("a list");
+    let [id] = &ids[..] else { panic!("{ids:?}") };
+    let shown: serde_json::Value = serde_json::from_str(&inspect(id, "{{json .}}")).expect("an object");
+    let container = inspect("box", "{{.Id}}");
+    assert_eq!((shown["ID"].as_str(), shown["ContainerID"].as_str()), (Some(id.as_str()), Some(container.as_str())));
+    assert_eq!((shown["Running"].as_bool(), shown["ExitCode"].is_null()), (Some(true), true));
+    let process = &shown["ProcessConfig"];
+    assert_eq!((process["entrypoint"].as_str(), process["user"].as_str()), (Some("sleep"), Some("anna")));
+    assert_eq!(process["arguments"], serde_json::json!(["1001"]));
+    let pid = shown["Pid"].as_u64().expect("a process");
+    assert!(wharf.ok(&["top", "box", "-o", "pid"]).contains(&pid.to_string()));
+    // Ended, it is known for a while; it is not among those that run.
+    wharf.ok(&[
+        "exec",
+        "box",
+        "sh",
+        "-c",
+        "kill -9 $(ps | grep -v grep | grep 'sleep 1001' | head -n 1 | sed 's/^ *//;s/ .*//')",
+    ]);
+    let told = crate::support::eventually("its end", std::time::Duration::from_secs(60), || {
+        let shown = inspect(id, "{{.Running}} {{.ExitCode}}");
+        (shown != "true <no value>" && shown != "true <nil>").then_some(shown)
+    });
+    assert_eq!(told, "false 137");
+    assert_eq!(inspect("box", "{{json .ExecIDs}}"), "null");
+    let none = "ab".repeat(32);
+    assert!(wharf.exits(1, &["inspect", &none]).stderr.contains(&format!("No such object: {none}")));
+}
+
+#[test]
+fn filters_of_ps_are_checked_as_docker_does() {
+    let wharf = Wharf::with_busybox();
+    let filtered = |filter: &str| wharf.run(&["ps", "-a", "--format", "{{.Names}}", "--filter", filter]);
+    for (filter, why) in [
+        ("health=well", "unrecognized filter value for health: well"),
+        ("is-task=perhaps", "invalid filter 'is-task=perhaps'"),
+        ("status=gone", "invalid filter 'status=gone'"),
+        ("nosuch=1", "invalid filter 'nosuch'"),
+    ] {
+        let ran = filtered(filter);
+        assert!(ran.code == 1 && ran.stderr.contains(why), "{ran}");
+    }
+    let run = ["run", "-d", "--name", "web", "-p", "127.0.0.1:18443:80", "--expose", "8000-8010/udp", "busybox"];
+    wharf.ok(&[&run[..], &["sleep", "1000"]].concat());
+    wharf.ok(&["run", "-d", "--name", "other", "--network", "none", "busybox", "sleep", "1000"]);
+    let names = |filter: &str| filtered(filter).stdout.trim_end().to_owned();
+    assert_eq!(names("publish=18443"), "web");
+    assert_eq!(names("publish=18443/udp"), "");
+    assert_eq!(names("publish=18000-19000/tcp"), "web");
+    assert_eq!(names("expose=8005/udp"), "web");
+    assert_eq!(names("expose=8005"), "");
+    assert_eq!(names("is-task=0"), "other\nweb");
+    assert_eq!(names("is-task=true"), "");
+    let told = wharf.exits(125, &["run", "--log-opt", "colour=red", "busybox", "true"]).stderr;
+    assert!(told.contains("unknown log opt 'colour' for json-file log driver"), "{told}");
+}

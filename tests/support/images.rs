@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 /// Busybox's names for itself that the tests use.
 const APPLETS: &[&str] = &[
     "cat", "chmod", "chown", "cp", "dd", "echo", "env", "false", "find", "grep", "head", "hostname", "httpd", "id",
-    "ip", "kill", "ln", "ls", "mkdir", "mount", "mv", "nc", "nproc", "nslookup", "ps", "pwd", "rm", "sh", "sleep",
-    "stat", "stty", "test", "touch", "trap", "true", "tty", "umount", "wc",
+    "ip", "kill", "ln", "ls", "mkdir", "mount", "mv", "nc", "nproc", "nslookup", "ps", "pwd", "rm", "sed", "sh",
+    "sleep", "stat", "stty", "test", "touch", "trap", "true", "tty", "umount", "wc",
 ];
 
 /// The archive of `busybox:latest`: Debian's static busybox, with a passwd and a group file.

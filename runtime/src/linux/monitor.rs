@@ -28,7 +28,7 @@ use crate::linux::process::{self, SpawnOptions};
 use crate::linux::session::Session;
 use crate::linux::supervisor::{Launch, supervise};
 use crate::linux::system;
-use crate::monitor::protocol::{self, Failure, Reply, Request};
+use crate::monitor::protocol::{self, ExecState, Failure, Reply, Request};
 use crate::state::State;
 use crate::task::Backend;
 use crate::{names, paths};
@@ -264,6 +264,18 @@ fn started(stream: UnixStream, attach: Option<Attach>) -> Result<Started> {
 pub(crate) fn ask(engine: &Engine, id: &str, request: &Request) -> Result<Reply> {
     let stream = connect(engine, id)?;
     protocol::ask(&stream, request).map_err(|_| gone(id))
+}
+
+/// The execs of a container, as far as its monitor tells within a moment: one that does not answer keeps nobody waiting.
+pub(crate) fn execs(engine: &Engine, id: &str) -> Vec<ExecState> {
+    let asked = connect(engine, id).ok().and_then(|stream| {
+        stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+        protocol::ask(&stream, &Request::Execs).ok()
+    });
+    match asked {
+        Some(Reply::Execs(execs)) => execs,
+        _ => Vec::new(),
+    }
 }
 
 /// Asks several monitors the same, each of them before the first answer is read: they work side by side.

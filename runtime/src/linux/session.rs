@@ -107,6 +107,7 @@ impl Session {
                         self.send(&Frame::Stdin(&pass)).map_err(lost)?;
                     }
                     if detach {
+                        self.send(&Frame::Detach).map_err(lost)?;
                         return Ok(Outcome::Detached);
                     }
                 }

@@ -34,7 +34,7 @@ use crate::linux::signals::SignalFd;
 use crate::linux::streams::{self, Ends, Streams};
 use crate::monitor::ExitRecord;
 use crate::monitor::log::{LogPolicy, LogWriter, Stream};
-use crate::monitor::protocol::{self, Failure, Frame, Reply, Request};
+use crate::monitor::protocol::{self, ExecState, Failure, Frame, Reply, Request};
 use crate::plan::{self, PlannedFile};
 use crate::restart::{Backoff, RestartPolicy};
 use crate::state::{Event, State};
@@ -49,6 +49,9 @@ const QUIET: Duration = Duration::from_millis(300);
 
 /// How long the last frames may take to reach a client that does not read.
 const FAREWELL: Duration = Duration::from_secs(10);
+
+/// So many execs that have ended are remembered.
+const ENDED_EXECS: usize = 32;
 
 /// The container's first task; execs count on from here.
 pub(super) const MAIN: u64 = 0;
@@ -103,6 +106,9 @@ fn watch_over(engine: Engine, launch: Launch) -> i32 {
         && let Ok(client) = Client::new(client, role)
     {
         monitor.clients.push(client);
+    }
+    if let Some(size) = attach.and_then(|attach| attach.size) {
+        monitor.resized(MAIN, size);
     }
     health::told(monitor.begin_checks());
     monitor.run(lock)
@@ -165,6 +171,8 @@ struct Monitor {
     /// By number: [`MAIN`] and the execs.
     tasks: BTreeMap<u64, Streams>,
     next_task: u64,
+    /// What people ask about execs, by number: of those that run, and of the last that ended.
+    execs: BTreeMap<u64, ExecState>,
     clients: Vec<Client>,
     /// Of a Linux container that is on a network.
     connected: Option<Connected>,
@@ -219,6 +227,7 @@ impl Monitor {
                     gate,
                     tasks: BTreeMap::from([(MAIN, streams)]),
                     next_task: MAIN + 1,
+                    execs: BTreeMap::new(),
                     clients: Vec::new(),
                     connected,
                     kill_at: None,
@@ -558,7 +567,17 @@ impl Monitor {
                 match frame {
                     Frame::Stdin(bytes) if attach.stdin => streams.write_stdin(bytes),
                     Frame::CloseStdin if attach.stdin => streams.close_stdin(),
-                    Frame::Resize(rows, cols) => streams.resize(rows, cols),
+                    Frame::Resize(rows, cols) => {
+                        streams.resize(rows, cols);
+                        self.resized(task, (rows, cols));
+                    }
+                    Frame::Detach => {
+                        let event = match task {
+                            MAIN => self.container.event("detach"),
+                            exec => self.container.event("exec_detach").with("execID", exec_id(&self.container, exec)),
+                        };
+                        self.untold.push(event);
+                    }
                     // It may have ended in this moment: then there is nothing to signal.
                     Frame::Signal(signal) => drop(streams.task.signal(signal)),
                     _ => {}
@@ -586,12 +605,28 @@ impl Monitor {
                 let reply = self.attached(index, MAIN, attach);
                 if let Some((rows, cols)) = attach.size {
                     self.main()?.resize(rows, cols);
+                    self.resized(MAIN, (rows, cols));
                 }
                 Ok(Some(reply))
             }
             Request::Exec { spec, tty, attach } => {
                 let stdin = attach.is_some_and(|a| a.stdin);
                 let number = self.start_exec(&spec, streams::make(tty, stdin, attach.and_then(|a| a.size))?)?;
+                self.execs.insert(
+                    number,
+                    ExecState {
+                        id: exec_id(&self.container, number),
+                        container: self.container.id.clone(),
+                        pid: self.tasks[&number].task.pid(),
+                        exit_code: None,
+                        args: spec.args,
+                        user: spec.user,
+                        privileged: spec.privileged,
+                        tty,
+                        stdin,
+                        attached: attach.is_some(),
+                    },
+                );
                 Ok(Some(self.attached(index, number, attach.unwrap_or_default())))
             }
             Request::Signal(signal) => {
@@ -654,11 +689,20 @@ impl Monitor {
                 pids.extend(unknown);
                 Ok(Some(Reply::Processes { pids, execs }))
             }
+            Request::Execs => Ok(Some(Reply::Execs(self.execs.values().cloned().collect()))),
             Request::Bridged => {
                 self.gate_woken(Gate::meet);
                 self.quiet_at = Some(Instant::now() + QUIET);
                 Ok(Some(Reply::Done))
             }
+        }
+    }
+
+    /// A terminal has another size.
+    fn resized(&mut self, task: u64, (rows, cols): (u16, u16)) {
+        if task == MAIN {
+            let event = self.container.event("resize").with("height", rows.to_string());
+            self.untold.push(event.with("width", cols.to_string()));
         }
     }
 
@@ -792,6 +836,7 @@ impl Monitor {
             self.tell_exit(number, exit.code);
             let event = self.container.event("exec_die").with("exitCode", exit.code.to_string());
             self.untold.push(event.with("execID", exec_id(&self.container, number)));
+            self.forget_execs(number, exit.code);
             if let Some(mut streams) = self.tasks.remove(&number) {
                 streams.task.delete()?;
             }
@@ -799,6 +844,17 @@ impl Monitor {
             health::told(self.checked(number, exit.code));
         }
         Ok(())
+    }
+
+    /// An exec has ended. The last ones are remembered.
+    fn forget_execs(&mut self, number: u64, code: i32) {
+        if let Some(exec) = self.execs.get_mut(&number) {
+            exec.exit_code = Some(code);
+        }
+        let ended: Vec<u64> = self.execs.iter().filter(|(_, e)| e.exit_code.is_some()).map(|(n, _)| *n).collect();
+        for old in &ended[..ended.len().saturating_sub(ENDED_EXECS)] {
+            self.execs.remove(old);
+        }
     }
 
     /// Reads what is left in the pipes. Whoever still holds their other ends is not waited for.

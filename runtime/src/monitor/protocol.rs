@@ -57,6 +57,8 @@ pub enum Request {
     Usage,
     /// Its processes.
     Processes,
+    /// Its execs.
+    Execs,
     /// Its network has a bridge now: Linux containers have come.
     Bridged,
 }
@@ -86,8 +88,35 @@ pub enum Reply {
         /// The command lines of those that are execs.
         execs: BTreeMap<u32, String>,
     },
+    /// Its execs: those that run, and some that have ended.
+    Execs(Vec<ExecState>),
     /// It cannot be done.
     Error(Failure),
+}
+
+/// An exec, for whoever asks about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecState {
+    /// 64 digits, as in its events.
+    pub id: String,
+    /// The container's id.
+    pub container: String,
+    /// Its process, as the host sees it.
+    pub pid: u32,
+    /// How it ended, if it has.
+    pub exit_code: Option<i32>,
+    /// What it runs.
+    pub args: Vec<String>,
+    /// As whom, if not as the container.
+    pub user: Option<String>,
+    /// With all capabilities.
+    pub privileged: bool,
+    /// In a terminal.
+    pub tty: bool,
+    /// Its stdin is open.
+    pub stdin: bool,
+    /// Somebody was to see its output.
+    pub attached: bool,
 }
 
 /// An [`Error`] that crosses a process boundary: class, code, words and advice survive.
@@ -149,6 +178,8 @@ pub enum Frame<'a> {
     Resize(u16, u16),
     /// A signal typed at the client.
     Signal(i32),
+    /// The person has typed the detach keys. The client's last frame.
+    Detach,
     /// From the container's stdout.
     Stdout(&'a [u8]),
     /// From the container's stderr.
@@ -166,6 +197,7 @@ impl Frame<'_> {
             Frame::CloseStdin => b'c',
             Frame::Resize(..) => b'w',
             Frame::Signal(_) => b's',
+            Frame::Detach => b'd',
             Frame::Stdout(_) => b'1',
             Frame::Stderr(_) => b'2',
             Frame::Exit(_) => b'x',
@@ -177,7 +209,7 @@ impl Frame<'_> {
         let small;
         let payload: &[u8] = match self {
             Frame::Request(p) | Frame::Reply(p) | Frame::Stdin(p) | Frame::Stdout(p) | Frame::Stderr(p) => p,
-            Frame::CloseStdin => &[],
+            Frame::CloseStdin | Frame::Detach => &[],
             Frame::Resize(rows, cols) => {
                 small = (u32::from(*rows) << 16 | u32::from(*cols)).to_le_bytes();
                 &small
@@ -218,6 +250,7 @@ impl Frame<'_> {
                 Frame::Resize((n >> 16) as u16, n as u16)
             }
             b's' => Frame::Signal(number()? as i32),
+            b'd' => Frame::Detach,
             b'1' => Frame::Stdout(payload),
             b'2' => Frame::Stderr(payload),
             b'x' => Frame::Exit(number()? as i32),
