@@ -59,7 +59,7 @@ impl Backend for LinuxBackend {
         };
         let user = if mappings.0.is_empty() { 0 } else { libc::CLONE_NEWUSER };
         let container = Container { spec: spec.clone(), namespaces: namespaces | user, filter, cgroup };
-        Ok(Box::new(ContainerTask { process, container: Rc::new(container) }))
+        Ok(Box::new(ContainerTask { process, container: Rc::new(container), mounts: None }))
     }
 
     fn clean(&self, spec: &TaskSpec) -> Result<()> {
@@ -83,9 +83,6 @@ fn mappings(linux: &LinuxTask) -> Mappings {
 }
 
 fn first_process(plan: &Plan<'_>, namespaces: i32, streams: Streams, cgroup: &Cgroup) -> Result<Process> {
-    if let Some(rules) = DeviceRule::of_spec(&plan.linux.spec).filter(|_| plan.mappings.0.is_empty()) {
-        cgroup.limit_devices(&rules)?;
-    }
     let (ours, theirs) = Channel::pair()?;
     let user = if plan.mappings.0.is_empty() { 0 } else { libc::CLONE_NEWUSER };
     let born_into = namespaces & libc::CLONE_NEWPID | user;
@@ -254,6 +251,22 @@ impl Process {
 struct ContainerTask {
     process: Process,
     container: Rc<Container>,
+    /// Its mount namespace. While it is held, the end of the last process does not wait for a union to be taken apart, with
+    /// all that was written to it brought to the disk.
+    mounts: Option<File>,
+}
+
+impl ContainerTask {
+    /// What the kernel takes its time for, while the process sets itself up.
+    fn enclose(&mut self) -> Result<()> {
+        let Container { spec, namespaces, cgroup, .. } = &*self.container;
+        if let Some(rules) =
+            DeviceRule::of_spec(&linux_of(spec)?.spec).filter(|_| namespaces & libc::CLONE_NEWUSER == 0)
+        {
+            cgroup.limit_devices(&rules)?;
+        }
+        Ok(())
+    }
 }
 
 impl Task for ContainerTask {
@@ -282,9 +295,9 @@ impl Task for ContainerTask {
         if self.container.namespaces & libc::CLONE_NEWNET == 0 {
             return Ok(None);
         }
-        // The pid is our own child's, which is not reaped: it is no other's.
-        let path = format!("/proc/{}/ns/net", self.process.child.pid());
-        File::open(path).map(Some).map_err(|_| Error::new(Class::Conflict, "the container has ended"))
+        namespace(&self.process.child, "net")
+            .map(Some)
+            .map_err(|_| Error::new(Class::Conflict, "the container has ended"))
     }
 
     fn take_names(&mut self) -> Option<File> {
@@ -296,6 +309,9 @@ impl Task for ContainerTask {
     }
 
     fn start(&mut self) -> Result<()> {
+        self.enclose().map_err(|error| self.process.abandon(error))?;
+        self.process.settle();
+        self.mounts = namespace(&self.process.child, "mnt").ok();
         self.process.start()
     }
 
@@ -359,8 +375,14 @@ impl Task for ContainerTask {
             let killed = Error::new(Class::Cancelled, "deleted");
             self.process.abandon(killed);
         }
+        self.mounts = None;
         self.container.cgroup.remove()
     }
+}
+
+/// A namespace of a child that is not reaped: so the pid is no other's.
+fn namespace(child: &Child, kind: &str) -> std::io::Result<File> {
+    File::open(format!("/proc/{}/ns/{kind}", child.pid()))
 }
 
 /// proc_pid_net(5), `dev`: after two lines of headings, for each interface eight numbers received and eight sent.
