@@ -3,12 +3,11 @@
 mod support;
 
 use std::process::{Command, ExitCode};
-use std::time::Duration;
 
 use support::fixtures::registry::Registry;
 use support::fixtures::{Wharf, images, tool};
 use support::peers;
-use support::{Report, Side, rounds, time};
+use support::{Report, Side, rounds, settle, time};
 
 const LAYERS: usize = 5;
 
@@ -45,12 +44,6 @@ fn main() -> ExitCode {
     };
     report.race("pull / docker pull", n, Side::around("wharf", ours), Side::around("docker", theirs), 0.6, 0.5);
     report.end()
-}
-
-/// What one side has left unwritten must not slow down the other.
-fn settle() {
-    tool(&mut Command::new("sync"));
-    std::thread::sleep(Duration::from_millis(200));
 }
 
 /// The same files in several layers of about the same size.

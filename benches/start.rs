@@ -39,8 +39,8 @@ fn main() -> ExitCode {
         report.race(
             "run --rm --network none busybox true / the same by docker",
             n.div_ceil(5),
-            Side::program("wharf", || wharf.command(&ours)),
-            Side::program("docker", || docker.command(&ours)),
+            Side::rested("wharf", || wharf.command(&ours)),
+            Side::rested("docker", || docker.command(&ours)),
             0.05,
             0.05,
         );
@@ -54,8 +54,8 @@ fn main() -> ExitCode {
     report.race(
         "run --rm --network none busybox true / the same by podman",
         n.div_ceil(5),
-        Side::program("wharf", || wharf.command(&ours)),
-        Side::program("podman", || podman.command(&theirs)),
+        Side::rested("wharf", || wharf.command(&ours)),
+        Side::rested("podman", || podman.command(&theirs)),
         0.05,
         0.05,
     );

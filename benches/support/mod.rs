@@ -84,10 +84,25 @@ impl<'a> Side<'a> {
         Side::around(name, move || time(&mut command()))
     }
 
+    /// The same after a rest, for a race with a peer that goes on working when its command has ended: it takes networks and
+    /// mounts apart, and whoever makes some meanwhile waits for that.
+    pub fn rested(name: &'a str, command: impl Fn() -> Command + 'a) -> Self {
+        Side::around(name, move || {
+            settle();
+            time(&mut command())
+        })
+    }
+
     /// What this closure measures.
     pub fn around(name: &'a str, measure: impl FnMut() -> Duration + 'a) -> Self {
         Side { name, measure: Box::new(measure) }
     }
+}
+
+/// What one side has left to do or to write must not slow down the other.
+pub fn settle() {
+    fixtures::tool(&mut Command::new("sync"));
+    std::thread::sleep(Duration::from_millis(200));
 }
 
 /// How long a program takes. One that fails was not measured.
