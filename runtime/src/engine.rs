@@ -582,9 +582,10 @@ impl Engine {
                 format!("Container {} is paused, unpause the container before exec", container.name),
             ));
         }
-        let mut warnings = Vec::new();
+        let (mut warnings, mut lease) = (Vec::new(), None);
         let spec = match container.backend() {
             BackendKind::Wasm => {
+                lease.replace(Lease::take(&self.paths.root)?);
                 if spec.user.is_some() {
                     warnings.push("--user has no effect on a WebAssembly image".to_owned());
                 }
@@ -597,6 +598,7 @@ impl Engine {
         };
         let request = Request::Exec { spec, tty, attach };
         let (_, session) = linux::monitor::open_session(self, &container.id, &request)?;
+        drop(lease);
         Ok(Started { id: container.id, warnings, session: attach.map(|_| session) })
     }
 

@@ -177,7 +177,8 @@ fn the_containers_end_is_theirs() {
     let spin = || {
         let top = wharf.ok(&["top", "host"]);
         let line = top.lines().find(|line| line.contains("spin"))?;
-        line.split_whitespace().find_map(|word| word.parse::<i32>().ok())
+        // After its user.
+        line.split_whitespace().nth(1)?.parse().ok()
     };
     let pid = eventually("it spins", PATIENCE, spin);
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid).expect("a pid"), rustix::process::Signal::KILL)

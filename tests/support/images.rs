@@ -170,8 +170,17 @@ impl Tar {
 
     /// A character device.
     pub fn device(&mut self, path: &str, major: u32, minor: u32) {
+        self.special(tar::EntryType::Char, path, (major, minor));
+    }
+
+    /// A fifo.
+    pub fn fifo(&mut self, path: &str) {
+        self.special(tar::EntryType::Fifo, path, (0, 0));
+    }
+
+    fn special(&mut self, kind: tar::EntryType, path: &str, (major, minor): (u32, u32)) {
         let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Char);
+        header.set_entry_type(kind);
         header.set_mode(0o666);
         header.set_uid(0);
         header.set_gid(0);

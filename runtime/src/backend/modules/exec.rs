@@ -6,7 +6,6 @@
 
 use jiff::Timestamp;
 use wharf_images::NoReport;
-use wharf_images::lease::Lease;
 
 use super::{compiled, known, not_executable};
 use crate::backend::wasm::cache::{CachedModule, ModuleCache};
@@ -22,7 +21,8 @@ use crate::wasi::bindings::types::DescriptorType as Kind;
 use crate::wasi::vfs::{Code, Directory, How, OpenFile, Opened};
 use crate::{names, plan};
 
-/// The spec with the program that it asks for, compiled.
+/// The spec with the program that it asks for, compiled. The caller holds a [`Lease`](wharf_images::lease::Lease) until it
+/// runs: what was compiled may be no image's, and nobody is to take the layer that shows an image's files for a stray.
 ///
 /// # Errors
 /// [`Error::Exec`], with 127 for a program that is not there and 126 for one that cannot be executed.
@@ -41,8 +41,6 @@ pub(crate) fn executable(engine: &Engine, container: &Container, spec: &ExecSpec
 
 /// The program of an image, and its arguments as `run` makes them.
 fn tool(engine: &Engine, name: &str, args: &[String]) -> Result<(ExecProgram, Vec<String>)> {
-    // Its layers are shown by a writable layer, made for the look, which nobody is to take for a stray.
-    let _lease = Lease::take(&engine.paths().root)?;
     let (image, _) = engine.ensure_image(name, None, PullPolicy::Missing, &NoReport)?;
     if !image.is_wasm() {
         let text = format!("the image {name} is no WebAssembly image, and cannot be executed in this container");
