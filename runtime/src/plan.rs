@@ -214,7 +214,7 @@ fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
         ("--cap-drop", !config.cap_drop.is_empty()),
         ("--security-opt", !config.security_opt.is_empty()),
         ("--shm-size", config.shm_size.is_some()),
-        ("--ulimit", !config.ulimits.is_empty()),
+        ("--ulimit, but for nofile,", config.ulimits.keys().any(|name| name != "nofile")),
         ("--domainname", config.domainname.is_some()),
         ("--userns", config.host_users),
         ("--dns-option", !config.dns_options.is_empty()),
@@ -298,6 +298,7 @@ fn wasm_task(engine: &Engine, container: &Container, known: Option<Program>) -> 
         mounts: wasm_mounts(engine, container)?,
         read_only: config.read_only,
         storage: config.storage_size,
+        open_files: config.ulimits.get("nofile").map(|(soft, _)| *soft),
         timeout_ms: config.timeout_ms,
         function: match &image.wasm {
             Some(WasmEntry::File { function, .. }) => function.clone(),

@@ -94,6 +94,9 @@ pub struct WasmTask {
     /// The most bytes that the container's own layer may hold.
     #[serde(default)]
     pub storage: Option<u64>,
+    /// The most files that the guest may have open, its standard streams among them.
+    #[serde(default)]
+    pub open_files: Option<u64>,
     /// End the guest after this many milliseconds.
     pub timeout_ms: Option<u64>,
     /// An exported function to call instead of the command's entry.

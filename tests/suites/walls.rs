@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::time::Duration;
 
-use crate::support::{Wharf, images};
+use crate::support::{Wharf, eventually, images};
 
 fn with_tools(wharf: Wharf) -> Wharf {
     wharf.ok(&["wasm", "pack", &images::guest("tools-p1"), "-t", "tools"]);
@@ -101,6 +102,39 @@ fn devices_in_an_image_are_no_guests() {
     assert!(refused.stderr.contains("/dev/zero: Permission denied"), "{refused}");
     wharf.ok(&["run", "-d", "--name", "one", "devices", "sleep", "600000"]);
     assert_eq!(inspect(&wharf, "one", "{{.Walls.Missing}}"), "[]", "the cgroup refuses them too");
+}
+
+/// What an image calls its program is opened by us, who would wait for a fifo's other end for ever.
+#[test]
+fn a_program_is_a_file() {
+    let wharf = Wharf::new();
+    let mut layer = images::Tar::default();
+    layer.file("app.wasm", 0o644, &images::read(&images::guest("tools-p1")));
+    layer.fifo("fifo");
+    layer.device("zero", 1, 5);
+    wharf.load(&images::wasm_layer("odd", layer, &serde_json::json!({"Entrypoint": ["/app.wasm"]})));
+    wharf.ok(&["run", "-d", "--name", "host", "odd", "sleep", "600000"]);
+    for program in ["/fifo", "/zero"] {
+        wharf.exits(127, &["run", "--rm", "--entrypoint", program, "odd"]);
+        wharf.exits(126, &["exec", "host", program]);
+    }
+}
+
+#[test]
+fn open_files_have_a_limit() {
+    let wharf = Wharf::new();
+    wharf.ok(&["wasm", "pack", &images::guest("net-p2"), "-t", "net"]);
+    wharf.ok(&["run", "-d", "--name", "web", "net", "echo", "0.0.0.0:80"]);
+    eventually("it listens", Duration::from_secs(60), || {
+        wharf.ok(&["logs", "web"]).contains("listening").then_some(())
+    });
+    let client = |most: &str| wharf.run(&["run", "--rm", "--ulimit", most, "net", "client", "web:80", "1000", "40"]);
+    let enough = client("nofile=50");
+    assert_eq!((enough.code, enough.stderr.as_str()), (0, ""), "{enough}");
+    let too_few = client("nofile=20");
+    assert_eq!(too_few.code, 1, "{too_few}");
+    let warned = wharf.exits(0, &["create", "--ulimit", "core=0", "net"]);
+    assert!(warned.stderr.contains("--ulimit, but for nofile, has no effect"), "{warned}");
 }
 
 #[test]

@@ -16,7 +16,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -272,7 +272,7 @@ fn host(spec: &TaskSpec, task: &WasmTask, loaded: Option<Loaded>, line: Line) ->
             Arc::new(Unconnected)
         };
         let guest = program.prepare(task, &spec.rootfs, spec.limits.memory, connected)?;
-        let walls = wall(&guest, jail::user_of(&spec.id))?;
+        let walls = wall(&guest, task.open_files, jail::user_of(&spec.id))?;
         Ok(Some((guest, walls)))
     });
     let (guest, walls) = match prepared {
@@ -301,9 +301,18 @@ fn host(spec: &TaskSpec, task: &WasmTask, loaded: Option<Loaded>, line: Line) ->
     }
 }
 
+/// The lowest number that no descriptor has.
+fn first_free() -> Result<u64, Errno> {
+    let free = fcntl_dupfd_cloexec(rustix::stdio::stdin(), 0)?;
+    Ok(u64::try_from(free.as_raw_fd()).unwrap_or(0))
+}
+
 /// Puts up the second wall: from here on the process has its guest's directories, what is open, and little else.
-fn wall(guest: &Ready, user: Option<u32>) -> Result<Walls> {
-    let mut jail = Jail { capabilities: jail::FILES, user, ..Jail::default() };
+fn wall(guest: &Ready, open_files: Option<u64>, user: Option<u32>) -> Result<Walls> {
+    // What is open but for the standard streams is ours and not the guest's.
+    let open_files = open_files.map(|files| Ok::<_, Errno>(files.saturating_add(first_free()?.saturating_sub(3))));
+    let open_files = open_files.transpose().map_err(|e| Error::os("count what is open", e))?;
+    let mut jail = Jail { capabilities: jail::FILES, open_files, user, ..Jail::default() };
     for held in guest.held() {
         match held {
             Held::ReadOnly(tree) => jail.read_only.push(tree.as_fd()),
