@@ -63,6 +63,7 @@
 //! | links, renames, new times there | `runtime/src/wasi/vfs/tests.rs` read_only_is_truly_so |
 //! | a link swapped by the host | `runtime/src/wasi/vfs/tests.rs` a_symlink_swapped_in_by_the_host_leads_nowhere |
 //! | sockets it was not given | `runtime/tests/wasm.rs` no_address_is_reachable |
+//! | `0.0.0.0`, to be reached without being published | `tests/suites/bridge.rs` other_machines_reach_what_a_wasm_guest_publishes_and_nothing_else |
 //! | another network, and the way out of an internal one | `tests/suites/bridge.rs` networks_are_apart_for_both_kinds |
 //! | the host, link-local and IPv4-mapped addresses | `tests/suites/sockets.rs` forbidden_places_are_refused_and_the_log_says_what_would_allow_them |
 //! | the same in any spelling | `runtime/src/network/grants.rs` forbidden_places_in_every_spelling |

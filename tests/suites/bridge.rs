@@ -302,3 +302,43 @@ fn a_wasm_server_for_http_is_reached_by_linux_containers() {
     let script = "printf 'GET / HTTP/1.0\\r\\nHost: web\\r\\n\\r\\n' | nc -w 5 web 80 | head -n 1";
     eventually("it answers", PATIENCE, || exec(&wharf, "linux", script).starts_with("HTTP/1.").then_some(()));
 }
+
+/// What another machine hears on a port, within a second or two.
+fn heard(machine: &Machine, host: &str, port: u16) -> String {
+    machine.run(&format!("nc -w 2 {host} {port} </dev/null | head -c 40")).replace('!', "")
+}
+
+#[test]
+fn other_machines_reach_what_a_wasm_guest_publishes_and_nothing_else() {
+    let wharf = with_both();
+    own_network(&wharf, "front", 9);
+    let (near, far) = (Machine::new(105), Machine::new(106));
+    let on = ["--network", "front"];
+    let ports = ["-p", "28090:80", "-p", "198.51.105.1:28091:80", "-p", "127.0.0.1:28092:80"];
+    // One without a bridge; then the same with Linux containers beside it, so that it has an address which the host can
+    // reach and these machines have a route to.
+    for bridged in [false, true] {
+        if bridged {
+            idle(&wharf, "linux", &on);
+        }
+        serve(&wharf, "open", &[&on[..], &ports].concat(), &["peer", "0.0.0.0:80"]);
+        serve(&wharf, "shut", &on, &["peer", "0.0.0.0:28093"]);
+        if bridged {
+            assert!(told(&wharf, "linux", "shut", 28093).starts_with("you are"), "it listens");
+        }
+        for (machine, ip, own) in [(&near, "198.51.105.1", "198.51.105.2"), (&far, "198.51.106.1", "198.51.106.2")] {
+            let expected = format!("you are {own}:");
+            assert!(heard(machine, ip, 28090).starts_with(&expected), "the sender's address is kept");
+            let near_only = heard(machine, ip, 28091);
+            assert_eq!(near_only.starts_with(&expected), own == "198.51.105.2", "{near_only}");
+            for port in [28092, 28093, 80] {
+                assert_eq!(heard(machine, ip, port), "", "{ip}:{port}, bridged: {bridged}");
+            }
+            for (name, port) in [("open", 80), ("open", 28090), ("shut", 28093)] {
+                assert_eq!(heard(machine, &address(&wharf, name), port), "", "{name}:{port}, bridged: {bridged}");
+            }
+        }
+        wharf.ok(&["rm", "-f", "open", "shut"]);
+        assert_eq!(heard(&near, "198.51.105.1", 28090), "");
+    }
+}
