@@ -119,6 +119,20 @@ pub mod network {
     }
 }
 
+pub(crate) mod usernet {
+    //! See `linux/usernet.rs`.
+
+    use crate::container::Container;
+
+    /// What to do without it.
+    pub const ADVICE: &str = "Linux containers run on Linux only";
+
+    /// Linux containers run on Linux only.
+    pub fn is_wanted(_: &Container) -> bool {
+        false
+    }
+}
+
 pub mod volume {
     //! See `linux/volume.rs`.
 

@@ -143,9 +143,10 @@ fn check_linux(container: &Container) -> Result<Vec<String>> {
     let published = [("--publish", !config.ports.is_empty()), ("--publish-all", config.publish_all)];
     match linux::network::wanted(container) {
         Some(_) => Ok(Vec::new()),
+        None if linux::usernet::is_wanted(container) => Ok(Vec::new()),
         None if config.network == NetworkMode::Default && published.iter().any(|(_, given)| *given) => {
-            Err(Error::new(Class::Unsupported, "only root can publish ports of Linux containers")
-                .with_hint("use --network host, or run wharf as root"))
+            let message = "publishing ports of Linux containers without root needs the program pasta";
+            Err(Error::new(Class::Unsupported, message).with_hint(linux::usernet::ADVICE))
         }
         // Docker's words for ports that need no publishing.
         None if config.network == NetworkMode::Host && published.iter().any(|(_, given)| *given) => {

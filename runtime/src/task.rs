@@ -50,6 +50,9 @@ pub struct LinuxTask {
     /// Connected to a network: its first process waits for its place ([`Task::connect`]).
     #[serde(default)]
     pub connected: bool,
+    /// Connected by a program of the user's ([`Task::relay`]).
+    #[serde(default)]
+    pub relayed: bool,
     /// No new network namespace: the host's.
     pub host_network: bool,
     /// Whose processes it sees, if they are another container's.
@@ -296,6 +299,14 @@ pub trait Task {
     /// `Conflict` when it has ended.
     fn network(&self) -> Result<Option<File>> {
         Ok(None)
+    }
+
+    /// Has the network namespace of its process connected by `connect`, for which it waits if the spec says so.
+    ///
+    /// # Errors
+    /// Those of `connect`.
+    fn relay(&mut self, _connect: &mut dyn FnMut(u32) -> Result<()>) -> Result<()> {
+        Ok(())
     }
 
     /// Once it has been connected: the socket on which names are asked for in its network.

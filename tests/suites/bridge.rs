@@ -47,7 +47,7 @@ fn address(wharf: &Wharf, name: &str) -> String {
 }
 
 /// Does something on a thread in the network namespace of a Linux container.
-fn within<T: Send + 'static>(wharf: &Wharf, name: &str, act: impl FnOnce() -> T + Send + 'static) -> T {
+pub fn within<T: Send + 'static>(wharf: &Wharf, name: &str, act: impl FnOnce() -> T + Send + 'static) -> T {
     let pid = wharf.ok(&["inspect", "-f", "{{.State.Pid}}", name]);
     let thread = std::thread::spawn(move || {
         let namespace = File::open(format!("/proc/{pid}/ns/net")).expect("the container's network");

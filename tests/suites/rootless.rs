@@ -1,7 +1,13 @@
 //! Containers of people who are not root, with subordinate ids (user_namespaces(7), subuid(5)) and without.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::time::Duration;
+
+use super::bridge::within;
 use crate::support::wharf::run;
-use crate::support::{Wharf, images, skip};
+use crate::support::{Wharf, eventually, images, skip, tool};
 
 /// Nobody's: no account, so no subordinate ids either.
 const STRANGER: &str = "54321";
@@ -87,4 +93,124 @@ fn a_person_without_a_root_directory_has_the_xdg_ones() {
         command(&["rm", "one"]);
     }
     assert!(!wharf.root().join("containers").exists());
+}
+
+/// One of the host's addresses that is no loopback.
+fn address() -> String {
+    let all = tool(Command::new("ip").args(["-o", "-4", "addr", "show", "scope", "global"]));
+    let first = all.split_whitespace().skip_while(|word| *word != "inet").nth(1).expect("an address");
+    first.split('/').next().expect("an address").to_owned()
+}
+
+/// The processes of pasta that belong to this instance.
+fn pastas(wharf: &Wharf) -> usize {
+    let pattern = format!("^[^ ]*pasta .*{}", wharf.root().display());
+    let found = Command::new("pgrep").args(["-f", &pattern]).output().expect("pgrep");
+    String::from_utf8_lossy(&found.stdout).lines().count()
+}
+
+fn get(at: SocketAddr) -> String {
+    let asked = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(at)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    asked().map(|text| text.lines().last().unwrap_or_default().to_owned()).unwrap_or_default()
+}
+
+#[test]
+fn linux_containers_have_a_way_out_and_published_ports() {
+    if !namespaces_are_for_all("rootless::linux_containers_have_a_way_out_and_published_ports") {
+        return;
+    }
+    for user in [PERSON, STRANGER] {
+        let wharf = Wharf::of(user);
+        wharf.load(&images::busybox());
+        let script = "mkdir /www; echo without root > /www/index.html; exec httpd -f -p 80 -h /www";
+        let ports = ["-p", "127.0.0.1::80", "-p", "127.0.0.1::53/udp"];
+        wharf.ok(&[&["run", "-d", "--name", "web"][..], &ports, &["busybox", "sh", "-c", script]].concat());
+        let at: SocketAddr = wharf.ok(&["port", "web", "80/tcp"]).parse().expect("an address");
+        eventually("it answers", Duration::from_secs(30), || (get(at) == "without root").then_some(()));
+        // Its own place, with names; the way out, and no way to the host's loopback.
+        let exec = |script: &str| wharf.run(&["exec", "web", "sh", "-c", script]).stdout.trim().to_owned();
+        let own = wharf.ok(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web"]);
+        assert!(exec("ip -o addr show eth0").contains(&format!("{own}/16")), "{}", exec("ip -o addr"));
+        assert!(
+            exec("cat /etc/hosts").contains(&own) && exec("cat /etc/resolv.conf").contains("nameserver 172.30.0.1")
+        );
+        let host = address();
+        let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let server = std::thread::spawn(move || {
+            let (mut stream, peer) = listener.accept().expect("a caller");
+            stream.write_all(format!("you are {}", peer.ip()).as_bytes()).expect("sent");
+        });
+        assert_eq!(exec(&format!("nc -w 5 {host} {port} </dev/null")), format!("you are {host}"));
+        server.join().expect("a server");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.set_nonblocking(true).expect("non-blocking");
+        let port = listener.local_addr().expect("an address").port();
+        exec(&format!("nc -w 2 172.30.0.1 {port} </dev/null; nc -w 2 127.0.0.1 {port} </dev/null"));
+        assert!(listener.accept().is_err(), "the host's loopback is not the container's");
+        // Datagrams come in by a published port.
+        let udp: SocketAddr = wharf.ok(&["port", "web", "53/udp"]).parse().expect("an address");
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let got = std::thread::scope(|scope| {
+            let receiver = scope.spawn(|| {
+                within(&wharf, "web", || {
+                    let socket = UdpSocket::bind("0.0.0.0:53").expect("a port");
+                    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a time limit");
+                    let mut bytes = [0; 8];
+                    let (length, _) = socket.recv_from(&mut bytes).expect("a datagram");
+                    bytes[..length].to_vec()
+                })
+            });
+            eventually("it comes", Duration::from_secs(30), || {
+                socket.send_to(b"here", udp).expect("the port is there");
+                receiver.is_finished().then_some(())
+            });
+            receiver.join().expect("a receiver")
+        });
+        assert_eq!(got, b"here");
+        // A port that is taken, in docker's words, and a container that starts again.
+        let taken = wharf.exits(125, &["run", "--rm", "-p", &format!("{at}:80"), "busybox", "true"]);
+        assert!(taken.stderr.contains(&format!("Bind for {at} failed: port is already allocated")), "{taken}");
+        wharf.ok(&["restart", "-t", "0", "web"]);
+        let at: SocketAddr = wharf.ok(&["port", "web", "80/tcp"]).parse().expect("an address");
+        eventually("it answers again", Duration::from_secs(30), || (get(at) == "without root").then_some(()));
+        // It goes with the container, however that goes.
+        assert_eq!(pastas(&wharf), 1);
+        let monitor = *wharf.monitors().keys().next().expect("a monitor");
+        tool(Command::new("kill").args(["-9", &monitor.to_string()]));
+        eventually("pasta ends", Duration::from_secs(30), || (pastas(&wharf) == 0).then_some(()));
+        wharf.ok(&["rm", "-f", "web"]);
+        wharf.ok(&["run", "--rm", "-p", &format!("{at}:80"), "busybox", "true"]);
+        assert_eq!(pastas(&wharf), 0);
+        assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");
+    }
+}
+
+#[test]
+fn without_pasta_ports_are_refused_by_name() {
+    if !namespaces_are_for_all("rootless::without_pasta_ports_are_refused_by_name") {
+        return;
+    }
+    let wharf = Wharf::of(STRANGER);
+    wharf.load(&images::busybox());
+    let hidden = |args: &[&str]| {
+        let command = wharf.command(args);
+        let mut hidden = Command::new("unshare");
+        hidden.args(["-m", "sh", "-ec", "mount --bind /dev/null /usr/bin/pasta; exec \"$@\"", "sh"]);
+        hidden.arg(command.get_program()).args(command.get_args());
+        hidden.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        run(hidden, &[])
+    };
+    let refused = hidden(&["run", "--rm", "-p", "8080:80", "busybox", "true"]);
+    assert!(refused.code == 125 && refused.stderr.contains("passt"), "{refused}");
+    // Without ports it does without a network.
+    let alone = hidden(&["run", "--rm", "busybox", "ip", "-o", "addr"]);
+    assert!(alone.code == 0 && alone.stdout.contains("lo") && !alone.stdout.contains("eth0"), "{alone}");
 }

@@ -160,6 +160,15 @@ impl Process {
         self.channel.as_ref().map_or(Ok(None), Channel::receive)
     }
 
+    /// Waits until it has a network namespace.
+    fn wait_until_apart(&mut self) -> Result<()> {
+        match self.hear()? {
+            Some(Message::Apart) => Ok(()),
+            Some(Message::Failed(error)) => Err(self.abandon(error)),
+            _ => Err(Error::new(Class::Internal, "the container's process ended before it was connected")),
+        }
+    }
+
     /// Lets it look for its root filesystem.
     fn place(&mut self) -> Result<()> {
         if matches!(self.stage, Stage::Unplaced) {
@@ -298,6 +307,12 @@ impl Task for ContainerTask {
         namespace(&self.process.child, "net")
             .map(Some)
             .map_err(|_| Error::new(Class::Conflict, "the container has ended"))
+    }
+
+    fn relay(&mut self, connect: &mut dyn FnMut(u32) -> Result<()>) -> Result<()> {
+        self.process.wait_until_apart()?;
+        connect(self.pid())?;
+        self.process.say(&Message::Relayed)
     }
 
     fn take_names(&mut self) -> Option<File> {

@@ -87,6 +87,12 @@ fn build(plan: &Plan<'_>, namespaces: i32, streams: Streams, channel: &Channel) 
             .map_err(|e| Error::os("join the other container's network", e))?;
     }
     let unconnected = outside.map(network::Outside::leave).transpose()?;
+    if plan.linux.relayed {
+        kernel::raise_loopback()?;
+        // Before it hides: who connects it finds its namespaces by its number.
+        channel.send(&Message::Apart)?;
+        channel.wait_until_relayed()?;
+    }
     if !rootless {
         channel.wait_until_placed()?;
     }
@@ -139,6 +145,7 @@ fn build(plan: &Plan<'_>, namespaces: i32, streams: Streams, channel: &Channel) 
             unconnected.connect(&channel.wait_until_connected()?)?;
             channel.send(&Message::Names(network::names::socket()?))?;
         }
+        None if plan.linux.relayed => {}
         None if namespaces & libc::CLONE_NEWNET != 0 => kernel::raise_loopback()?,
         None => {}
     }

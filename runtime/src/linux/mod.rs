@@ -51,6 +51,7 @@ pub mod terminal;
 pub(crate) mod top;
 mod tty;
 mod user;
+pub(crate) mod usernet;
 pub mod userns;
 pub mod volume;
 #[cfg(feature = "wasm")]

@@ -11,7 +11,7 @@ use crate::error::{Class, Error, Result};
 use crate::linux::neighbour;
 use crate::linux::network;
 use crate::linux::spec::{self, SpecContext};
-use crate::linux::userns;
+use crate::linux::{usernet, userns};
 use crate::plan::{self, PlannedFile};
 use crate::task::{LinuxTask, Neighbour};
 
@@ -72,6 +72,12 @@ pub(crate) fn linux_task(engine: &Engine, container: &Container, files: &mut Vec
         let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let text = resolv_conf(config, &host, Some(network::names::ADDRESS));
         context.resolv_conf = file("resolv.conf", text.into_bytes());
+    }
+    context.relayed = usernet::is_wanted(container);
+    if context.relayed {
+        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let server = if config.dns.is_empty() { usernet::name_server(engine)? } else { None };
+        context.resolv_conf = file("resolv.conf", resolv_conf(config, &host, server).into_bytes());
     }
     for mount in &config.mounts {
         match &mount.kind {

@@ -227,7 +227,7 @@ pub fn after_reset<T>(mut receive: impl FnMut() -> rustix::io::Result<T>) -> rus
 /// # Errors
 /// `ENOSYS` before Linux 5.11.
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
-    close_range(first, libc::CLOSE_RANGE_CLOEXEC)
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
 /// Closes every descriptor from `first` on. Owners of closed descriptors must not be dropped later in this process.
@@ -235,12 +235,29 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
 /// # Errors
 /// `ENOSYS` before Linux 5.9.
 pub fn close_from(first: u32) -> io::Result<()> {
-    close_range(first, 0)
+    close_range(first, u32::MAX, 0)
 }
 
-fn close_range(first: u32, flags: u32) -> io::Result<()> {
+/// Closes every descriptor but the standard streams and these. The same holds for the owners of the others.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.9.
+pub fn close_all_but(kept: &[i32]) -> io::Result<()> {
+    let mut kept: Vec<u32> = kept.iter().map(|fd| *fd as u32).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept {
+        if fd > first {
+            close_range(first, fd - 1, 0)?;
+        }
+        first = first.max(fd + 1);
+    }
+    close_range(first, u32::MAX, 0)
+}
+
+fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
     // SAFETY: no pointers. Callers are about to exec or to run code that owns none of these.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
     if closed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -32,6 +32,7 @@ use crate::linux::network::{self, Connected};
 use crate::linux::process;
 use crate::linux::signals::SignalFd;
 use crate::linux::streams::{self, Ends, Streams};
+use crate::linux::usernet::UserNetwork;
 use crate::monitor::ExitRecord;
 use crate::monitor::log::{LogPolicy, LogWriter, Stream};
 use crate::monitor::protocol::{self, ExecState, Failure, Frame, Reply, Request};
@@ -176,6 +177,8 @@ struct Monitor {
     clients: Vec<Client>,
     /// Of a Linux container that is on a network.
     connected: Option<Connected>,
+    /// The same without root.
+    relayed: Option<UserNetwork>,
     /// When a stop runs out of patience.
     kill_at: Option<Instant>,
     /// When the guest's time is up.
@@ -207,8 +210,8 @@ impl Monitor {
         ahead: Option<Ahead>,
         attach: Option<Attach>,
     ) -> Result<Self, Box<Unbegun>> {
-        let (mut made, mut gate, mut connected) = (None, None, None);
-        let ways = (&mut gate, &mut connected);
+        let (mut made, mut gate, mut connected, mut relayed) = (None, None, None, None);
+        let ways = (&mut gate, &mut connected, &mut relayed);
         let begun = Self::try_begin(&engine, &mut container, &mut unrecorded, ahead, attach, &mut made, ways);
         let recorded = unrecorded.is_none();
         match begun {
@@ -230,6 +233,7 @@ impl Monitor {
                     execs: BTreeMap::new(),
                     clients: Vec::new(),
                     connected,
+                    relayed,
                     kill_at: None,
                     timeout_at: timeout.map(|t| Instant::now() + t),
                     quiet_at: Some(Instant::now() + QUIET),
@@ -261,7 +265,7 @@ impl Monitor {
         ahead: Option<Ahead>,
         attach: Option<Attach>,
         made: &mut Option<Streams>,
-        (gate, connected): (&mut Option<Gate>, &mut Option<Connected>),
+        (gate, connected, relayed): (&mut Option<Gate>, &mut Option<Connected>, &mut Option<UserNetwork>),
     ) -> Result<(UnixListener, SignalFd, LogWriter)> {
         let paths = engine.paths();
         let id = container.id.clone();
@@ -285,6 +289,7 @@ impl Monitor {
             engine.make_bytes(container, protection)?;
         }
         *connected = Connected::reserve(container)?;
+        *relayed = UserNetwork::choose(container)?;
         let (spec, files) = plan::task_spec(engine, container, known)?;
         if let Workload::Wasm(task) = &spec.workload {
             gate.insert(Gate::new(engine, container, &task.network)).publish()?;
@@ -316,6 +321,10 @@ impl Monitor {
         if let Some(connected) = connected {
             streams.task.connect(connected.join(engine, container)?)?;
             connected.publish(engine)?;
+        }
+        if let Some(relayed) = relayed {
+            relayed.join(engine, container)?;
+            streams.task.relay(&mut |pid| relayed.connect(engine, container, pid))?;
         }
         // Before it runs if it is still busy, else while it runs.
         let ears = match streams.task.is_ready() {
@@ -961,6 +970,10 @@ impl Monitor {
             }
             _ => Ok(()),
         };
+        let released = released.and_then(|()| match self.relayed.as_mut().map(UserNetwork::close) {
+            Some(()) => self.engine.detach_network(&self.container.id),
+            None => Ok(()),
+        });
         let recorded = recorded.and(released);
         if let Err(e) = &recorded {
             eprintln!("wharf: {e}");

@@ -92,7 +92,8 @@ fn run(helper: &str, pid: u32, mappings: &[LinuxIdMapping]) -> Result<()> {
 }
 
 /// The set-user-ID helpers stand where the system keeps its programs; PATH is not asked what to trust.
-fn program(name: &str) -> Option<PathBuf> {
+/// A program of the system's.
+pub(super) fn program(name: &str) -> Option<PathBuf> {
     ["/usr/bin", "/bin", "/usr/local/bin"].iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
 }
 

@@ -170,6 +170,7 @@ impl Plan {
             rootfs: self.rootfs.clone(),
             limits: self.limits.clone(),
             workload: Workload::Linux(Box::new(LinuxTask {
+                relayed: false,
                 connected: false,
                 spec: serde_json::from_value(self.spec.clone()).expect("spec"),
                 init: self.init,

@@ -231,8 +231,7 @@ impl Joined {
 
     /// What the container's `/etc/hosts` says of it.
     fn hosts(&self, container: &Container) -> String {
-        let addresses = [Some(IpAddr::V4(self.endpoint.address)), self.endpoint.six.map(|six| six.address.into())];
-        addresses.iter().flatten().map(|address| format!("{address}\t{}\n", plan::hostname(container))).collect()
+        own_hosts(container, &self.endpoint)
     }
 }
 
@@ -303,20 +302,37 @@ impl Connected {
     fn write_hosts(&self, engine: &Engine, container: &Container) -> Result<()> {
         let gateway = self.places.iter().find_map(|place| place.wiring.gateway);
         let gateway = gateway.or(self.places.first().map(|place| place.endpoint.gateway));
-        let mut lines = String::new();
-        for (name, address) in &container.config.extra_hosts {
-            match (address.as_str(), gateway) {
-                (HOST_GATEWAY, None) => {}
-                (HOST_GATEWAY, Some(gateway)) => lines += &format!("{gateway}\t{name}\n"),
-                (address, _) => lines += &format!("{address}\t{name}\n"),
-            }
-        }
+        let mut lines = extra_hosts(container, gateway);
         lines.extend(self.places.iter().map(|place| place.hosts(container)));
         append_hosts(engine, container, &lines)
     }
 }
 
-fn append_hosts(engine: &Engine, container: &Container, lines: &str) -> Result<()> {
+/// What `--add-host` says.
+fn extra_hosts(container: &Container, gateway: Option<Ipv4Addr>) -> String {
+    let mut lines = String::new();
+    for (name, address) in &container.config.extra_hosts {
+        match (address.as_str(), gateway) {
+            (HOST_GATEWAY, None) => {}
+            (HOST_GATEWAY, Some(gateway)) => lines += &format!("{gateway}\t{name}\n"),
+            (address, _) => lines += &format!("{address}\t{name}\n"),
+        }
+    }
+    lines
+}
+
+/// What a container's `/etc/hosts` says of itself on a network.
+fn own_hosts(container: &Container, endpoint: &Endpoint) -> String {
+    let addresses = [Some(IpAddr::V4(endpoint.address)), endpoint.six.map(|six| six.address.into())];
+    addresses.iter().flatten().map(|address| format!("{address}\t{}\n", plan::hostname(container))).collect()
+}
+
+/// What the `/etc/hosts` of a container with this one place says besides loopbacks.
+pub(super) fn hosts(container: &Container, endpoint: &Endpoint) -> String {
+    extra_hosts(container, Some(endpoint.gateway)) + &own_hosts(container, endpoint)
+}
+
+pub(super) fn append_hosts(engine: &Engine, container: &Container, lines: &str) -> Result<()> {
     use std::io::Write;
     let path = engine.paths().container(&container.id).join("hosts");
     let file = File::options().append(true).open(&path);

@@ -49,6 +49,8 @@ pub struct SpecContext {
     pub gid_mappings: Vec<LinuxIdMapping>,
     /// It is to be connected to a network.
     pub connected: bool,
+    /// A program of the user's is to do that.
+    pub relayed: bool,
     /// Whose processes it sees, if they are another container's.
     pub pid: Option<Neighbour>,
     /// Whose shared memory it has, if it is another container's.
@@ -145,7 +147,8 @@ pub fn linux_task(config: &ContainerConfig, image: &Image, context: &SpecContext
         .set_linux(Some(linux));
     let user = config.user.clone().filter(|user| !user.is_empty()).unwrap_or_else(|| image.config.user.clone());
     let (connected, pid, ipc, network) = (context.connected, context.pid, context.ipc, context.network);
-    Ok(LinuxTask { spec, init: config.init, connected, host_network, pid, ipc, network, user })
+    let relayed = context.relayed;
+    Ok(LinuxTask { spec, init: config.init, connected, relayed, host_network, pid, ipc, network, user })
 }
 
 fn namespaces(config: &ContainerConfig, context: &SpecContext) -> Vec<LinuxNamespace> {

@@ -83,6 +83,9 @@ impl Monitor {
         if let Some(connected) = &self.connected {
             streams.task.connect(connected.again(&self.engine, &self.container)?)?;
         }
+        if let Some(relayed) = &mut self.relayed {
+            streams.task.relay(&mut |pid| relayed.connect(&self.engine, &self.container, pid))?;
+        }
         streams.take_console()?;
         if let (Some(connected), Some(socket)) = (&mut self.connected, streams.task.take_names()) {
             connected.answer(socket);
