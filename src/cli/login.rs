@@ -10,7 +10,7 @@ use super::parse::Parsed;
 use super::verb::{Flag, Listed, Operands, Section, Verb};
 
 /// Docker Hub, in images' names and as its credentials have always been keyed.
-const DOCKER_HUB: (&str, &str) = ("docker.io", "https://index.docker.io/v1/");
+pub const DOCKER_HUB: (&str, &str) = ("docker.io", "https://index.docker.io/v1/");
 
 /// The commands of this file.
 pub static VERBS: &[Verb] = &[
@@ -43,9 +43,12 @@ pub static VERBS: &[Verb] = &[
     },
 ];
 
-/// The registry's name: people paste addresses.
 fn server(parsed: &Parsed) -> String {
-    let text = parsed.operands().first().map_or(DOCKER_HUB.0, String::as_str);
+    registry_of(parsed.operands().first().map_or(DOCKER_HUB.0, String::as_str))
+}
+
+/// The registry's name: people paste addresses.
+pub fn registry_of(text: &str) -> String {
     let text = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
     match text.split('/').next().unwrap_or(text) {
         "" | "docker.io" | "index.docker.io" | "registry-1.docker.io" => DOCKER_HUB.0.to_owned(),

@@ -37,6 +37,7 @@ mod ps;
 mod pull;
 mod push;
 mod run;
+mod search;
 mod session;
 mod stats;
 mod suggest;
@@ -77,6 +78,7 @@ static TABLE: &[&[Verb]] = &[
     pull::VERBS,
     push::VERBS,
     login::VERBS,
+    search::VERBS,
     inspect::VERBS,
     images::VERBS,
     image::VERBS,

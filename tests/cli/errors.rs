@@ -40,7 +40,7 @@ fn flags_that_come_later_are_refused_by_name() {
 
     Run 'wharf run --help' for more information
     ");
-    for flag in ["--health-http=x", "--health-tcp=x", "--runtime=x", "--gpus=all", "--pid=host"] {
+    for flag in ["--kernel-memory=1m", "--isolation=process", "--use-api-socket", "--gpus=all"] {
         let stderr = fails(125, &["create", flag, "x"]);
         let name = flag.split('=').next().unwrap_or(flag);
         assert!(stderr.starts_with(&format!("{name} is not supported yet\n")), "{flag}: {stderr}");

@@ -27,6 +27,7 @@ mod registry;
 mod restart;
 mod rootless;
 mod run;
+mod search;
 mod sockets;
 mod stack;
 mod storm;

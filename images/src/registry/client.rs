@@ -184,6 +184,22 @@ impl<'a> Remote<'a> {
     }
 }
 
+/// The body of an answer; `None` when it is longer than `limit`.
+pub(super) async fn body(mut response: Response, limit: u64) -> Result<Option<Vec<u8>>> {
+    if response.content_length().is_some_and(|length| length > limit) {
+        return Ok(None);
+    }
+    let url = response.url().clone();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| unreachable("Get", &url, &e))? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() as u64 > limit {
+            return Ok(None);
+        }
+    }
+    Ok(Some(bytes))
+}
+
 /// Where `Location` leads: relative or absolute, and only to the web.
 pub(super) fn location(from: &Url, response: &Response) -> Option<Url> {
     let text = response.headers().get(LOCATION)?.to_str().ok()?;

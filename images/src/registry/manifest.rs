@@ -5,8 +5,8 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, Response, StatusCode};
 
 use super::auth::Scope;
-use super::client::Remote;
-use super::failure::{Refusal, unreachable};
+use super::client::{Remote, body};
+use super::failure::Refusal;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Class, Error, Result};
 use crate::image::document::{MAX_DOCUMENT, media_type};
@@ -90,26 +90,12 @@ impl Repository<'_> {
         error.with_hint("check the name and the tag")
     }
 
-    async fn read_limited(&self, mut response: Response, reference: &str) -> Result<Vec<u8>> {
-        let too_large = || {
+    async fn read_limited(&self, response: Response, reference: &str) -> Result<Vec<u8>> {
+        body(response, MAX_DOCUMENT).await?.ok_or_else(|| {
             let limit = MAX_DOCUMENT;
-            Error::new(
-                Class::LimitExceeded,
-                format!("manifest of {}:{reference}: larger than {limit} bytes", self.name),
-            )
-        };
-        if response.content_length().is_some_and(|length| length > MAX_DOCUMENT) {
-            return Err(too_large());
-        }
-        let url = response.url().clone();
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| unreachable("Get", &url, &e))? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() as u64 > MAX_DOCUMENT {
-                return Err(too_large());
-            }
-        }
-        Ok(bytes)
+            let message = format!("manifest of {}:{reference}: larger than {limit} bytes", self.name);
+            Error::new(Class::LimitExceeded, message)
+        })
     }
 }
 

@@ -21,6 +21,7 @@ mod manifest;
 mod pull;
 mod push;
 mod retry;
+mod search;
 mod transport;
 mod upload;
 
@@ -29,6 +30,7 @@ pub use challenge::{Challenge, parse_challenges};
 pub use config::{Config, RegistryConfig};
 pub use credentials::{Credential, Credentials, Saved};
 pub use retry::Backoff;
+pub use search::Found;
 
 use std::path::Path;
 
@@ -83,6 +85,15 @@ impl Registry {
     /// As [`Registry::pull`].
     pub fn push(&self, store: &ImageStore, name: &Reference, reporter: &dyn Reporter) -> Result<(crate::Digest, u64)> {
         push::push(&self.config, store, name, reporter)
+    }
+
+    /// Looks for repositories at `registry` (`docker.io`, `localhost:5000`): in its index, or where it has none among the
+    /// names in its catalogue.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Unauthorized`; `Unsupported` for a registry that has neither.
+    pub fn search(&self, registry: &str, term: &str, limit: usize) -> Result<Vec<Found>> {
+        search::search(&self.config, registry, term, limit)
     }
 
     /// Tries a credential at `registry` (`docker.io`, `localhost:5000`) and, when it is taken, keeps it where docker
