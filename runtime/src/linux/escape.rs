@@ -64,20 +64,20 @@ const ATTACKS: [Attack; 19] = [
         e if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         e => Err(e),
     }),
-    // SAFETY: of these calls, those that take addresses take null, or are refused or harmless with what they are given.
+    // SAFETY: takes numbers; the process that is traced goes on, and is let go when this one ends.
     ("trace another container", |to| call(unsafe { libc::syscall(libc::SYS_ptrace, 0x4206, to.neighbour, 0, 0) })),
     ("read another container's memory", |to| File::open(format!("/proc/{}/mem", to.neighbour)).map(drop)),
-    // SAFETY: as above; with no vectors nothing is read.
     ("copy another container's memory", |to| {
+        // SAFETY: with no vectors nothing is read.
         call(unsafe { libc::syscall(libc::SYS_process_vm_readv, to.neighbour, 0, 0, 0, 0, 0) })
     }),
     // SAFETY: signal 0 only asks whether one could be sent.
     ("signal another container", |to| call(unsafe { libc::syscall(libc::SYS_kill, to.neighbour, 0) })),
     // SAFETY: as above.
     ("signal its monitor", |_| call(unsafe { libc::syscall(libc::SYS_kill, libc::getppid(), 0) })),
-    // SAFETY: a new mapping, which nobody uses.
     ("map new machine code", |_| {
         let (prot, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping, which nobody uses.
         call(unsafe { libc::syscall(libc::SYS_mmap, 0, 4096, prot, flags, -1, 0) })
     }),
     // SAFETY: takes a number.

@@ -138,11 +138,11 @@ fn limit_devices(spec: &TaskSpec, cgroup: &Cgroup) -> Option<String> {
         Rootfs::Overlay { lower, .. } => !lower.is_empty(),
         Rootfs::Dir(dir) => !dir.as_os_str().is_empty(),
     };
-    if !crate::linux::is_root() || !(made_by_others || !task.mounts.is_empty()) {
-        return None;
+    if crate::linux::is_root() && (made_by_others || !task.mounts.is_empty()) {
+        let limited = cgroup.limit_devices(&cgroup::docker_devices());
+        return limited.err().map(|e| format!("a limit on devices: {e}"));
     }
-    let limited = cgroup.limit_devices(&cgroup::docker_devices());
-    limited.err().map(|e| format!("a limit on devices: {e}"))
+    None
 }
 
 /// What has been forked: the child, the master of its terminal, if it has one, our end of the line to it, and where it
