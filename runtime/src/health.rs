@@ -107,6 +107,14 @@ pub enum Question {
     },
 }
 
+/// What a probe executes where there is no shell: the words of the line that the shell was to be given.
+pub fn without_shell(args: Vec<String>) -> Vec<String> {
+    match args.as_slice() {
+        [shell, c, line] if shell == "/bin/sh" && c == "-c" => line.split_whitespace().map(str::to_owned).collect(),
+        _ => args,
+    }
+}
+
 /// `--health-http`: `/path`, or `:port/path`.
 ///
 /// # Errors

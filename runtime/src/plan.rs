@@ -11,7 +11,6 @@ use crate::config::{BindMount, ContainerConfig, IpcMode, MountKind, NetworkMode,
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::health::Question;
 use crate::monitor::log::LogPolicy;
 use crate::network::ports::{self, ExposedPort, PortBinding};
 use crate::network::{Protocol, WasmMode, WasmNetwork};
@@ -193,10 +192,6 @@ fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
         ("--network container:", matches!(config.network, NetworkMode::Container(_))),
         ("--uts", config.host_uts),
         ("--cgroupns", config.host_cgroups),
-        (
-            "--health-cmd",
-            config.health.as_ref().is_some_and(|health| matches!(health.question(), Some(Question::Run(_)))),
-        ),
     ];
     if let Some((flag, _)) = refused.iter().find(|(_, given)| *given) {
         return Err(Error::new(

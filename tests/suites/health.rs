@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::support::{Wharf, eventually, images};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,8 +81,6 @@ fn the_images_check_counts_unless_refused() {
     assert!(!status(&wharf, "two").contains('('));
     let refused = wharf.exits(125, &["run", "--no-healthcheck", "--health-cmd", "true", "checked", "true"]);
     assert!(refused.stderr.contains("--no-healthcheck conflicts with --health-* options"), "{refused}");
-    let refused = wharf.exits(125, &["run", "--health-cmd", "true", "wharf/hello"]);
-    assert!(refused.stderr.contains("--health-cmd cannot be used with a WebAssembly image"), "{refused}");
 }
 
 const OFTEN: [&str; 4] = ["--health-interval", "100ms", "--health-retries", "2"];
@@ -137,8 +137,6 @@ fn a_guest_is_asked_by_tcp() {
     assert_eq!(last_probe(&wharf, "late"), "1 port 80: nothing listens");
     // It serves one connection: the first check that reaches it is its last.
     assert_eq!(wharf.ok(&["wait", "late"]), "0");
-    let told = wharf.exits(125, &["run", "--health-cmd", "true", "net", "echo", "0.0.0.0:80"]);
-    assert!(told.stderr.contains("--health-cmd cannot be used with a WebAssembly image"), "{told}");
 }
 
 /// Whether it has a network, the host's or none, and whose it is.
@@ -181,4 +179,31 @@ fn one_question_at_a_time_and_no_odd_ones() {
         let told = wharf.exits(125, &["run", &format!("--{flag}={value}"), "x"]).stderr;
         assert!(told.contains(&format!("for \"--{flag}\" flag: invalid")) && told.contains(why), "{told}");
     }
+}
+
+#[test]
+fn a_guest_is_asked_by_another_program() {
+    let wharf = Wharf::new();
+    let tools = images::read(&images::guest("tools-p1"));
+    let files: [(&str, &[u8]); 2] = [("app.wasm", &tools), ("bin/tools.wasm", &tools)];
+    let check = json!({"Test": ["CMD", "/bin/tools.wasm", "cat", "/ok"], "Interval": 100_000_000, "Retries": 1});
+    let config = json!({"Entrypoint": ["/app.wasm"], "Env": ["PATH=/bin"], "Healthcheck": check});
+    wharf.load(&images::wasm_files("programs", &files, &config));
+    wharf.ok(&["run", "-d", "--name", "image", "programs", "sleep", "600000"]);
+    let own = ["run", "-d", "--name", "own", "--health-cmd", " tools.wasm  cat /ok", "--health-interval", "100ms"];
+    wharf.ok(&[&own[..], &["--health-retries", "1", "programs", "sleep", "600000"]].concat());
+    for name in ["image", "own"] {
+        becomes(&wharf, name, "unhealthy");
+        let said = inspect(&wharf, name, "{{with index .State.Health.Log 0}}{{.ExitCode}} {{.Output}}{{end}}");
+        assert!(said.starts_with("1 /ok: "), "{said}");
+        wharf.ok(&["exec", name, "tools.wasm", "write", "/ok", "x"]);
+        becomes(&wharf, name, "healthy");
+    }
+    // What is not there is an answer too.
+    wharf.ok(&["wasm", "pack", &images::guest("tools-p1"), "-t", "alone"]);
+    let line = ["run", "-d", "--name", "alone", "--health-cmd", "true", "--health-interval", "100ms"];
+    wharf.ok(&[&line[..], &["--health-retries", "1", "alone", "sleep", "600000"]].concat());
+    becomes(&wharf, "alone", "unhealthy");
+    let said = inspect(&wharf, "alone", "{{with index .State.Health.Log 0}}{{.Output}}{{end}}");
+    assert!(said.contains("without a root filesystem"), "{said}");
 }

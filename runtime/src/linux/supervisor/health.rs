@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::event::PollFd;
+use wharf_images::lease::Lease;
 
 use super::call::{self, Call};
 use super::{MAIN, Monitor, QUIET};
+use crate::backend::modules;
 use crate::container::Container;
 use crate::error::{Class, Error, Result};
-use crate::health::{Health, HealthConfig, MAX_OUTPUT, Probe, Question};
+use crate::health::{Health, HealthConfig, MAX_OUTPUT, Probe, Question, without_shell};
 use crate::linux::sockets;
 use crate::linux::streams;
 use crate::plan;
@@ -22,6 +24,8 @@ use crate::task::ExecSpec;
 pub(super) struct Checks {
     config: HealthConfig,
     question: Question,
+    /// What is executed in a WebAssembly container, once it has been found.
+    program: Option<ExecSpec>,
     health: Health,
     /// When the next probe begins, or this one has taken too long.
     pub due: Instant,
@@ -45,14 +49,15 @@ enum How {
 impl Checks {
     /// The checks of a container that has just started, if it is to be checked.
     pub fn of(container: &Container) -> Option<Checks> {
-        // What an image says is a program to be executed, which a WebAssembly container has no means to do.
         let config = container.health_config()?;
-        let runs = |question: &Question| matches!(question, Question::Run(_));
-        let question = config.question().filter(|question| !(container.image.is_wasm() && runs(question)))?;
+        let question = match config.question()? {
+            Question::Run(args) if container.image.is_wasm() => Question::Run(without_shell(args)),
+            question => question,
+        };
         let due = Instant::now() + config.pause(crate::health::Verdict::Starting, Duration::ZERO);
         let old = container.state.health.clone().unwrap_or_default();
         let health = Health { log: old.log, ..Health::default() };
-        Some(Checks { config, question, health, due, running: None })
+        Some(Checks { config, question, program: None, health, due, running: None })
     }
 
     /// Keeps what the task wrote, if it is the probe.
@@ -113,7 +118,7 @@ impl Monitor {
     fn ask(&mut self, question: Question) -> Result<How> {
         let (port, path) = match question {
             Question::Run(args) => {
-                let spec = ExecSpec { args, ..ExecSpec::default() };
+                let spec = self.program(ExecSpec { args, ..ExecSpec::default() })?;
                 let task = self.start_exec(&spec, streams::make(false, false, None)?)?;
                 return Ok(How::Exec(task, Vec::new()));
             }
@@ -124,6 +129,18 @@ impl Monitor {
             }
         };
         Ok(How::Call(Call::new(self.connect(port)?, port, path.as_deref())))
+    }
+
+    /// What is executed, found and compiled if that is needed. It is looked for once in a container's run: the monitor has
+    /// nobody else to do that, and nothing else is done meanwhile.
+    fn program(&mut self, spec: ExecSpec) -> Result<ExecSpec> {
+        let Some(checks) = self.checks.as_mut().filter(|_| self.container.image.is_wasm()) else { return Ok(spec) };
+        if let Some(program) = &checks.program {
+            return Ok(program.clone());
+        }
+        let _lease = Lease::take(&self.engine.paths().root)?;
+        let program = modules::executable(&self.engine, &self.container, &spec)?;
+        Ok(checks.program.insert(program).clone())
     }
 
     /// Begins to connect to a port of the container, as from its own loopback.
