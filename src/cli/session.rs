@@ -64,7 +64,9 @@ impl Attachment {
     /// [`Failure::Exit`] with a code that is not 0; the session's own failure.
     pub fn relay(self, session: Session) -> Result<()> {
         let raw = if self.tty && self.stdin && stdin().is_terminal() { Some(RawMode::enter()?) } else { None };
-        let relay = Relay { stdin: self.stdin, tty: self.tty, signals: self.signals, detach_keys: self.detach_keys };
+        // Only a person types keys: what comes from a file or a pipe may have any bytes.
+        let detach_keys = if self.tty { self.detach_keys } else { Vec::new() };
+        let relay = Relay { stdin: self.stdin, tty: self.tty, signals: self.signals, detach_keys };
         let outcome = session.relay(&relay);
         // The terminal is itself again before anything is printed on it.
         drop(raw);
