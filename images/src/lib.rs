@@ -27,8 +27,8 @@ mod hostile;
 pub mod image;
 pub mod layer;
 pub mod lease;
-#[cfg_attr(target_os = "linux", path = "os/linux/mod.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "os/portable.rs")]
+#[cfg_attr(all(target_os = "linux", not(feature = "portable")), path = "os/linux/mod.rs")]
+#[cfg_attr(not(all(target_os = "linux", not(feature = "portable"))), path = "os/portable.rs")]
 mod os;
 pub mod pack;
 #[cfg_attr(unix, path = "os/private_unix.rs")]
@@ -39,7 +39,7 @@ pub mod registry;
 pub mod reporter;
 pub mod snapshot;
 pub mod store;
-#[cfg(all(unix, not(target_os = "linux")))]
+#[cfg(all(unix, any(feature = "portable", not(target_os = "linux"))))]
 #[path = "os/symlink_unix.rs"]
 mod symlink;
 #[cfg(windows)]

@@ -65,6 +65,8 @@ pub struct Created {
     pub id: String,
     /// What the person should know ("Your kernel does not support swap limit capabilities ...").
     pub warnings: Vec<String>,
+    /// Its image was not here, and had to be brought.
+    pub brought: bool,
 }
 
 /// Which streams a client wants. Nothing attached is `--detach`.
@@ -240,8 +242,9 @@ impl Engine {
         Ok(Engine { paths, docker_config: options.docker_config, stores: OnceLock::new() })
     }
 
-    /// The same instance anew, with nothing open: for a forked child.
-    pub(crate) fn reopened(&self) -> Self {
+    /// The same instance anew, with nothing open: for another thread, or a forked child.
+    #[must_use]
+    pub fn reopened(&self) -> Self {
         Engine { paths: self.paths.clone(), docker_config: self.docker_config.clone(), stores: OnceLock::new() }
     }
 
@@ -263,8 +266,8 @@ impl Engine {
         Ok(self.stores.get_or_init(|| Stores { images, containers: Store::new(db) }))
     }
 
-    /// True once the database has been opened: this process must not fork a monitor any more.
-    pub(crate) fn is_used(&self) -> bool {
+    /// True once the database has been opened: this process must not fork any more, but to execute another program.
+    pub fn is_used(&self) -> bool {
         self.stores.get().is_some()
     }
 
@@ -448,7 +451,7 @@ impl Engine {
     /// Takes away all that was made for a container that is not to be: `--rm`, and what could not be made.
     pub(crate) fn discard(&self, container: &Container) -> Result<()> {
         self.volumes().remove_anonymous(&container.config.mounts)?;
-        self.remove_bytes(&container.id)
+        self.remove_bytes(&container.id, None)
     }
 
     /// The root filesystem and the directory for its other files.
@@ -471,9 +474,11 @@ impl Engine {
     }
 
     /// Takes away what a container has on disk. Its record is gone already.
-    pub(crate) fn remove_bytes(&self, id: &str) -> Result<()> {
+    pub(crate) fn remove_bytes(&self, id: &str, lock: Option<File>) -> Result<()> {
         self.images()?.snapshots.remove(id)?;
         paths::remove_dir(&self.paths.container(id))?;
+        // Not every system removes a directory in which a file is open.
+        drop(lock);
         paths::remove_dir(&self.paths.run_container(id))
     }
 
@@ -484,7 +489,7 @@ impl Engine {
     pub fn create(&self, config: &ContainerConfig, pull: PullPolicy, reporter: &dyn Reporter) -> Result<Created> {
         let mut designed = self.design(names::new_id()?, config, pull, reporter)?;
         self.make(&mut designed)?;
-        Ok(Created { id: designed.container.id, warnings: designed.warnings })
+        Ok(Created { id: designed.container.id, warnings: designed.warnings, brought: designed.brought })
     }
 
     /// `create` and `start` in one, the fast way. In a single-threaded process the work is done by a forked child, which
@@ -499,11 +504,14 @@ impl Engine {
         attach: Option<Attach>,
         reporter: &dyn Reporter,
     ) -> Result<Started> {
-        if linux::monitor::can_fork(self) {
-            return linux::monitor::fork_run(self, config, pull, attach, reporter);
+        if let Some(started) = linux::monitor::fork_run(self, config, pull, attach, reporter) {
+            return started;
         }
         let created = self.create(config, pull, reporter)?;
-        let mut started = self.start(&created.id, attach)?;
+        let mut started = self.start(&created.id, attach).inspect_err(|_| {
+            // One that never ran leaves nothing. What cannot be removed now is shown by `ps -a`.
+            let _ = self.remove(&created.id, RemoveOptions { volumes: true, force: false });
+        })?;
         started.warnings = created.warnings;
         Ok(started)
     }
@@ -513,8 +521,8 @@ impl Engine {
     /// # Errors
     /// [`crate::Error::Exec`] when its program cannot be executed. Starting what runs is no error and does nothing.
     pub fn start(&self, name: &str, attach: Option<Attach>) -> Result<Started> {
-        if linux::monitor::can_fork(self) {
-            return linux::monitor::fork_start(self, name, attach);
+        if let Some(started) = linux::monitor::fork_start(self, name, attach) {
+            return started;
         }
         let container = self.startable(name)?;
         if container.state.state.is_live() && self.is_locked(&container.id)? {
@@ -746,7 +754,7 @@ impl Engine {
         if options.volumes {
             self.volumes().remove_anonymous(&container.config.mounts)?;
         }
-        self.remove_bytes(&container.id)
+        self.remove_bytes(&container.id, lock)
     }
 
     /// Gives it another name.
@@ -888,7 +896,7 @@ impl Engine {
         if !container.state.state.is_live() {
             return Ok(Some(container));
         }
-        linux::monitor::clean(&container.id, container.config.cgroup_parent.as_deref())?;
+        linux::monitor::clean(self, &container.id, container.config.cgroup_parent.as_deref())?;
         linux::network::leave(self, &container)?;
         linux::network::remove_unused(self)?;
         self.release_volumes(&container)?;
@@ -1096,8 +1104,8 @@ impl Engine {
         let strays = self.strays()?;
         for id in &strays {
             // Of what was never recorded nobody knows another parent.
-            linux::monitor::clean(id, None)?;
-            self.remove_bytes(id)?;
+            linux::monitor::clean(self, id, None)?;
+            self.remove_bytes(id, None)?;
         }
         Ok(strays.len())
     }

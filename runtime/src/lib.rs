@@ -34,10 +34,10 @@ pub mod walls;
 #[cfg(feature = "wasm")]
 mod wasi;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 pub mod linux;
-#[cfg(not(target_os = "linux"))]
-#[path = "linux_disabled.rs"]
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
+#[path = "portable/mod.rs"]
 pub mod linux;
 
 pub use config::ContainerConfig;
@@ -51,15 +51,11 @@ pub use error::{Error, Result};
 /// fork one, to stand before a container's files, and to compile a module, because a hostile one may take all the memory its process may have.
 pub fn helper_main() -> Option<i32> {
     let args: Vec<_> = std::env::args_os().take(MOST_HELPER_ARGS).collect();
-    let [name, rest @ ..] = args.as_slice() else { return None };
-    if name == linux::monitor::REEXEC {
-        return Some(linux::monitor::main(rest));
-    }
-    if name == linux::archives::REEXEC {
-        return Some(linux::archives::main(rest));
+    if let Some(code) = linux::helper_main(&args) {
+        return Some(code);
     }
     #[cfg(feature = "wasm")]
-    if let [verb, request] = rest
+    if let [_, verb, request] = args.as_slice()
         && verb == backend::wasm::compile::SUBCOMMAND
     {
         return Some(backend::wasm::compile::child_main(request.to_str()?));
@@ -67,5 +63,5 @@ pub fn helper_main() -> Option<i32> {
     None
 }
 
-/// The monitor's name and its five arguments, and one that is too many.
+/// The program, the monitor's name and its five arguments.
 const MOST_HELPER_ARGS: usize = 7;

@@ -74,7 +74,7 @@ pub fn check(container: &Container) -> Result<Vec<String>> {
         let message = format!("Invalid value {score}, range for oom score adj is [-1000, 1000]");
         return Err(Error::new(Class::InvalidInput, message));
     }
-    let mut warnings = linux::check_limits(&config.limits)?;
+    let mut warnings = linux::check(config)?;
     check_runtime(container)?;
     if config.cgroup_parent.as_deref().is_some_and(|parent| !is_inner(parent)) {
         return Err(Error::new(Class::InvalidInput, "--cgroup-parent must be the path of a cgroup, as /machines/web"));

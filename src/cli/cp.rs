@@ -171,11 +171,12 @@ fn local_source(path: &str, follow: bool) -> Result<(Tree, String, bool)> {
     let failed = |e: &io::Error| Failure::io("lstat", &absolute(path).display().to_string(), e);
     let full = absolute(path);
     let as_given = std::fs::symlink_metadata(&full).map_err(|e| failed(&e))?;
-    let followed = follow || names_directory(path);
+    let names_dir = names_directory(&slashed(path));
+    let followed = follow || names_dir;
     let (full, is_dir) = if followed {
         let real = std::fs::canonicalize(&full).map_err(|e| failed(&e))?;
         let is_dir = real.is_dir();
-        if names_directory(path) && !is_dir {
+        if names_dir && !is_dir {
             return Err(failed(&io::Error::from(io::ErrorKind::NotADirectory)));
         }
         (real, is_dir)
@@ -256,7 +257,7 @@ fn from_container(
 
 /// Where a local path leads, symlinks at its end followed even if nothing is there.
 fn local_end(path: &str) -> Result<End> {
-    let wants_dir = names_directory(path);
+    let wants_dir = names_directory(&slashed(path));
     let mut full = absolute(path);
     for _ in 0..MOST_LINKS {
         match std::fs::symlink_metadata(&full) {
@@ -266,16 +267,22 @@ fn local_end(path: &str) -> Result<End> {
                 full = full.parent().unwrap_or(Path::new("/")).join(target);
             }
             Ok(meta) => {
-                return Ok(End { path: full.display().to_string(), exists: true, is_dir: meta.is_dir() });
+                return Ok(End { path: slashed(&full.display().to_string()), exists: true, is_dir: meta.is_dir() });
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let slash = if wants_dir { "/" } else { "" };
-                return Ok(End { path: format!("{}{slash}", full.display()), exists: false, is_dir: false });
+                let path = format!("{}{slash}", slashed(&full.display().to_string()));
+                return Ok(End { path, exists: false, is_dir: false });
             }
             Err(e) => return Err(Failure::io("lstat", &full.display().to_string(), &e)),
         }
     }
     Err(Failure::new(format!("lstat {path}: too many levels of symbolic links")))
+}
+
+/// A path of this system with slashes between its names, which every system understands.
+fn slashed(path: &str) -> String {
+    path.replace(std::path::MAIN_SEPARATOR, "/")
 }
 
 /// Runs writer and reader of an archive side by side; gives the bytes that went from one to the other. The writer's

@@ -56,9 +56,14 @@ pub fn volume_or_root(text: &str) -> Result<Mount, String> {
     Ok(Mount { kind, target, read_only })
 }
 
-/// Splits at colons, but keeps a Windows drive (`C:\`) with its path.
+/// Splits at colons, but keeps a Windows drive (`C:\`, and on Windows `C:/`) with its path.
 fn split_drive(text: &str) -> Vec<&str> {
-    let start = if matches!(text.as_bytes(), [drive, b':', b'\\', ..] if drive.is_ascii_alphabetic()) { 2 } else { 0 };
+    let drive = match text.as_bytes() {
+        [drive, b':', b'\\', ..] => drive.is_ascii_alphabetic(),
+        [drive, b':', b'/', ..] => drive.is_ascii_alphabetic() && Path::new(text).is_absolute(),
+        _ => false,
+    };
+    let start = if drive { 2 } else { 0 };
     let mut parts: Vec<_> = text[start..].split(':').collect();
     parts[0] = &text[..start + parts[0].len()];
     parts

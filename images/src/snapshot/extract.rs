@@ -182,7 +182,7 @@ pub fn install(from: &Path, to: &Path) -> Result<()> {
     os::remove_tree(from).map_err(|e| Error::io("remove", from, e))
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, target_os = "linux", not(feature = "portable")))]
 mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
     use std::path::PathBuf;

@@ -26,6 +26,9 @@ use crate::error::{Error, Result};
 /// # Errors
 /// As [`ensure`].
 pub(crate) fn compiled(engine: &Engine, container: &Container) -> Result<Program> {
+    if let Some(program) = known(engine, container)? {
+        return Ok(program);
+    }
     let cache = ModuleCache::open(&engine.paths().root)?;
     let (source, blob) = source(engine, container)?;
     let module = match cache.get_function(&source, function(&container.image)) {

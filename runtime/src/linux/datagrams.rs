@@ -6,7 +6,7 @@
 //! asked for: answers from where something was sent, whatever comes to a published port, and neighbours. Linux
 //! containers are neighbours on the network's bridge, where each socket that they may look for has one of the kernel's.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,6 +21,7 @@ use super::gate::{Gate, Published};
 use super::sockets;
 use crate::engine::Engine;
 use crate::network::packet::{self, HEADER, MOST};
+use crate::network::recent::Recent;
 use crate::network::r#virtual::{Route, covers, route};
 use crate::network::{Fault, Protocol};
 
@@ -28,8 +29,6 @@ use crate::network::{Fault, Protocol};
 const MOST_SOCKETS: usize = 150;
 /// Packets passed on before others have their turn.
 const AT_ONCE: usize = 64;
-/// Correspondents that are remembered for each socket.
-const MOST_CORRESPONDENTS: usize = 1024;
 
 /// All sockets for datagrams of one guest, by the numbers of their addresses.
 #[derive(Default)]
@@ -69,31 +68,6 @@ struct Relay {
     sent: Recent<()>,
     /// Who has written to a published port: by the address that the guest sees, which port, and the real address.
     heard: Recent<(usize, SocketAddr)>,
-}
-
-/// The latest of a kind.
-struct Recent<T> {
-    known: HashMap<SocketAddr, T>,
-    order: VecDeque<SocketAddr>,
-}
-
-impl<T> Default for Recent<T> {
-    fn default() -> Self {
-        Recent { known: HashMap::new(), order: VecDeque::new() }
-    }
-}
-
-impl<T> Recent<T> {
-    fn insert(&mut self, address: SocketAddr, value: T) {
-        if self.known.insert(address, value).is_none() {
-            self.order.push_back(address);
-        }
-        if self.order.len() > MOST_CORRESPONDENTS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-    }
 }
 
 impl Relays {
@@ -214,7 +188,7 @@ impl Relays {
         let Some(relay) = self.0.get_mut(&number) else { return };
         let endpoint = gate.endpoint.as_ref();
         let mode = gate.mode();
-        if let Some((index, real)) = relay.heard.known.get(&to)
+        if let Some((index, real)) = relay.heard.get(&to)
             && let Some(port) = gate.published.get(*index)
         {
             let _ = sendto(&port.socket, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, real);
@@ -246,7 +220,7 @@ impl Relays {
                 Err(denial) => drop(gate.deny(&denial)),
             },
             Route::Outside => match gate.grants.check(to) {
-                Ok(()) if relay.sent.known.contains_key(&to) || gate.leads_out(engine, to.ip()) => {
+                Ok(()) if relay.sent.get(&to).is_some() || gate.leads_out(engine, to.ip()) => {
                     relay.send_outside(to, data);
                 }
                 Ok(()) => {}
@@ -299,7 +273,7 @@ impl Relays {
         let (length, real) = received(relay.outside.get(n)?.as_ref()?, buffer)?;
         if relay.open {
             relay.deliver(real, &buffer[..length]);
-        } else if relay.sent.known.contains_key(&real) {
+        } else if relay.sent.get(&real).is_some() {
             let host = gate.endpoint.as_ref().filter(|_| real.ip().is_loopback());
             let shown = host.map_or(real.ip(), |e| e.gateway.into());
             relay.deliver(SocketAddr::new(shown, real.port()), &buffer[..length]);

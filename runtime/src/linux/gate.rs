@@ -38,14 +38,13 @@ use super::resolver::{self, Lookup};
 use super::supervisor::MAIN;
 use super::{caller, network as bridges, sockets};
 use crate::config::EndpointConfig;
-use crate::config::HOST_GATEWAY;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::monitor::protocol::Failure;
 use crate::network::grants::{Denial, Grants, HOST_NAME, canonical, canonical_name, is_name};
 use crate::network::line::{Answer, Ask, Gatekeeper, Source};
-use crate::network::r#virtual::{PortTable, Route, covers, route, source};
+use crate::network::r#virtual::{PortTable, Route, covers, given, route, source};
 use crate::network::{Endpoint, Fault, PortBinding, Protocol, WasmMode, WasmNetwork};
 use crate::{paths, plan};
 
@@ -538,7 +537,7 @@ impl Gate {
             // RFC 6761, 6.3.
             return here(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
-        let given = self.given(&name);
+        let given = given(&self.hosts, self.endpoint.as_ref(), &name);
         if !given.is_empty() {
             for address in &given {
                 if self.grants.check_answer(&name, *address).is_ok() {
@@ -575,14 +574,6 @@ impl Gate {
         self.next += 1;
         self.lookups.insert(number, lookup);
         Ok((Answer::Later, vec![answer.into()]))
-    }
-
-    /// The addresses that somebody gave this name by hand (`--add-host`). Whether they may be reached is another question.
-    fn given(&self, name: &str) -> Vec<IpAddr> {
-        let gateway = self.endpoint.as_ref().map(|own| IpAddr::V4(own.gateway));
-        let address = |text: &str| if text == HOST_GATEWAY { gateway } else { text.parse().ok() };
-        let of_name = self.hosts.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
-        of_name.filter_map(|(_, text)| address(text)).collect()
     }
 
     /// The addresses of a name that may be told.

@@ -3,20 +3,15 @@
 //! WASI has no signals, so those that ask a program to end ask the server to let its requests finish. All threads have
 //! them blocked, and the first one reads them from a descriptor (signalfd(2)). Whoever loses patience sends SIGKILL.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::backend::wasm::run::Serving;
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
 use crate::linux::signals::SignalFd;
-use crate::network::{Fault, Protocol, VirtualNetwork};
+use crate::network::VirtualNetwork;
 
 /// The signals that mean: come to an end.
 const ENDING: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
-
-/// Connections from the container's network that may wait for the server.
-const BACKLOG: u32 = 128;
 
 /// Serves its port until it is asked to end. Gives the exit code of a program that the signal ended: 128 and its number.
 ///
@@ -25,15 +20,7 @@ const BACKLOG: u32 = 128;
 pub fn serve(serving: Serving, network: &dyn VirtualNetwork) -> Result<i32> {
     // Before there are threads, which inherit it.
     let mut signals = SignalFd::new(&ENDING).map_err(|e| Error::os("take signals", e))?;
-    let port = serving.port();
-    let published = network.published().map_err(|e| Error::os("take the published ports", e))?;
-    let ours = published.into_iter().filter(|(binding, _)| binding.container_port == port);
-    let listeners: Vec<TcpListener> = ours.map(|(_, listener)| listener).collect();
-    let taken = |e: Fault| Error::new(Class::Unavailable, format!("serve the container's port {port}: {e}"));
-    let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
-    let bound = network.bind(Protocol::Tcp, address).map_err(taken)?;
-    let neighbours = || network.listen(&bound, BACKLOG).map(Some).map_err(taken);
-    serving.run(&listeners, neighbours, || {
+    serving.serve(network, || {
         loop {
             if let Some(signal) = signals.next() {
                 return 128 + signal;

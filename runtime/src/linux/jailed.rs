@@ -24,6 +24,7 @@ use super::sockets;
 use crate::error::{Class, Error, Result};
 use crate::network::line::{Answer, Ask, Source};
 use crate::network::packet::{self, HEADER, MOST};
+use crate::network::r#virtual::in_family;
 use crate::network::{
     Bound, Connected, Connection, Datagrams, Fault, Listener, Lookup, PortBinding, Protocol, SocketOption,
     VirtualNetwork,
@@ -318,21 +319,6 @@ impl Doors {
     }
 }
 
-/// A socket of one family sees no address of the other: IPv6 callers of an IPv4 socket are the host, as behind docker's
-/// proxy; IPv4 callers of an IPv6 socket have mapped addresses.
-fn in_family(at: SocketAddr, v6: bool, gateway: IpAddr) -> SocketAddr {
-    let ip = match at.ip() {
-        IpAddr::V4(ip) if v6 => ip.to_ipv6_mapped().into(),
-        IpAddr::V6(ip) if !v6 => match ip.to_ipv4_mapped() {
-            Some(ip) => ip.into(),
-            None if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
-            None => gateway,
-        },
-        same => same,
-    };
-    SocketAddr::new(ip, at.port())
-}
-
 /// One socket's datagrams, as packets to and from the monitor.
 struct Packets(AsyncFd<OwnedFd>);
 
@@ -446,22 +432,5 @@ impl VirtualNetwork for Jailed {
             }
             _ => Err(io::Error::other("the monitor gave an answer that was not asked for")),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_fit_their_socket() {
-        let gateway = IpAddr::from([172, 30, 0, 1]);
-        let shown = |at: &str, v6| in_family(at.parse().unwrap(), v6, gateway).to_string();
-        assert_eq!(shown("10.0.0.1:5", false), "10.0.0.1:5");
-        assert_eq!(shown("10.0.0.1:5", true), "[::ffff:10.0.0.1]:5");
-        assert_eq!(shown("[::ffff:10.0.0.1]:5", false), "10.0.0.1:5");
-        assert_eq!(shown("[::1]:5", false), "127.0.0.1:5");
-        assert_eq!(shown("[2001:db8::1]:5", false), "172.30.0.1:5");
-        assert_eq!(shown("[2001:db8::1]:5", true), "[2001:db8::1]:5");
     }
 }

@@ -57,7 +57,26 @@ pub mod volume;
 #[cfg(feature = "wasm")]
 pub mod wasm_task;
 
+/// What one of our helpers does, if this program was executed under its name. Gives the exit code.
+pub(crate) fn helper_main(args: &[std::ffi::OsString]) -> Option<i32> {
+    match args {
+        [name, rest @ ..] if name == monitor::REEXEC => Some(monitor::main(rest)),
+        [name, rest @ ..] if name == archives::REEXEC => Some(archives::main(rest)),
+        _ => None,
+    }
+}
+
+/// Refuses what no container of this system can have; what has no effect is named in a warning.
+///
+/// # Errors
+/// `InvalidInput`, naming the flag.
+pub(crate) fn check(config: &crate::config::ContainerConfig) -> crate::error::Result<Vec<String>> {
+    check_limits(&config.limits)
+}
+
 pub use backend::LinuxBackend;
 pub(crate) use cgroup::check_limits;
-pub use system::{Watch, create_open_dir, create_private_dir, give_back_memory, is_root, wait_for_change};
+pub use system::{
+    NATIVE_UNWIND_INFO, Watch, create_open_dir, create_private_dir, give_back_memory, is_root, wait_for_change,
+};
 pub(crate) use system::{file_id, random};

@@ -28,8 +28,8 @@ use crate::linux::process::{self, SpawnOptions};
 use crate::linux::session::Session;
 use crate::linux::supervisor::{Launch, supervise};
 use crate::linux::system;
+use crate::monitor::begin::to_be_started;
 use crate::monitor::protocol::{self, ExecState, Failure, Reply, Request};
-use crate::state::State;
 use crate::task::Backend;
 use crate::{names, paths};
 
@@ -37,19 +37,20 @@ use crate::{names, paths};
 pub const REEXEC: &str = "wharf-monitor";
 
 /// True when this process may fork a monitor: it has one thread and no open database.
-pub(crate) fn can_fork(engine: &Engine) -> bool {
+fn can_fork(engine: &Engine) -> bool {
     !engine.is_used() && system::is_single_threaded()
 }
 
-/// `run`: the forked child makes the container, then is its monitor.
+/// `run`: the forked child makes the container, then is its monitor. `None`: this process must not fork one.
 pub(crate) fn fork_run(
     engine: &Engine,
     config: &ContainerConfig,
     pull: PullPolicy,
     attach: Option<Attach>,
     reporter: &dyn Reporter,
-) -> Result<Started> {
-    fork_monitor(attach, |client| run_in_child(engine, config, pull, attach, reporter, client))
+) -> Option<Result<Started>> {
+    can_fork(engine)
+        .then(|| fork_monitor(attach, |client| run_in_child(engine, config, pull, attach, reporter, client)))
 }
 
 fn run_in_child(
@@ -121,9 +122,10 @@ fn new_lock(engine: &Engine, id: &str) -> Result<File> {
     engine.lock(id, LOCK_PATIENCE)?.ok_or_else(|| Error::new(Class::Internal, "a new container's lock is held"))
 }
 
-/// `start`: the forked child is the monitor of a container that exists.
-pub(crate) fn fork_start(engine: &Engine, name: &str, attach: Option<Attach>) -> Result<Started> {
-    fork_monitor(attach, |client| start_in_child(engine.reopened(), name, attach, Vec::new(), client))
+/// `start`: the forked child is the monitor of a container that exists. `None`: this process must not fork one.
+pub(crate) fn fork_start(engine: &Engine, name: &str, attach: Option<Attach>) -> Option<Result<Started>> {
+    can_fork(engine)
+        .then(|| fork_monitor(attach, |client| start_in_child(engine.reopened(), name, attach, Vec::new(), client)))
 }
 
 fn start_in_child(
@@ -160,22 +162,6 @@ fn hand_over(engine: &Engine, container: &Container, attach: Option<Attach>, cli
         Some(session) => session.splice(client),
         None => 0,
     }
-}
-
-fn to_be_started(engine: &Engine, name: &str) -> Result<(Container, Option<File>)> {
-    let container = engine.startable(name)?;
-    let patience = match container.state.state {
-        // Its monitor waits to start it; without one, nobody holds the lock.
-        State::Restarting => Duration::ZERO,
-        state if state.is_live() => return Ok((container, None)),
-        _ => LOCK_PATIENCE,
-    };
-    let Some(lock) = engine.lock(&container.id, patience)? else {
-        return Ok((container, None));
-    };
-    // Between the look and the lock another start may have come and gone, or a removal.
-    let container = engine.startable(&container.id)?;
-    Ok((container, Some(lock)))
 }
 
 /// Makes the monitor by executing this program, for processes that cannot fork one.
@@ -343,6 +329,6 @@ pub(crate) fn backend(kind: BackendKind) -> Result<Box<dyn Backend>> {
 }
 
 /// Ends whatever the container's dead monitor has left. Of both kinds that is what is in its cgroup; mounts end with it.
-pub(crate) fn clean(id: &str, cgroup_parent: Option<&str>) -> Result<()> {
+pub(crate) fn clean(_: &Engine, id: &str, cgroup_parent: Option<&str>) -> Result<()> {
     cgroup::clear(&crate::plan::remains(id, cgroup_parent).cgroup)
 }

@@ -9,34 +9,15 @@ use wharf_images::Class;
 
 use crate::error::{Error, Result};
 use crate::linux::signals::SignalFd;
+use crate::monitor::log::Stream;
 use crate::monitor::protocol::Frame;
+use crate::monitor::relay::{self, DetachKeys};
+pub use crate::monitor::relay::{Outcome, Relay};
 
 /// A connection over which streams flow.
 #[derive(Debug)]
 pub struct Session {
     stream: UnixStream,
-}
-
-/// What the relay does besides copying.
-#[derive(Debug, Clone, Default)]
-pub struct Relay {
-    /// Our stdin is copied to the container's.
-    pub stdin: bool,
-    /// The container has a terminal (and ours is in raw mode): sizes are followed, signals are typed bytes.
-    pub tty: bool,
-    /// Signals sent to us go to the container.
-    pub signals: bool,
-    /// The bytes that detach, typed one after the other: Ctrl-P Ctrl-Q is `[16, 17]`. Empty: none.
-    pub detach_keys: Vec<u8>,
-}
-
-/// How a relay ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It ended with this exit code.
-    Exited(i32),
-    /// The person typed the detach keys; the container goes on.
-    Detached,
 }
 
 /// The signals that docker's `--sig-proxy` passes on and that a signalfd can catch.
@@ -69,7 +50,7 @@ impl Session {
         } else {
             None
         };
-        let mut keys = DetachKeys { keys: &options.detach_keys, matched: 0 };
+        let mut keys = DetachKeys::new(&options.detach_keys);
         let mut stdin_open = options.stdin;
         let mut received = Vec::new();
         let mut buffer = vec![0u8; 64 * 1024];
@@ -124,7 +105,11 @@ impl Session {
                         .with_hint("`wharf ps -a` shows what became of the container"));
                 }
                 received.extend_from_slice(&buffer[..n]);
-                if let Some(code) = print(&mut received)? {
+                let out = |stream, bytes: &[u8]| match stream {
+                    Stream::Stdout => write_all(io::stdout(), bytes),
+                    Stream::Stderr => write_all(io::stderr(), bytes),
+                };
+                if let Some(code) = relay::pass_on(&mut received, out)? {
                     return Ok(Outcome::Exited(code));
                 }
             }
@@ -165,26 +150,6 @@ impl Session {
     }
 }
 
-/// Prints the whole frames in `received` and keeps the rest. The exit code ends it.
-fn print(received: &mut Vec<u8>) -> Result<Option<i32>> {
-    let broken = |op| move |source| Error::Os { op, source };
-    let mut used = 0;
-    let mut exit = None;
-    while let Some((frame, length)) =
-        Frame::decode(&received[used..]).map_err(broken("understand the container's monitor"))?
-    {
-        match frame {
-            Frame::Stdout(bytes) => write_all(io::stdout(), bytes).map_err(broken("write to stdout"))?,
-            Frame::Stderr(bytes) => write_all(io::stderr(), bytes).map_err(broken("write to stderr"))?,
-            Frame::Exit(code) => exit = Some(code),
-            _ => {}
-        }
-        used += length;
-    }
-    received.drain(..used);
-    Ok(exit)
-}
-
 /// Writes past Rust's line buffer: what the container writes appears as it writes it.
 fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
@@ -199,62 +164,4 @@ fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Finds the detach keys in what is typed. What may become the sequence is held back until it does or does not.
-struct DetachKeys<'a> {
-    keys: &'a [u8],
-    matched: usize,
-}
-
-impl DetachKeys<'_> {
-    fn filter(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
-        if self.keys.is_empty() {
-            return (typed.to_vec(), false);
-        }
-        let mut pass = Vec::with_capacity(typed.len());
-        for &byte in typed {
-            if byte == self.keys[self.matched] {
-                self.matched += 1;
-                if self.matched == self.keys.len() {
-                    return (pass, true);
-                }
-                continue;
-            }
-            pass.extend_from_slice(&self.keys[..self.matched]);
-            self.matched = usize::from(byte == self.keys[0]);
-            if self.matched == 0 {
-                pass.push(byte);
-            }
-        }
-        (pass, false)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn detach_keys_are_found_across_reads_and_else_pass() {
-        let mut keys = DetachKeys { keys: &[16, 17], matched: 0 };
-        assert_eq!(keys.filter(b"ab\x10"), (b"ab".to_vec(), false));
-        assert_eq!(keys.filter(b"c"), (b"\x10c".to_vec(), false));
-        assert_eq!(keys.filter(b"\x10\x10"), (b"\x10".to_vec(), false));
-        assert_eq!(keys.filter(b"\x11rest"), (b"".to_vec(), true));
-        let mut none = DetachKeys { keys: &[], matched: 0 };
-        assert_eq!(none.filter(b"\x10\x11"), (b"\x10\x11".to_vec(), false));
-    }
-
-    #[test]
-    fn frames_are_printed_whole_and_the_exit_code_found() {
-        let mut bytes = Vec::new();
-        Frame::Stdout(b"").encode(&mut bytes);
-        Frame::Exit(42).encode(&mut bytes);
-        let tail = bytes.split_off(7);
-        assert_eq!(print(&mut bytes).unwrap(), None);
-        bytes.extend(tail);
-        assert_eq!(print(&mut bytes).unwrap(), Some(42));
-        assert!(bytes.is_empty());
-    }
 }

@@ -11,8 +11,8 @@ use rustix::net::{
     AddressFamily, SocketAddrAny, SocketFlags, SocketType, bind, connect, getsockname, listen, socket_with,
 };
 
-use crate::error::{Class, Error, Result};
-use crate::network::{Fault, PortBinding, Protocol};
+use crate::error::Result;
+use crate::network::{Fault, PortBinding, Protocol, publish};
 
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
@@ -82,69 +82,20 @@ pub(super) fn fault(e: Errno) -> Fault {
 /// # Errors
 /// `Conflict`, in docker's words, when a port is taken.
 pub(super) fn publish(wanted: &PortBinding) -> Result<Vec<(PortBinding, File)>> {
-    let mut last = None;
-    // Any port must be the same one in both families, so what is free in the first may not be in the second.
-    let attempts: Vec<u16> = match wanted.host_port {
-        0 => vec![0; 16],
-        _ => wanted.host_ports().collect(),
-    };
-    for port in attempts {
-        match publish_on(wanted, port) {
-            Ok(sockets) => return Ok(sockets),
-            Err((at, e)) if e.kind() == io::ErrorKind::AddrInUse => last = Some((at, e)),
-            Err((at, e)) => return Err(refused(wanted, at, &e)),
+    publish::bind(wanted, |at| {
+        let socket = bound(wanted.protocol, at)?;
+        if wanted.protocol == Protocol::Tcp {
+            listen(&socket, BACKLOG)?;
         }
-    }
-    match last {
-        Some((at, _)) => Err(Error::new(Class::Conflict, wanted.taken(at))
-            .with_hint("another program or container has the port: publish another one, or end it")),
-        None => Err(Error::new(Class::InvalidInput, format!("no port to publish for {wanted}"))),
-    }
-}
-
-fn refused(wanted: &PortBinding, at: SocketAddr, e: &io::Error) -> Error {
-    let class = match e.kind() {
-        io::ErrorKind::PermissionDenied => Class::Forbidden,
-        _ => Class::InvalidInput,
-    };
-    let text = e.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text).to_lowercase();
-    let message = format!("failed to bind host port for {at}/{}: {text}", wanted.protocol);
-    let error = Error::new(class, message);
-    match class {
-        Class::Forbidden => error.with_hint("ports below 1024 are root's: publish a higher one"),
-        _ => error.with_hint("the host must have the address"),
-    }
-}
-
-fn publish_on(wanted: &PortBinding, port: u16) -> Result<Vec<(PortBinding, File)>, (SocketAddr, io::Error)> {
-    let mut sockets: Vec<(PortBinding, File)> = Vec::new();
-    for ip in wanted.host_ips() {
-        // The second family takes the first one's port.
-        let port = sockets.first().map_or(port, |(binding, _)| binding.host_port);
-        let at = SocketAddr::new(ip, port);
-        let opened = bound(wanted.protocol, at).and_then(|socket| {
-            if wanted.protocol == Protocol::Tcp {
-                listen(&socket, BACKLOG)?;
-            }
-            Ok(socket)
-        });
-        match opened {
-            Ok(socket) => {
-                let port = local(&socket).map_or(port, |at| at.port());
-                sockets.push((wanted.bound(ip, port), socket.into()));
-            }
-            // A host without IPv6 publishes on IPv4.
-            Err(e) if ip.is_ipv6() && !sockets.is_empty() && e.kind() != io::ErrorKind::AddrInUse => {}
-            Err(e) => return Err((at, e)),
-        }
-    }
-    Ok(sockets)
+        let port = local(&socket).map_or(at.port(), |at| at.port());
+        Ok((File::from(socket), port))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Class;
     use crate::network::ports::parse_publish;
 
     #[test]

@@ -34,6 +34,7 @@ use crate::linux::signals::SignalFd;
 use crate::linux::streams::{self, Ends, Streams};
 use crate::linux::usernet::UserNetwork;
 use crate::monitor::ExitRecord;
+use crate::monitor::begin::{failed, undo};
 use crate::monitor::log::{LogPolicy, LogWriter, Stream};
 use crate::monitor::protocol::{self, ExecState, Failure, Frame, Reply, Request};
 use crate::plan::{self, PlannedFile};
@@ -113,33 +114,6 @@ fn watch_over(engine: Engine, launch: Launch) -> i32 {
     }
     health::told(monitor.begin_checks());
     monitor.run(lock)
-}
-
-/// The container could not be started: what was made is taken away, what was recorded says why.
-fn undo(engine: &Engine, container: &Container, recorded: bool, error: &Error) -> Result<()> {
-    if recorded {
-        network::leave(engine, container)?;
-    }
-    engine.release_volumes(container)?;
-    if !recorded {
-        return engine.discard(container);
-    }
-    if container.config.auto_remove {
-        engine.containers()?.remove(container, &[])?;
-        return engine.discard(container);
-    }
-    failed(engine, container, error)
-}
-
-/// Records that the task could not be made, and why.
-fn failed(engine: &Engine, container: &Container, error: &Error) -> Result<()> {
-    let change = |status: &mut Status| {
-        status.exit_code = error.exit_code();
-        status.error = Some(error.to_string());
-        status.finished = Some(Timestamp::now());
-    };
-    engine.containers()?.advance(container, Event::Failed, (&[], &[]), change)?;
-    engine.detach_network(&container.id)
 }
 
 /// How it ends for good.

@@ -11,6 +11,9 @@ use rustix::fs::Mode;
 use rustix::fs::inotify;
 use rustix::mm::{Advice, madvise};
 
+/// Only native debuggers and profilers read how compiled guests are unwound, and registering it costs start-up time.
+pub const NATIVE_UNWIND_INFO: bool = false;
+
 /// True when we are root, or what passes for it in a user namespace.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

@@ -1,7 +1,9 @@
 //! The per-container process: what it says and writes. How it runs is the operating system's affair.
 
+pub(crate) mod begin;
 pub mod log;
 pub mod protocol;
+pub mod relay;
 
 use std::fs;
 use std::io;

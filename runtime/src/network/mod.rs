@@ -22,6 +22,8 @@ pub mod line;
 pub mod networks;
 pub mod packet;
 pub mod ports;
+pub(crate) mod publish;
+pub(crate) mod recent;
 pub mod store;
 pub mod r#virtual;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use super::{Endpoint, Fault, Protocol, WasmMode, grants};
+use crate::config::HOST_GATEWAY;
 
 /// Ports for whoever asks for any (RFC 6056; Linux's default range).
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
@@ -51,10 +52,33 @@ pub fn source(endpoint: Option<&Endpoint>, to: IpAddr, port: u16) -> SocketAddr 
     SocketAddr::new(ip, port)
 }
 
+/// The addresses that somebody gave a name by hand (`--add-host`). Whether they may be reached is another question.
+pub fn given(hosts: &[(String, String)], endpoint: Option<&Endpoint>, name: &str) -> Vec<IpAddr> {
+    let gateway = endpoint.map(|own| IpAddr::V4(own.gateway));
+    let address = |text: &str| if text == HOST_GATEWAY { gateway } else { text.parse().ok() };
+    let of_name = hosts.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+    of_name.filter_map(|(_, text)| address(text)).collect()
+}
+
 /// True if a socket bound to `bound` is reached at `at`.
 pub fn covers(bound: SocketAddr, at: SocketAddr) -> bool {
     let same_family = bound.is_ipv4() == at.is_ipv4();
     bound.port() == at.port() && same_family && (bound.ip().is_unspecified() || bound.ip() == at.ip())
+}
+
+/// A socket of one family sees no address of the other: IPv6 callers of an IPv4 socket are the host, as behind docker's
+/// proxy; IPv4 callers of an IPv6 socket have mapped addresses.
+pub fn in_family(at: SocketAddr, v6: bool, gateway: IpAddr) -> SocketAddr {
+    let ip = match at.ip() {
+        IpAddr::V4(ip) if v6 => ip.to_ipv6_mapped().into(),
+        IpAddr::V6(ip) if !v6 => match ip.to_ipv4_mapped() {
+            Some(ip) => ip.into(),
+            None if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+            None => gateway,
+        },
+        same => same,
+    };
+    SocketAddr::new(ip, at.port())
 }
 
 /// The ports that a container's sockets have taken.
@@ -202,5 +226,17 @@ mod tests {
         let own = endpoint();
         assert!(own.is_neighbour(Ipv4Addr::new(172, 30, 255, 1)) && !own.is_neighbour(Ipv4Addr::new(172, 31, 0, 1)));
         assert_eq!(crate::network::Mac::of(own.address).to_string(), "02:42:ac:1e:00:02");
+    }
+
+    #[test]
+    fn addresses_fit_their_socket() {
+        let gateway = IpAddr::from([172, 30, 0, 1]);
+        let shown = |at: &str, v6| in_family(at.parse().unwrap(), v6, gateway).to_string();
+        assert_eq!(shown("10.0.0.1:5", false), "10.0.0.1:5");
+        assert_eq!(shown("10.0.0.1:5", true), "[::ffff:10.0.0.1]:5");
+        assert_eq!(shown("[::ffff:10.0.0.1]:5", false), "10.0.0.1:5");
+        assert_eq!(shown("[::1]:5", false), "127.0.0.1:5");
+        assert_eq!(shown("[2001:db8::1]:5", false), "172.30.0.1:5");
+        assert_eq!(shown("[2001:db8::1]:5", true), "[2001:db8::1]:5");
     }
 }

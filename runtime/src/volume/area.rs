@@ -11,6 +11,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use wharf_images::snapshot::{Rootfs, extract, install};
 
@@ -114,13 +115,21 @@ impl Area {
     pub fn remove(&self, mut lock: File) -> Result<()> {
         let path = self.dir().join("lock");
         lock.write_all(b"gone").map_err(|e| Error::io("write", &path, e))?;
+        // Whoever gets it now finds the mark, and tries again. Not every system renames a directory in which a file is open.
+        drop(lock);
         // From here on its name is free for another; what cannot be removed at once is left for the sweep.
         let aside = self.volumes.join(format!("{REMOVED}{}", crate::names::new_id()?));
         let dir = self.dir();
-        fs::rename(&dir, &aside).map_err(|e| Error::io("rename", dir, e))?;
-        paths::remove_dir(&aside)?;
-        drop(lock);
-        Ok(())
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match fs::rename(&dir, &aside) {
+                Err(e) if e.kind() == ErrorKind::PermissionDenied && Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                other => break other.map_err(|e| Error::io("rename", dir, e))?,
+            }
+        }
+        paths::remove_dir(&aside)
     }
 
     /// Fills the volume, whose exclusive lock is held, with what `rootfs` has at `path`, unless there is something in it.
@@ -161,6 +170,9 @@ impl Area {
         self.dir().join("filled").exists() || self.dir().join("filling").exists()
     }
 }
+
+/// How long somebody who looks at a lock may keep its directory from being renamed, where that counts.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The mark of a lock file whose volume was removed.
 fn is_gone(file: &File, path: &Path) -> Result<bool> {

@@ -60,7 +60,7 @@ fn tool(engine: &Engine, name: &str, args: &[String]) -> Result<(ExecProgram, Ve
         Some(program) => Ok(program),
         None => {
             let found = engine.make_tree(&tool).and_then(|()| compiled(engine, &tool));
-            engine.remove_bytes(&tool.id)?;
+            engine.remove_bytes(&tool.id, None)?;
             found
         }
     };

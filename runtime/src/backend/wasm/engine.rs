@@ -14,6 +14,7 @@
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
+use crate::linux::NATIVE_UNWIND_INFO;
 use crate::task::HttpTask;
 
 /// How a component's guests live.
@@ -45,8 +46,7 @@ impl Profile {
             .async_stack_size(GUEST_STACK + HOST_STACK)
             // Function names come from the name section; line tables would swell every compiled module.
             .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-            // Only native debuggers and profilers read it, and registering it costs start-up time.
-            .native_unwind_info(false);
+            .native_unwind_info(NATIVE_UNWIND_INFO);
         if self == Profile::Server {
             // Components of WASI 0.2 call nothing concurrently, and what would keep account of it costs every call.
             config.epoch_interruption(true).concurrency_support(false);

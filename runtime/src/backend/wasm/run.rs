@@ -9,7 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,12 +26,12 @@ use super::memory::MemoryLimit;
 use super::tree::{self, Tree};
 use super::{cache, engine};
 use crate::error::{Class, Error, Result};
-use crate::network::{Listener, Unconnected, VirtualNetwork};
+use crate::network::{Fault, Listener, Protocol, Unconnected, VirtualNetwork};
 use crate::task::WasmTask;
 use crate::wasi;
 use crate::wasi::filesystem::{Files, FilesView};
 use crate::wasi::sockets::{HasSockets, Sockets, SocketsView};
-use crate::wasi::vfs::Held;
+pub use crate::wasi::vfs::Held;
 
 /// The exit code of a guest that trapped.
 pub const TRAPPED: i32 = 134;
@@ -248,7 +248,7 @@ impl Program {
 
 impl Ready {
     /// What it will work in: what a wall around this process must let through.
-    pub(crate) fn held(&self) -> &[Held] {
+    pub fn held(&self) -> &[Held] {
         match self {
             Ready::Command(guest) => guest.store.data().tree.vfs.held(),
             Ready::Server(serving) => serving.tree.vfs.held(),
@@ -283,6 +283,9 @@ impl Guest {
     }
 }
 
+/// Connections from the container's network that may wait for the server.
+const BACKLOG: u32 = 128;
+
 /// A component that serves HTTP, before its first request.
 pub struct Serving {
     server: http::Server<State>,
@@ -295,7 +298,8 @@ impl Serving {
         self.server.port()
     }
 
-    /// Serves what comes in on `listeners`, and from `neighbours` on the container's network, until `wait` returns. Gives what it gave when the last request has been answered.
+    /// Serves what comes in on `listeners`, and from `neighbours` on the container's network, until `wait` returns. Gives
+    /// what it gave when the last request has been answered.
     ///
     /// # Errors
     /// The system's, when there are no threads to be had.
@@ -306,6 +310,22 @@ impl Serving {
         wait: impl FnOnce() -> R,
     ) -> Result<R> {
         self.server.run(listeners, neighbours, wait)
+    }
+
+    /// Serves the container's port until `wait` returns. Gives what it gave when the last request has been answered.
+    ///
+    /// # Errors
+    /// When the port cannot be had, or no threads.
+    pub fn serve<R>(self, network: &dyn VirtualNetwork, wait: impl FnOnce() -> R) -> Result<R> {
+        let port = self.port();
+        let published = network.published().map_err(|e| Error::os("take the published ports", e))?;
+        let ours = published.into_iter().filter(|(binding, _)| binding.container_port == port);
+        let listeners: Vec<TcpListener> = ours.map(|(_, listener)| listener).collect();
+        let taken = |e: Fault| Error::new(Class::Unavailable, format!("serve the container's port {port}: {e}"));
+        let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+        let bound = network.bind(Protocol::Tcp, address).map_err(taken)?;
+        let neighbours = || network.listen(&bound, BACKLOG).map(Some).map_err(taken);
+        self.run(&listeners, neighbours, wait)
     }
 }
 
@@ -343,7 +363,12 @@ fn load(engine: &Engine, path: &Path) -> Result<Component> {
     // SAFETY: it is machine code that wasmtime trusts. It lies in a directory that only we may enter, under a name that
     // only our compiler's output is given, and the file belongs to us (`private::open` has checked). wasmtime itself
     // checks that its own version, the settings and the processor are those it was made for.
-    let loaded = unsafe { Component::deserialize_file(engine, named) };
+    let loaded = unsafe { Component::deserialize_file(engine, &named) }.or_else(|e| {
+        // Not every system maps a file as code (Wine does not): then its bytes are read.
+        let bytes = std::fs::read(&named).map_err(|_| e)?;
+        // SAFETY: as above; it is the same file.
+        unsafe { Component::deserialize(engine, bytes) }
+    });
     loaded.map_err(|e| cache::refused(path, &e))
 }
 

@@ -34,4 +34,5 @@ pub(crate) use error::Code;
 pub(crate) use file::OpenFile;
 pub(crate) use node::Stat;
 pub(crate) use quota::Quota;
-pub(crate) use tree::{Held, Source, Vfs};
+pub use tree::Held;
+pub(crate) use tree::{Source, Vfs};

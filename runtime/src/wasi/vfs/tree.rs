@@ -89,7 +89,7 @@ impl Point {
 
 /// What a process that hosts the guest has to be let through to.
 #[derive(Debug, Clone)]
-pub(crate) enum Held {
+pub enum Held {
     /// For reading.
     ReadOnly(Arc<Dir>),
     /// For reading and writing.
@@ -97,7 +97,12 @@ pub(crate) enum Held {
     /// For reading and writing, and for overlayfs's marks.
     Union(Arc<Dir>),
     /// A file.
-    File { file: Arc<File>, writable: bool },
+    File {
+        /// It.
+        file: Arc<File>,
+        /// For writing too.
+        writable: bool,
+    },
 }
 
 /// The tree that a guest sees.

@@ -1,0 +1,472 @@
+//! The network of a guest, in the process that hosts it.
+//!
+//! What it decides on is the portable part ([`crate::network`]); what is here is where sockets really are:
+//!
+//! - A *published port* is a socket of the host that is bound before the container is reported as started. While no
+//!   guest listens the socket does not either, so connections are refused.
+//! - A listener on the container's network is a port of the loopback that is known by a file ([`super::registry`]) and
+//!   behind which only who knows its secret is heard ([`doors`]). One on the guest's own loopback has no file.
+//! - *Datagrams* between guests go between such ports too ([`datagrams`]).
+//! - *Names* are containers' (from the store), else the system is asked.
+//!
+//! There is no wall around this process: a guest that breaks its sandbox has the network of its user.
+
+mod datagrams;
+mod doors;
+mod stream;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+
+use socket2::{Domain, Socket, Type};
+use tokio::task::JoinHandle;
+
+use self::datagrams::{Inbox, Packets};
+use self::doors::{Door, Doors};
+use self::stream::{Later, Stream};
+use super::hosted::Plan;
+use super::{registry, system};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::network::grants::{Denial, Grants, HOST_NAME, canonical_name, is_name};
+use crate::network::r#virtual::{PortTable, Route, covers, given, route, source};
+use crate::network::{
+    Bound, Connected, Connection, Datagrams, Endpoint, Fault, Listener, Lookup, PortBinding, Protocol, VirtualNetwork,
+    WasmMode, WasmNetwork, publish,
+};
+
+/// The most sockets that a guest may have bound.
+const MOST_BOUND: usize = 4096;
+/// A guest that is denied at random fills no log.
+const MOST_DENIALS: usize = 256;
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// The network of one guest.
+pub(super) struct Sockets(Arc<Shared>);
+
+/// What the sockets of a guest have in common.
+struct Shared {
+    engine: Engine,
+    network: WasmNetwork,
+    names: Vec<String>,
+    /// Names that were given addresses by hand.
+    hosts: Vec<(String, String)>,
+    dir: PathBuf,
+    endpoint: OnceLock<Endpoint>,
+    state: Mutex<State>,
+}
+
+struct State {
+    grants: Grants,
+    denied: BTreeSet<String>,
+    ports: PortTable,
+    bound: BTreeMap<u64, Local>,
+    next: u64,
+    published: Vec<Published>,
+}
+
+/// A port of the host.
+struct Published {
+    binding: PortBinding,
+    /// Unless a guest or a server of ours has it.
+    socket: Option<Socket>,
+}
+
+/// A local address that the guest has taken.
+struct Local {
+    protocol: Protocol,
+    address: SocketAddr,
+    /// The word of the door where its own container calls it.
+    word: Option<String>,
+    /// Where its neighbours find that.
+    file: Option<PathBuf>,
+    /// On the host's network: the socket itself.
+    real: Option<Socket>,
+    /// What it receives, of datagrams.
+    inbox: Option<Arc<Inbox>>,
+}
+
+/// A socket of the host's that is bound to `at`, and does not listen.
+fn hold(protocol: Protocol, at: SocketAddr) -> io::Result<Socket> {
+    let kind = if protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
+    let socket = Socket::new(Domain::for_address(at), kind, None)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    let lingers = protocol == Protocol::Tcp && system::ASKS_FOR_LINGERING_PORTS;
+    if lingers {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&at.into())?;
+    if lingers {
+        // Two that both say so, and do not listen yet, could have the same port.
+        socket.set_reuse_address(false)?;
+    }
+    Ok(socket)
+}
+
+/// Lets connections in on such a socket.
+fn listening(socket: Socket) -> io::Result<TcpListener> {
+    if system::ASKS_FOR_LINGERING_PORTS {
+        socket.set_reuse_address(true)?;
+    }
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn port_of(socket: &Socket, wanted: SocketAddr) -> SocketAddr {
+    socket.local_addr().ok().and_then(|at| at.as_socket()).unwrap_or(wanted)
+}
+
+impl Sockets {
+    /// The network of a container with this plan. The published ports are bound.
+    ///
+    /// # Errors
+    /// `Conflict`, in docker's words, when one is taken.
+    pub fn new(engine: Engine, network: &WasmNetwork, plan: &Plan) -> Result<Self> {
+        let mut published = Vec::new();
+        for wanted in &network.published {
+            let bound = publish::bind(wanted, |at| {
+                let socket = hold(wanted.protocol, at)?;
+                let port = port_of(&socket, at).port();
+                Ok((socket, port))
+            })?;
+            published.extend(bound.into_iter().map(|(binding, socket)| Published { binding, socket: Some(socket) }));
+        }
+        let state = State {
+            grants: Grants::new(&network.allow, &network.deny),
+            denied: BTreeSet::new(),
+            ports: PortTable::default(),
+            bound: BTreeMap::new(),
+            next: 1,
+            published,
+        };
+        Ok(Sockets(Arc::new(Shared {
+            dir: registry::directory(&engine)?,
+            engine,
+            network: network.clone(),
+            names: plan.names.clone(),
+            hosts: plan.hosts.clone(),
+            endpoint: OnceLock::new(),
+            state: Mutex::new(state),
+        })))
+    }
+
+    /// The ports of the host that it has, with what they are really bound to.
+    pub fn ports(&self) -> Vec<PortBinding> {
+        self.0.state().published.iter().map(|published| published.binding.clone()).collect()
+    }
+
+    /// The container's place on its network.
+    pub fn join(&self, endpoint: Endpoint) {
+        self.0.endpoint.get_or_init(|| endpoint);
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn endpoint(&self) -> Option<&Endpoint> {
+        self.endpoint.get()
+    }
+
+    /// The network has no way out, and none in.
+    fn is_internal(&self) -> bool {
+        self.endpoint().is_some_and(|own| own.internal)
+    }
+
+    fn gateway(&self) -> IpAddr {
+        self.endpoint().map_or(Ipv4Addr::LOCALHOST.into(), |own| own.gateway.into())
+    }
+
+    /// Where neighbours reach a socket that is bound so.
+    fn on_network(&self, bound: SocketAddr) -> Option<SocketAddrV4> {
+        let own = self.endpoint()?;
+        let reached = bound.ip().is_unspecified() || bound.ip() == IpAddr::V4(own.address);
+        reached.then(|| SocketAddrV4::new(own.address, bound.port()))
+    }
+
+    fn file(&self, at: SocketAddrV4, protocol: Protocol) -> PathBuf {
+        registry::file(&self.dir, self.endpoint().map_or(0, |own| own.network_id), at, protocol)
+    }
+
+    /// Makes an address known to neighbours, if it is on the network and of two families' sockets the first.
+    fn register(&self, state: &State, local: &Local, word: &str) -> io::Result<Option<PathBuf>> {
+        let Some(at) = self.on_network(local.address) else { return Ok(None) };
+        let file = self.file(at, local.protocol);
+        if state.bound.values().any(|other| other.file.as_ref() == Some(&file)) {
+            return Ok(None);
+        }
+        registry::write(&file, word)?;
+        Ok(Some(file))
+    }
+
+    /// Gives back ports of the host that nobody listens on any more.
+    fn hold_again(&self, numbers: &[usize]) {
+        let mut state = self.state();
+        for number in numbers {
+            if let Some(Published { binding, socket }) = state.published.get_mut(*number) {
+                let at = SocketAddr::new(binding.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), binding.host_port);
+                // Somebody else may have been faster: then it is published no more.
+                *socket = hold(binding.protocol, at).ok();
+            }
+        }
+    }
+
+    /// Takes the published ports that lead to this address.
+    fn take_published(&self, state: &mut State, address: SocketAddr, protocol: Protocol) -> Vec<(usize, Socket)> {
+        let wanted = |binding: &PortBinding| (binding.container_port, binding.protocol) == (address.port(), protocol);
+        let outward = !address.ip().is_loopback() && !self.is_internal();
+        let all = state.published.iter_mut().enumerate();
+        all.filter(|(_, published)| outward && wanted(&published.binding))
+            .filter_map(|(number, published)| Some((number, published.socket.take()?)))
+            .collect()
+    }
+
+    fn release(&self, number: u64) {
+        let mut state = self.state();
+        let Some(local) = state.bound.remove(&number) else { return };
+        if local.real.is_none() && self.network.mode != WasmMode::Host {
+            state.ports.release(local.protocol, local.address);
+        }
+        if let Some(file) = local.file {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+
+    /// The addresses of a name that may be told.
+    fn permitted(&self, name: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Result<Vec<IpAddr>, Fault> {
+        let mut state = self.state();
+        let mut told = Vec::new();
+        let mut denied = None;
+        for address in addresses {
+            match state.grants.check_answer(name, address) {
+                Ok(()) => {
+                    state.grants.learn(name, address);
+                    told.push(address);
+                }
+                Err(denial) => denied = Some(state.deny(&denial)),
+            }
+        }
+        match denied {
+            Some(fault) if told.is_empty() => Err(fault),
+            _ => Ok(told),
+        }
+    }
+}
+
+impl State {
+    fn deny(&mut self, denial: &Denial) -> Fault {
+        if self.denied.len() < MOST_DENIALS && self.denied.insert(denial.target.clone()) {
+            // The container's own standard error: its log.
+            eprintln!("wharf: {denial}");
+        }
+        Fault::AccessDenied
+    }
+
+    fn port_or_any(&mut self, port: Option<u16>) -> u16 {
+        port.unwrap_or_else(|| self.ports.ephemeral())
+    }
+}
+
+impl VirtualNetwork for Sockets {
+    fn bind(&self, protocol: Protocol, local: SocketAddr) -> Result<Bound, Fault> {
+        let mut state = self.0.state();
+        if state.bound.len() >= MOST_BOUND {
+            return Err(Fault::NewSocketLimit);
+        }
+        let (address, real) = if self.0.network.mode == WasmMode::Host {
+            let socket = hold(protocol, local).map_err(Fault::from)?;
+            (port_of(&socket, local), Some(socket))
+        } else {
+            (state.ports.bind(protocol, local, self.0.endpoint())?, None)
+        };
+        let number = state.next;
+        state.next += 1;
+        state.bound.insert(number, Local { protocol, address, word: None, file: None, real, inbox: None });
+        let shared = Arc::clone(&self.0);
+        Ok(Bound::new(address, number, move || shared.release(number)))
+    }
+
+    fn listen(&self, bound: &Bound, _backlog: u32) -> Result<Box<dyn Listener>, Fault> {
+        let mut state = self.0.state();
+        let known = state.bound.get_mut(&bound.id).filter(|l| l.protocol == Protocol::Tcp && l.word.is_none());
+        let mut doors = Doors {
+            door: None,
+            published: Vec::new(),
+            bound: bound.address,
+            gateway: self.0.gateway(),
+            shared: Arc::clone(&self.0),
+        };
+        let real = known.ok_or(Fault::InvalidState)?.real.take();
+        let sockets: Vec<(Option<usize>, Socket)> = match real {
+            Some(socket) => vec![(None, socket)],
+            None => {
+                let (door, word) = Door::open()?;
+                doors.door = Some(door);
+                if let Some(mut local) = state.bound.remove(&bound.id) {
+                    let file = self.0.register(&state, &local, &word);
+                    local.word = Some(word);
+                    local.file = file.as_ref().map_or(None, Clone::clone);
+                    state.bound.insert(bound.id, local);
+                    file.map_err(Fault::from)?;
+                }
+                let taken = self.0.take_published(&mut state, bound.address, Protocol::Tcp);
+                taken.into_iter().map(|(number, socket)| (Some(number), socket)).collect()
+            }
+        };
+        // Should one fail, those that listen are given back with their doors.
+        drop(state);
+        for (number, socket) in sockets {
+            let listener = listening(socket).and_then(tokio::net::TcpListener::from_std).map_err(Fault::from)?;
+            doors.published.push((number, listener));
+        }
+        Ok(Box::new(doors))
+    }
+
+    fn connect(&self, from: Option<&Bound>, remote: SocketAddr) -> Result<Connected, Fault> {
+        let mut state = self.0.state();
+        let local = from.and_then(|bound| state.bound.get_mut(&bound.id));
+        let port = local.as_ref().map(|local| local.address.port());
+        let real = local.and_then(|local| local.real.take());
+        let endpoint = self.0.endpoint();
+        let later = |local, connection: Later| {
+            let connection: Arc<dyn Connection> = Arc::new(connection);
+            Ok(Connected { connection, local, remote })
+        };
+        match route(&self.0.network.mode, endpoint, remote) {
+            Route::Own => {
+                let called = state.bound.values().find(|l| l.protocol == Protocol::Tcp && covers(l.address, remote));
+                let word = called.and_then(|local| local.word.clone()).ok_or(Fault::ConnectionRefused)?;
+                let local = source(endpoint, remote.ip(), state.port_or_any(port));
+                later(local, Later::new(doors::call(word, local, remote)))
+            }
+            Route::Neighbour(at) => {
+                state.grants.check_neighbour(at.into()).map_err(|denial| state.deny(&denial))?;
+                let file = self.0.file(at, Protocol::Tcp);
+                let word = std::fs::read_to_string(file).map_err(|_| Fault::ConnectionRefused)?;
+                let local = source(endpoint, IpAddr::V4(*at.ip()), state.port_or_any(port));
+                later(local, Later::new(doors::call(word, local, at.into())))
+            }
+            Route::Host(host_port) => {
+                state.grants.check_host(host_port).map_err(|denial| state.deny(&denial))?;
+                let local = source(endpoint, remote.ip(), state.port_or_any(port));
+                later(local, Later::new(outside(None, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), host_port))))
+            }
+            Route::Outside => {
+                state.grants.check(remote).map_err(|denial| state.deny(&denial))?;
+                if self.0.is_internal() {
+                    return Err(Fault::RemoteUnreachable);
+                }
+                let local = match self.0.network.mode {
+                    // Which of the host's addresses it is shows only when there is a connection.
+                    WasmMode::Host => from.map_or(unspecified(remote), |bound| bound.address),
+                    WasmMode::None | WasmMode::Network(_) => source(endpoint, remote.ip(), state.port_or_any(port)),
+                };
+                later(local, Later::new(outside(real, remote)))
+            }
+            Route::Nowhere => Err(Fault::RemoteUnreachable),
+        }
+    }
+
+    fn datagrams(&self, bound: &Bound) -> Result<Arc<dyn Datagrams>, Fault> {
+        Ok(Arc::new(Packets::open(&self.0, bound)?))
+    }
+
+    fn lookup(&self, name: &str) -> Result<Box<dyn Lookup>, Fault> {
+        if !is_name(name) {
+            return Err(Fault::InvalidArgument);
+        }
+        let name = canonical_name(name);
+        let here = |addresses: Vec<IpAddr>| Ok(Box::new(Answered::Now(Some(addresses))) as Box<dyn Lookup>);
+        if name == "localhost" || name.ends_with(".localhost") {
+            // RFC 6761, 6.3.
+            return here(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
+        let given = given(&self.0.hosts, self.0.endpoint(), &name);
+        if !given.is_empty() {
+            let mut state = self.0.state();
+            for address in &given {
+                if state.grants.check_answer(&name, *address).is_ok() {
+                    state.grants.learn(&name, *address);
+                }
+            }
+            return here(given);
+        }
+        if let Some(own) = self.0.endpoint() {
+            if self.0.names.iter().any(|n| n.eq_ignore_ascii_case(&name)) {
+                return here(vec![own.address.into()]);
+            }
+            if name == HOST_NAME {
+                return here(vec![own.gateway.into()]);
+            }
+            let found = self.0.engine.resolve(own.network_id, &name).map_err(|_| Fault::TemporaryResolverFailure)?;
+            if !found.is_empty() {
+                return here(found.into_iter().map(IpAddr::V4).collect());
+            }
+        }
+        if self.0.network.mode == WasmMode::None || self.0.is_internal() {
+            return Err(Fault::NameUnresolvable);
+        }
+        {
+            let mut state = self.0.state();
+            state.grants.check_name(&name).map_err(|denial| state.deny(&denial))?;
+        }
+        let shared = Arc::clone(&self.0);
+        Ok(Box::new(Answered::Later(tokio::spawn(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|_| Fault::NameUnresolvable)?;
+            let addresses: BTreeSet<IpAddr> = found.map(|at| at.ip()).collect();
+            shared.permitted(&name, addresses)
+        }))))
+    }
+
+    fn published(&self) -> io::Result<Vec<(PortBinding, TcpListener)>> {
+        let mut state = self.0.state();
+        let tcp = state.published.iter_mut().filter(|published| published.binding.protocol == Protocol::Tcp);
+        let taken = tcp.filter_map(|published| Some((published.binding.clone(), published.socket.take()?)));
+        taken.map(|(binding, socket)| Ok((binding, listening(socket)?))).collect()
+    }
+}
+
+fn unspecified(of: SocketAddr) -> SocketAddr {
+    let ip = if of.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    SocketAddr::new(ip, 0)
+}
+
+/// Connects on the host's networks, with a socket that is bound already, if there is one.
+async fn outside(bound: Option<Socket>, to: SocketAddr) -> Result<Stream, Fault> {
+    let socket = match bound {
+        Some(socket) => {
+            socket.set_nonblocking(true).map_err(Fault::from)?;
+            tokio::net::TcpSocket::from_std_stream(socket.into())
+        }
+        None if to.is_ipv4() => tokio::net::TcpSocket::new_v4().map_err(Fault::from)?,
+        None => tokio::net::TcpSocket::new_v6().map_err(Fault::from)?,
+    };
+    socket.connect(to).await.map(Stream::outward).map_err(Fault::from)
+}
+
+/// A name that is looked up: known at once, or when the system has answered.
+enum Answered {
+    Now(Option<Vec<IpAddr>>),
+    Later(JoinHandle<Result<Vec<IpAddr>, Fault>>),
+}
+
+impl Lookup for Answered {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<IpAddr>, Fault>> {
+        match self {
+            Answered::Now(addresses) => Poll::Ready(Ok(addresses.take().unwrap_or_default())),
+            Answered::Later(work) => {
+                std::pin::Pin::new(work).poll(cx).map(|answer| answer.unwrap_or(Err(Fault::TemporaryResolverFailure)))
+            }
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Containers where there is no Linux: the program built with the feature `portable`, which is what Windows and macOS
+//! run, and the program for Windows itself, under Wine, where `WHARF_WINDOWS_PROGRAM` is the command that starts it.
+
+// What these tests do not need, others do.
+#[allow(dead_code, unused_imports)]
+mod support;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use support::wharf::{Ran, program, run, wait};
+use support::{eventually, images, skip};
+use tempfile::TempDir;
+
+/// Wine takes its time, and so does a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// An instance of its own.
+struct Wharf {
+    dir: TempDir,
+    /// The program for Windows, and what starts it.
+    windows: Option<Vec<String>>,
+}
+
+impl Wharf {
+    fn run(&self, args: &[&str]) -> Ran {
+        let mut command = self.command(args);
+        if self.windows.is_none() {
+            return run(command, &[]);
+        }
+        // What Wine starts besides keeps pipes of ours open, so they are files.
+        let place = |name| self.dir.path().join(name);
+        let file = |name| File::create(place(name)).expect("a file");
+        let line = format!("{command:?}");
+        let mut child = command.stdout(file("stdout")).stderr(file("stderr")).spawn().expect("wine");
+        let code = wait(&mut child, &line);
+        let said = |name| std::fs::read_to_string(place(name)).expect("text");
+        Ran { line, code, stdout: said("stdout"), stderr: said("stderr") }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = match self.windows.as_deref() {
+            Some([starter, rest @ ..]) => {
+                let mut command = Command::new(starter);
+                command.args(rest);
+                command
+            }
+            _ => Command::new(program()),
+        };
+        let root = self.path(&self.dir.path().join("root"));
+        command.args(args).env("WHARF_ROOT", root).stdin(Stdio::null());
+        command
+    }
+
+    /// A path of this machine as the program knows it: Wine shows all of it as the drive `Z:`.
+    fn path(&self, path: &Path) -> String {
+        let path = path.to_str().expect("a plain path");
+        if self.windows.is_some() { format!("Z:{}", path.replace('/', "\\")) } else { path.to_owned() }
+    }
+
+    fn exits(&self, code: i32, args: &[&str]) -> Ran {
+        let ran = self.run(args);
+        assert_eq!(ran.code, code, "{ran}");
+        ran
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        self.exits(0, args).stdout.trim_end().to_owned()
+    }
+
+    fn pack(&self, guest: &str, name: &str) {
+        let file = self.path(Path::new(&images::guest(guest)));
+        self.ok(&["wasm", "pack", &file, "-t", name]);
+    }
+
+    fn state(&self, name: &str) -> String {
+        self.ok(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", name])
+    }
+
+    /// Starts a server in the background and waits until it listens.
+    fn serve(&self, name: &str, flags: &[&str], args: &[&str]) {
+        self.ok(&[&["run", "-d", "--name", name], flags, &["net"], args].concat());
+        eventually("the server listens", PATIENCE, || {
+            let logs = self.ok(&["logs", name]);
+            assert!(!logs.contains("failed"), "{logs}");
+            (logs.contains("listening on") || logs.contains("answering on")).then_some(())
+        });
+    }
+}
+
+impl Drop for Wharf {
+    /// Nothing stays: neither a container nor a directory of one.
+    fn drop(&mut self) {
+        let ids = self.run(&["ps", "-aq"]).stdout;
+        for id in ids.lines() {
+            self.run(&["rm", "-f", id]);
+        }
+        if std::thread::panicking() {
+            return;
+        }
+        assert_eq!(self.ok(&["ps", "-aq"]), "");
+        for place in ["root/containers", "root/run/containers", "root/run/net"] {
+            // A monitor tells of the end before it has tidied up.
+            eventually(&format!("{place} is empty"), PATIENCE, || {
+                let entries = std::fs::read_dir(self.dir.path().join(place)).into_iter().flatten();
+                (entries.count() == 0).then_some(())
+            });
+        }
+    }
+}
+
+/// Does it with each program that can be run here, in an instance with the guest `tools`.
+fn everywhere(name: &str, test: impl Fn(&Wharf)) {
+    let fresh = |windows| {
+        let dir = tempfile::Builder::new().prefix("wharf-").tempdir().expect("a temporary directory");
+        let wharf = Wharf { dir, windows };
+        wharf.pack("tools-p2", "tools");
+        wharf
+    };
+    test(&fresh(None));
+    match std::env::var("WHARF_WINDOWS_PROGRAM") {
+        Ok(starter) => test(&fresh(Some(starter.split_whitespace().map(str::to_owned).collect()))),
+        Err(_) => skip(&format!("windows-{name}"), "WHARF_WINDOWS_PROGRAM names no program for Windows"),
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
+}
+
+#[test]
+fn programs_run_and_exit_codes_come_through() {
+    everywhere("exit-codes", |wharf| {
+        assert!(wharf.ok(&["run", "--rm", "wharf/hello"]).starts_with("Hello from Wharf!"));
+        assert_eq!(wharf.ok(&["run", "--rm", "tools", "args", "a b", "c"]), "tools\nargs\na b\nc");
+        wharf.exits(42, &["run", "--rm", "tools", "exit", "42"]);
+        let trapped = wharf.exits(134, &["run", "--rm", "tools", "trap"]);
+        assert!(trapped.stderr.contains("unreachable") && trapped.stderr.contains("inner"), "{trapped}");
+        let deep = wharf.exits(134, &["run", "--rm", "tools", "recurse"]);
+        assert!(deep.stderr.contains("wasm trap"), "{deep}");
+        let large = wharf.exits(134, &["run", "--rm", "-m", "64m", "tools", "hog"]);
+        assert!(large.stderr.contains("memory limit of 67108864 bytes"), "{large}");
+        let both = wharf.exits(0, &["run", "--rm", "tools", "both"]);
+        assert_eq!((both.stdout.trim_end(), both.stderr.trim_end()), ("to stdout", "to stderr"));
+        let refused = wharf.exits(125, &["run", "--rm", "--cpus", "1", "tools", "args"]);
+        assert!(refused.stderr.contains("--cpus cannot be enforced on this system"), "{refused}");
+        let terminal = wharf.exits(125, &["run", "--rm", "-t", "tools", "args"]);
+        assert!(terminal.stderr.contains("--tty: not supported on this system"), "{terminal}");
+        assert_eq!(wharf.ok(&["ps", "-aq"]), "", "neither --rm nor a start that failed leaves anything");
+    });
+}
+
+#[test]
+fn input_reaches_the_guest() {
+    everywhere("input", |wharf| {
+        let text: Vec<u8> = (0..200_000u32).flat_map(|n| n.to_le_bytes()).collect();
+        let mut child = wharf
+            .command(&["run", "-i", "--rm", "tools", "cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("wharf starts");
+        let (mut input, mut output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let mut back = Vec::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                input.write_all(&text).expect("sent");
+                drop(input);
+            });
+            output.read_to_end(&mut back).expect("received");
+        });
+        assert_eq!(wait(&mut child, "cat"), 0);
+        assert!(back == text, "{} of {} bytes came back, or others", back.len(), text.len());
+    });
+}
+
+#[test]
+fn files_are_the_hosts_or_a_volumes() {
+    everywhere("files", |wharf| {
+        let shared = wharf.dir.path().join("shared");
+        std::fs::create_dir(&shared).expect("a directory");
+        std::fs::write(shared.join("note"), "from the host").expect("a file");
+        let bind = format!("{}:/data", wharf.path(&shared));
+        assert_eq!(wharf.ok(&["run", "--rm", "-v", &bind, "tools", "cat", "/data/note"]), "from the host");
+        wharf.ok(&["run", "--rm", "-v", &bind, "tools", "write", "/data/answer", "from the guest"]);
+        assert_eq!(std::fs::read_to_string(shared.join("answer")).expect("a file"), "from the guest");
+        wharf.ok(&["run", "--rm", "-v", &bind, "tools", "mv", "/data/answer", "/data/moved"]);
+        wharf.ok(&["run", "--rm", "-v", &bind, "tools", "mkdir", "/data/below"]);
+        assert_eq!(wharf.ok(&["run", "--rm", "-v", &bind, "tools", "ls", "/data"]), "below\nmoved\nnote");
+        let fixed = format!("{bind}:ro");
+        wharf.exits(1, &["run", "--rm", "-v", &fixed, "tools", "write", "/data/note", "x"]);
+        let mount = format!("type=bind,source={},target=/data", wharf.path(&shared));
+        assert_eq!(wharf.ok(&["run", "--rm", "--mount", &mount, "tools", "cat", "/data/moved"]), "from the guest");
+        // Links lead nowhere but inside.
+        wharf.exits(1, &["run", "--rm", "-v", &bind, "tools", "cat", "/data/../../../etc/passwd"]);
+
+        let volume = ["run", "--rm", "-v", "data:/data", "tools"];
+        wharf.ok(&[&volume[..], &["write", "/data/a", "kept"]].concat());
+        wharf.ok(&[&volume[..], &["append", "/data/a", " here"]].concat());
+        assert_eq!(wharf.ok(&[&volume[..], &["cat", "/data/a"]].concat()), "kept here");
+        assert_eq!(wharf.ok(&["volume", "ls", "-q"]), "data");
+        wharf.ok(&["volume", "rm", "data"]);
+
+        wharf.ok(&["create", "--name", "box", "tools", "args"]);
+        wharf.ok(&["cp", &wharf.path(&shared.join("note")), "box:/copied"]);
+        let out = shared.join("back");
+        wharf.ok(&["cp", "box:/copied", &wharf.path(&out)]);
+        assert_eq!(std::fs::read_to_string(out).expect("a file"), "from the host");
+    });
+}
+
+#[test]
+fn containers_live_and_end() {
+    everywhere("life", |wharf| {
+        wharf.ok(&["run", "-d", "--name", "sleeper", "tools", "sleep", "600000"]);
+        assert!(wharf.ok(&["ps", "--format", "{{.Names}} {{.Status}}"]).starts_with("sleeper Up "));
+        wharf.ok(&["stop", "-t", "5", "sleeper"]);
+        assert_eq!(wharf.state("sleeper"), "exited 143");
+        wharf.ok(&["start", "sleeper"]);
+        wharf.ok(&["kill", "sleeper"]);
+        assert_eq!(wharf.state("sleeper"), "exited 137");
+        // One that computes and never asks for anything is ended like any other.
+        wharf.ok(&["run", "-d", "--name", "spinner", "tools", "spin"]);
+        let mut waiter = wharf.command(&["wait", "spinner"]).stdout(Stdio::piped()).spawn().expect("wharf starts");
+        let busy = wharf.exits(1, &["rm", "spinner"]);
+        assert!(busy.stderr.contains("container is running"), "{busy}");
+        wharf.ok(&["kill", "-s", "INT", "spinner"]);
+        assert_eq!(wait(&mut waiter, "wait"), 0);
+        let mut code = String::new();
+        waiter.stdout.take().expect("piped").read_to_string(&mut code).expect("text");
+        assert_eq!(code.trim_end(), "130");
+        let file = wharf.path(Path::new(&images::guest("tools-p2")));
+        let late = wharf.exits(137, &["wasm", "run", "--timeout", "500ms", &file, "spin"]);
+        assert!(late.stderr.contains("the time limit (--timeout) was reached"), "{late}");
+
+        wharf.ok(&["run", "--name", "said", "tools", "both"]);
+        let logs = wharf.run(&["logs", "said"]);
+        assert_eq!((logs.stdout.trim_end(), logs.stderr.trim_end()), ("to stdout", "to stderr"));
+        wharf.ok(&["rename", "said", "spoken"]);
+        wharf.exits(0, &["start", "-a", "spoken"]);
+        assert_eq!(wharf.ok(&["logs", "spoken"]).lines().count(), 2, "the second run is written behind the first");
+
+        wharf.ok(&["run", "-d", "--name", "again", "--restart", "on-failure:2", "tools", "exit", "3"]);
+        eventually("it is given up", PATIENCE, || (wharf.state("again") == "exited 3").then_some(()));
+        assert_eq!(wharf.ok(&["inspect", "-f", "{{.RestartCount}}", "again"]), "2");
+        let refused = wharf.exits(1, &["exec", "again", "x"]);
+        assert!(refused.stderr.contains("is not running"), "{refused}");
+    });
+}
+
+#[test]
+fn a_monitor_that_dies_takes_its_guest_along() {
+    // Wine's process ids are not this machine's.
+    let dir = tempfile::Builder::new().prefix("wharf-").tempdir().expect("a temporary directory");
+    let wharf = Wharf { dir, windows: None };
+    wharf.pack("tools-p2", "tools");
+    let id = wharf.ok(&["run", "-d", "--name", "orphan", "tools", "spin"]);
+    let processes = || {
+        let all = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let line = |dir: &std::fs::DirEntry| std::fs::read_to_string(dir.path().join("cmdline")).unwrap_or_default();
+        let pid = |dir: std::fs::DirEntry| dir.file_name().to_string_lossy().parse::<i32>().ok();
+        all.filter(|dir| line(dir).contains(&id)).filter_map(pid).collect::<Vec<_>>()
+    };
+    let guest: i32 = wharf.ok(&["inspect", "-f", "{{.State.Pid}}", "orphan"]).parse().expect("a process id");
+    let [monitor] = processes()[..] else { panic!("{:?}", processes()) };
+    support::tool(Command::new("kill").args(["-9", &monitor.to_string()]));
+    eventually("its death is found", PATIENCE, || (wharf.state("orphan") == "exited 137").then_some(()));
+    let alive =
+        || std::fs::read_to_string(format!("/proc/{guest}/cmdline")).is_ok_and(|line| line.contains("wharf-task"));
+    eventually("the guest's process has ended", PATIENCE, || (!alive()).then_some(()));
+    wharf.ok(&["start", "orphan"]);
+    assert!(wharf.state("orphan").starts_with("running"));
+}
+
+fn echoed(port: u16, data: &[u8]) {
+    let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut writer = stream.try_clone().expect("a copy");
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            writer.write_all(data).expect("sent");
+            writer.shutdown(Shutdown::Write).expect("half closed");
+        });
+        let mut back = Vec::with_capacity(data.len());
+        stream.read_to_end(&mut back).expect("everything comes back");
+        assert!(back == data, "{} of {} bytes came back, or others", back.len(), data.len());
+    });
+}
+
+#[test]
+fn ports_are_published_and_neighbours_found_by_name() {
+    everywhere("sockets", |wharf| {
+        wharf.pack("net-p2", "net");
+        let port = free_port();
+        let spec = format!("127.0.0.1:{port}:80");
+        wharf.serve("web", &["-p", &spec], &["echo", "0.0.0.0:80"]);
+        assert_eq!(wharf.ok(&["port", "web"]), format!("80/tcp -> 127.0.0.1:{port}"));
+        let data: Vec<u8> = (0..1_000_000u32).map(|n| (n * 7 / 3) as u8).collect();
+        echoed(port, &data);
+        let said = wharf.ok(&["run", "--rm", "net", "client", "web:80", "65536", "20"]);
+        assert_eq!(said, "20 connections, 65536 bytes each, all came back");
+        let taken = wharf.exits(125, &["run", "--rm", "-p", &spec, "net", "echo", "0.0.0.0:80"]);
+        assert!(taken.stderr.contains("port is already allocated"), "{taken}");
+
+        wharf.serve("oracle", &[], &["answer", "0.0.0.0:53"]);
+        let answer = wharf.ok(&["run", "--rm", "net", "ask", "oracle:53", "who"]);
+        assert!(answer.contains("answered: who from 172.30."), "{answer}");
+
+        // What is denied to a container is denied here too.
+        let metadata = wharf.run(&["run", "--rm", "net", "dial", "169.254.169.254:80"]);
+        assert!(metadata.stderr.contains("--allow-net 169.254.169.254:80 would allow it"), "{metadata}");
+        let alone = wharf.run(&["run", "--rm", "--deny-net", "*", "net", "dial", "web:80"]);
+        assert!(alone.stderr.contains("denied"), "{alone}");
+        wharf.ok(&["stop", "-t", "1", "web"]);
+        assert!(TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).is_err(), "nobody has the port now");
+        let gone = wharf.run(&["run", "--rm", "net", "dial", "web:80"]);
+        assert!(gone.stdout.contains("failed"), "{gone}");
+    });
+}
+
+#[test]
+fn a_component_serves_http_until_it_is_stopped() {
+    everywhere("http", |wharf| {
+        wharf.pack("http", "http");
+        let port = free_port();
+        wharf.ok(&["run", "-d", "--name", "site", "-p", &format!("127.0.0.1:{port}:80"), "http"]);
+        let answer = eventually("it answers", PATIENCE, || {
+            let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).ok()?;
+            stream.write_all(b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).ok()?;
+            Some(text)
+        });
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        wharf.ok(&["stop", "-t", "10", "site"]);
+        assert_eq!(wharf.state("site"), "exited 143");
+        assert!(wharf.ok(&["logs", "site"]).contains("GET /nowhere 404"));
+    });
+}
