@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -977,13 +977,15 @@ impl Engine {
         self.volumes().release(volumes.map(|volume| volume.name.as_str()), &container.id)
     }
 
-    /// Gives a container its places on networks, with the ports that are published for each.
+    /// Gives a container its places on networks, with the ports that are published for each, and with IPv6 addresses where
+    /// there are any, if it can have them.
     pub(crate) fn attach_networks(
         &self,
         id: &str,
         places: &[(&EndpointConfig, &[PortBinding])],
+        with_six: bool,
     ) -> Result<Vec<Endpoint>> {
-        network::attach(self.containers()?.db(), id, places)
+        network::attach(self.containers()?.db(), id, places, with_six)
     }
 
     /// Lets go of the container's places on networks.
@@ -991,9 +993,14 @@ impl Engine {
         network::detach(self.containers()?.db(), id, None)
     }
 
-    /// The addresses of the containers with this name on a network.
+    /// The IPv4 addresses of the containers with this name on a network.
     pub(crate) fn resolve(&self, network: i64, name: &str) -> Result<Vec<Ipv4Addr>> {
-        network::resolve(self.containers()?.db(), network, name)
+        let found = network::resolve(self.containers()?.db(), network, name)?;
+        let four = |address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        };
+        Ok(found.into_iter().filter_map(four).collect())
     }
 
     /// The places of all running containers on their networks, by the containers' ids, with the ports that are published.

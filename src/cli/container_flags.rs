@@ -120,7 +120,7 @@ const NETWORK: &[Flag] = &[
     Flag::list("expose", "Expose a port or a range of ports"),
     Flag::value("hostname", "string", "Container host name").short('h'),
     Flag::value("ip", "string", "IPv4 address"),
-    Flag::value("ip6", "string", "IPv6 address").not_yet(),
+    Flag::value("ip6", "string", "IPv6 address"),
     Flag::list("link", "Add link to another container"),
     Flag::list("link-local-ip", "Container IPv4/IPv6 link-local addresses").not_yet(),
     Flag::value("mac-address", "string", "Container MAC address"),

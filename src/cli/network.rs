@@ -45,7 +45,7 @@ pub static VERBS: &[Verb] = &[
                 Flag::list("gateway", "IPv4 Gateway for the master subnet").of("strings"),
                 Flag::switch("internal", "Restrict external access to the network"),
                 Flag::list("ip-range", "Allocate container ip from a sub-range").of("strings"),
-                Flag::switch("ipv6", "Enable or disable IPv6 address assignment").not_yet(),
+                Flag::switch("ipv6", "Enable or disable IPv6 address assignment"),
                 Flag::list("label", "Set metadata on a network"),
                 Flag::list("opt", "Set driver specific options").short('o').of("map"),
                 Flag::list("subnet", "Subnet in CIDR format that represents a network segment").of("strings"),

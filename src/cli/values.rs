@@ -432,7 +432,7 @@ mod tests {
         assert!(stream("foo").is_err());
         assert_eq!(network("none").map(|n| n.0), Ok(NetworkMode::None));
         assert_eq!(network("web").map(|n| n.0), Ok(NetworkMode::Named("web".to_owned())));
-        assert!(network("container:x").is_err());
+        assert_eq!(network("container:x").map(|n| n.0), Ok(NetworkMode::Container("x".to_owned())));
     }
 
     #[test]

@@ -98,6 +98,7 @@
 //! | the way out by a cgroup's release agent | `tests/suites/attacks.rs` cgroups_are_no_way_out |
 //! | abstract sockets under the host's network | `tests/suites/attacks.rs` nothing_of_ours_listens_on_an_abstract_socket |
 //! | another network's addresses, a way out of an internal one | `tests/suites/networks.rs` nobody_gets_by_a_forged_address_where_he_has_no_way |
+//! | routes that containers announce to the host (CVE-2020-13401) | `tests/suites/networks.rs` networks_have_ipv6_too |
 //! | names as a way out (CVE-2024-29018) | `tests/suites/networks.rs` containers_come_to_networks_and_leave_them_while_they_run |
 //! | races of `cp` with links | `tests/suites/files.rs` attack_cp_races_with_links |
 

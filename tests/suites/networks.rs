@@ -636,3 +636,113 @@ fn nobody_gets_by_a_forged_address_where_he_has_no_way() {
     drop(served.join());
     tool(Command::new("ip").args(["route", "flush", "169.254.169.253"]));
 }
+
+#[test]
+fn networks_have_ipv6_too() {
+    let wharf = Wharf::with_busybox();
+    let outside = Machine::new(106);
+    let ip = |line: String| tool(Command::new("ip").args(line.split(' ')));
+    ip(format!("-n {} addr add fd00:222:106::2/64 dev eth0 nodad", outside.0));
+    ip(format!("-n {} route add default via fd00:222:106::1", outside.0));
+    ip("addr add fd00:222:106::1/64 dev wt106 nodad".to_owned());
+    let create = |name: &str, subnet: &str, more: &[&str]| {
+        wharf.ok(&[&["network", "create", "--ipv6", "--subnet", subnet][..], more, &[name]].concat());
+    };
+    create("six", "fd00:222:1::/64", &["--subnet", "10.222.91.0/24", "--gateway", "fd00:222:1::9"]);
+    create("other", "fd00:222:2::/64", &[]);
+    create("shut", "fd00:222:3::/64", &["--internal"]);
+    wharf.ok(&["network", "create", "--ipv6", "chosen"]);
+    let shown = wharf.ok(&["network", "inspect", "six", "-f", "{{.EnableIPv6}} {{json .IPAM.Config}}"]);
+    assert!(
+        shown.starts_with("true") && shown.contains("fd00:222:1::/64") && shown.contains("fd00:222:1::9"),
+        "{shown}"
+    );
+    let subnets = wharf.ok(&["network", "inspect", "chosen", "-f", "{{json .IPAM.Config}}"]);
+    assert!(subnets.contains("\"Subnet\":\"fd"), "{subnets}");
+    let start = |name: &str, more: &[&str]| {
+        let script = server(name);
+        wharf.ok(&[&["run", "-d", "--name", name][..], more, &["busybox", "sh", "-c", &script]].concat());
+    };
+    start("web", &["--network", "six", "-p", "28380:80", "-p", "[fd00:222:106::1]:28381:80"]);
+    start("fix", &["--network", "name=six,ip6=fd00:222:1::7"]);
+    start("far", &["--network", "other"]);
+    start("held", &["--network", "shut"]);
+    let own = |name: &str| {
+        let template = "{{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}";
+        wharf.ok(&["inspect", "-f", template, name])
+    };
+    assert_eq!((own("web").as_str(), own("fix").as_str()), ("fd00:222:1::1", "fd00:222:1::7"));
+    answers("fd00:222:1::1", 80, "web");
+    answers("fd00:222:1::7", 80, "fix");
+    let exec = |name: &str, script: &str| wharf.run(&["exec", name, "sh", "-c", script]).stdout.trim().to_owned();
+    // By name and by address; backwards too.
+    assert_eq!(exec("fix", &ask("fd00:222:1::1", 80)), "web");
+    let looked_up = exec("fix", "nslookup -type=aaaa web; nslookup fd00:222:1::1");
+    assert!(looked_up.contains("fd00:222:1::1") && looked_up.contains("web.six"), "{looked_up}");
+    assert!(exec("fix", "cat /etc/hosts").contains("fd00:222:1::7\t"));
+    // Published on all addresses of both families, and on one.
+    for (host, port) in [("198.51.106.1", 28380), ("fd00:222:106::1", 28380), ("fd00:222:106::1", 28381)] {
+        assert_eq!(outside.run(&ask(host, port)), "web", "{host}:{port}");
+    }
+    assert_eq!(outside.run(&ask("fd00:222:1::1", 80)), "", "not by its own address");
+    assert_eq!(outside.run(&ask("198.51.106.1", 28381)), "");
+    for host in ["127.0.0.1", "fd00:222:106::1"] {
+        assert_eq!(sh(&ask(host, 28380)), "web", "the host itself at {host}");
+    }
+    // The kernel lets nothing of ::1 out: who tries it first is refused, and goes on to the other.
+    let refused = std::net::TcpStream::connect("[::1]:28380").map_err(|e| e.kind());
+    assert_eq!(refused.err(), Some(std::io::ErrorKind::ConnectionRefused));
+    assert_eq!(exec("web", &ask("fd00:222:106::1", 28380)), "web", "itself by the host's address");
+    assert_eq!(exec("far", &ask("fd00:222:106::1", 28380)), "web", "another by the host's address");
+    // Networks are apart, and internal ones closed.
+    assert_eq!(exec("far", &ask("fd00:222:1::1", 80)), "");
+    assert_eq!(exec("held", &ask("fd00:222:1::1", 80)), "");
+    let served = std::thread::spawn(move || (outside.run("nc -ll -p 9006 -e echo open & sleep 9; kill %1"), outside));
+    let knock = "nc -w 2 fd00:222:106::2 9006 </dev/null";
+    eventually("the machine beyond answers", Duration::from_secs(8), || (sh(knock) == "open").then_some(()));
+    assert_eq!(exec("far", knock), "open", "the way out");
+    assert_eq!(exec("held", knock), "");
+    // A network that comes and goes.
+    wharf.ok(&["network", "connect", "--ip6", "fd00:222:2::77", "other", "web"]);
+    assert_eq!(exec("far", &ask("fd00:222:2::77", 80)), "web");
+    wharf.ok(&["network", "disconnect", "other", "web"]);
+    assert_eq!(exec("far", &ask("fd00:222:2::77", 80)), "");
+    assert_eq!(exec("web", "ip -6 route | grep default").split(" dev").next(), Some("default via fd00:222:1::9"));
+    // Where there are none, the host has none either: nothing of it is reached by addresses of the link.
+    wharf.ok(&["network", "create", "four"]);
+    wharf.ok(&["run", "-d", "--name", "plain", "--network", "four", "busybox", "sleep", "1000"]);
+    for (network, own) in [("four", "1"), ("six", "0")] {
+        let number = wharf.ok(&["network", "ls", "--format", "{{.Name}}"]);
+        let bridges: Vec<_> = traces().into_iter().filter(|name| name.starts_with(&prefix(&wharf))).collect();
+        let gateway = wharf.ok(&["network", "inspect", network, "-f", "{{(index .IPAM.Config 0).Gateway}}"]);
+        let bridge = bridges.iter().find(|bridge| {
+            tool(Command::new("ip").args(["-o", "addr", "show", "dev", bridge])).contains(&format!(" {gateway}/"))
+        });
+        let bridge = bridge.unwrap_or_else(|| panic!("no bridge of {network}: {bridges:?} {number}"));
+        let read =
+            |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{bridge}/{name}")).expect(name);
+        assert_eq!((read("disable_ipv6").trim(), read("accept_ra").trim()), (own, "0"), "{network}");
+    }
+    for (args, error) in [
+        (vec!["run", "--rm", "-p", "[::1]:28385:80", "busybox", "true"], "has no IPv6 addresses to publish it on"),
+        (
+            vec!["run", "--rm", "--network", "four", "--ip6", "fd00::5", "busybox", "true"],
+            "no configured subnet contains",
+        ),
+        (
+            vec!["run", "--rm", "--network", "six", "--ip6", "fd00:222:1::9", "busybox", "true"],
+            "Address already in use",
+        ),
+    ] {
+        let refused = wharf.exits(125, &args);
+        assert!(refused.stderr.contains(error), "{refused}");
+    }
+    let loopback = wharf.exits(125, &["run", "--rm", "--network", "six", "-p", "[::1]:28385:80", "busybox", "true"]);
+    assert!(loopback.stderr.contains("cannot be published on ::1"), "{loopback}");
+    // Of another network's addresses, and of the host's.
+    for subnet in ["fd00:222::/32", "fd00:222:106::/48"] {
+        let overlap = wharf.exits(1, &["network", "create", "--ipv6", "--subnet", subnet, "wide"]);
+        assert!(overlap.stderr.contains("Pool overlaps with other one on this address space"), "{overlap}");
+    }
+    drop(served.join());
+}

@@ -180,7 +180,7 @@ impl Gate {
         }
         if let Some(place) = &self.place {
             let ports: Vec<PortBinding> = self.published.iter().map(|p| p.binding.clone()).collect();
-            self.endpoint = engine.attach_networks(&self.id, &[(place, &ports)])?.pop();
+            self.endpoint = engine.attach_networks(&self.id, &[(place, &ports)], false)?.pop();
             self.internal = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.internal);
         }
         self.joined = true;

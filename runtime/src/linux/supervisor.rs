@@ -262,7 +262,7 @@ impl Monitor {
         if let Some(protection) = unrecorded.as_mut().filter(|_| !early) {
             engine.make_bytes(container, protection)?;
         }
-        *connected = Connected::reserve(container)?;
+        *connected = Connected::reserve(engine, container)?;
         *relayed = UserNetwork::choose(container)?;
         let (spec, files) = plan::task_spec(engine, container, known)?;
         if let Workload::Wasm(task) = &spec.workload {

@@ -5,7 +5,7 @@
 //! common. Whether the host has some of them elsewhere is asked when the kernel is told of the network.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -214,13 +214,22 @@ fn used(c: &Connection, id: i64) -> Result<bool> {
 ///
 /// # Errors
 /// The database's.
-pub fn name_of(db: &Db, network: i64, address: Ipv4Addr) -> Result<Option<String>> {
+pub fn name_of(db: &Db, network: i64, address: IpAddr) -> Result<Option<String>> {
+    const BY: &str = "SELECT c.name || '.' || n.name FROM endpoints e JOIN containers c ON c.id = e.container \
+                      JOIN networks n ON n.id = e.network WHERE e.network = ?1 AND ";
     db.read(|c| {
-        let mut select = c.prepare_cached(
-            "SELECT c.name || '.' || n.name FROM endpoints e JOIN containers c ON c.id = e.container \
-             JOIN networks n ON n.id = e.network WHERE e.network = ?1 AND e.address = ?2",
-        )?;
-        Ok(select.query_row(params![network, u32::from(address)], |row| row.get(0)).optional()?)
+        let name = |row: &Row<'_>| row.get(0);
+        let found = match address {
+            IpAddr::V4(address) => c
+                .prepare_cached(&format!("{BY} e.address = ?2"))?
+                .query_row(params![network, u32::from(address)], name)
+                .optional()?,
+            IpAddr::V6(address) => c
+                .prepare_cached(&format!("{BY} e.address6 = ?2"))?
+                .query_row(params![network, address.octets()], name)
+                .optional()?,
+        };
+        Ok(found)
     })
 }
 
@@ -292,10 +301,8 @@ fn six(spec: &NetworkSpec, known: &[Network]) -> Result<Option<Six>> {
         return Ok(None);
     }
     let apart = |address, prefix| {
-        !known.iter().filter_map(|network| network.six).any(|n| {
-            let shorter = n.prefix.min(prefix);
-            base6(n.address, shorter) == base6(address, shorter)
-        })
+        let mut all = known.iter().filter_map(|network| network.six);
+        !all.any(|n| overlap6((address, prefix), (n.address, n.prefix))) && linux::network::is_free6(address, prefix)
     };
     let (address, prefix) = match spec.subnet6 {
         Some((address, prefix)) if apart(address, prefix) => (address, prefix),
@@ -471,6 +478,12 @@ pub fn overlap(a: (Ipv4Addr, u8), b: (Ipv4Addr, u8)) -> bool {
 pub fn base(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
     Ipv4Addr::from(u32::from(address) & mask)
+}
+
+/// The same of IPv6 networks.
+pub fn overlap6(a: (Ipv6Addr, u8), b: (Ipv6Addr, u8)) -> bool {
+    let shorter = a.1.min(b.1);
+    base6(a.0, shorter) == base6(b.0, shorter)
 }
 
 /// The first address of the IPv6 network in which `address` lies.

@@ -2,7 +2,7 @@
 //! constraint says so, whichever processes ask at once.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rusqlite::{OptionalExtension, Row, Transaction, ffi, params};
 use wharf_images::Class;
@@ -73,16 +73,21 @@ pub fn exists(db: &Db, name: &str) -> Result<bool> {
 }
 
 /// Gives the container its places on networks: the addresses that are asked for, else the lowest that are free. Its
-/// interfaces are numbered in this order.
+/// interfaces are numbered in this order. Where networks have IPv6 addresses it gets these too, if it is to have them.
 ///
 /// # Errors
 /// `NotFound` when there is no such network; `LimitExceeded` when one is full; `Conflict` when an address is taken.
-pub fn attach(db: &Db, container: &str, places: &[(&EndpointConfig, &[PortBinding])]) -> Result<Vec<Endpoint>> {
+pub fn attach(
+    db: &Db,
+    container: &str,
+    places: &[(&EndpointConfig, &[PortBinding])],
+    with_six: bool,
+) -> Result<Vec<Endpoint>> {
     db.write(|tx| {
         // One that has not been let go belongs to a start that failed half-way.
         detach_in(tx, container, None)?;
         let numbered = (0..=u8::MAX).zip(places);
-        numbered.map(|(number, (wanted, ports))| attach_in(tx, container, wanted, number, ports)).collect()
+        numbered.map(|(number, (wanted, ports))| attach_in(tx, container, wanted, (number, with_six), ports)).collect()
     })
 }
 
@@ -95,7 +100,7 @@ pub fn connect(db: &Db, container: &str, wanted: &EndpointConfig) -> Result<Endp
         let mut taken = tx.prepare_cached("SELECT number FROM endpoints WHERE container = ?1")?;
         let taken: Vec<u8> = taken.query_map([container], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         let number = (0..u8::MAX).find(|number| !taken.contains(number)).unwrap_or(u8::MAX);
-        attach_in(tx, container, wanted, number, &[])
+        attach_in(tx, container, wanted, (number, true), &[])
     })
 }
 
@@ -103,7 +108,7 @@ fn attach_in(
     tx: &Transaction<'_>,
     container: &str,
     wanted: &EndpointConfig,
-    number: u8,
+    (number, with_six): (u8, bool),
     ports: &[PortBinding],
 ) -> Result<Endpoint> {
     let network = networks::by_name_in(tx, &wanted.network)?.ok_or_else(|| networks::no_such(&wanted.network))?;
@@ -112,7 +117,7 @@ fn attach_in(
         Some(address) => address,
         None => free(tx, &network)?,
     };
-    let six = match (network.six, wanted.address6) {
+    let six = match (network.six.filter(|_| with_six), wanted.address6) {
         (Some(six), Some(address)) => Some(Six { address, ..six }),
         (Some(six), None) => Some(Six { address: free6(tx, &network, six)?, ..six }),
         (None, _) => None,
@@ -302,10 +307,10 @@ pub fn attachments(db: &Db) -> Result<HashMap<String, Vec<Attachment>>> {
 ///
 /// # Errors
 /// The database's.
-pub fn resolve(db: &Db, network_id: i64, name: &str) -> Result<Vec<Ipv4Addr>> {
+pub fn resolve(db: &Db, network_id: i64, name: &str) -> Result<Vec<IpAddr>> {
     db.read(|c| {
         let mut statement = c.prepare_cached(
-            "SELECT e.address, e.aliases, c.name, c.id FROM endpoints e JOIN containers c ON c.id = e.container \
+            "SELECT e.address, e.aliases, c.name, c.id, e.address6 FROM endpoints e JOIN containers c ON c.id = e.container \
              WHERE e.network = ?1 ORDER BY e.address",
         )?;
         let mut rows = statement.query([network_id])?;
@@ -315,7 +320,8 @@ pub fn resolve(db: &Db, network_id: i64, name: &str) -> Result<Vec<Ipv4Addr>> {
             let aliases: Vec<String> = from_json(row, 1)?;
             let mut names = aliases.iter().map(String::as_str).chain([own.as_str(), &id[..id.len().min(12)]]);
             if names.any(|known| known.eq_ignore_ascii_case(name)) {
-                found.push(ip(row.get(0)?));
+                found.push(ip(row.get(0)?).into());
+                found.extend(row.get::<_, Option<[u8; 16]>>(4)?.map(IpAddr::from));
             }
         }
         Ok(found)
@@ -390,7 +396,7 @@ mod tests {
     }
 
     fn take(db: &Db, container: usize, wanted: &EndpointConfig) -> Result<Endpoint> {
-        attach(db, &id(container), &[(wanted, &[])]).map(|mut all| all.remove(0))
+        attach(db, &id(container), &[(wanted, &[])], true).map(|mut all| all.remove(0))
     }
 
     #[test]
@@ -460,7 +466,7 @@ mod tests {
         let db = db(dir.path());
         let ports = crate::network::ports::parse_publish("8080:80").unwrap();
         let wanted = EndpointConfig { aliases: vec!["web".to_owned()], ..EndpointConfig::on(BRIDGE) };
-        let own = attach(&db, &id(7), &[(&wanted, &ports)]).unwrap().remove(0);
+        let own = attach(&db, &id(7), &[(&wanted, &ports)], true).unwrap().remove(0);
         for name in ["name7", "WEB", "000000000000"] {
             assert_eq!(resolve(&db, 1, name).unwrap(), [own.address], "{name}");
         }

@@ -125,7 +125,7 @@ impl Hosted {
         if let Some(place) = container.config.places().first()
             && (connects || !ports.is_empty() || !place.aliases.is_empty())
         {
-            hosted.endpoint = engine.attach_networks(&container.id, &[(place, &ports)])?.pop();
+            hosted.endpoint = engine.attach_networks(&container.id, &[(place, &ports)], false)?.pop();
         }
         link::send(&hosted.line, &Order::Place(hosted.endpoint.clone()))?;
         match hosted.hear()? {

@@ -178,6 +178,11 @@ pub mod network {
     pub fn is_free(_: std::net::Ipv4Addr, _: u8) -> bool {
         true
     }
+
+    /// The host's addresses are not known.
+    pub fn is_free6(_: std::net::Ipv6Addr, _: u8) -> bool {
+        true
+    }
 }
 
 pub(crate) mod usernet {

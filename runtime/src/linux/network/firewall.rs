@@ -36,8 +36,15 @@
 //!     }
 //! }
 //! ```
+//!
+//! When a network has IPv6 addresses there is a table `ip6` of the same name too, which says the same of them. Bridges of
+//! other networks do not speak IPv6 at all. In the place of its chain `raw` it has one that refuses:
+//!
+//! ```text
+//!     chain own { type filter hook output priority -150; ip6 daddr ::1 meta l4proto . th dport @ports reject with tcp reset }
+//! ```
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use rustix::io::Errno;
 use rustix::net::netlink;
@@ -53,8 +60,20 @@ pub struct Zone {
     pub network: Ipv4Addr,
     /// The length of its prefix.
     pub prefix: u8,
+    /// Its first IPv6 address and the length of that prefix, if it has any.
+    pub six: Option<(Ipv6Addr, u8)>,
     /// It has no way out.
     pub internal: bool,
+}
+
+impl Zone {
+    /// Its addresses of this family.
+    fn network(&self, family: &Family) -> Option<(Vec<u8>, u8)> {
+        match family.number {
+            IPV4 => Some((self.network.octets().to_vec(), self.prefix)),
+            _ => self.six.map(|(first, prefix)| (first.octets().to_vec(), prefix)),
+        }
+    }
 }
 
 /// A published port.
@@ -62,12 +81,51 @@ pub struct Zone {
 pub struct Forward {
     /// `IPPROTO_TCP` or `IPPROTO_UDP`.
     pub protocol: u8,
-    /// The host's address, if not all.
-    pub host: Option<Ipv4Addr>,
+    /// The host's address, if not all of the container's family.
+    pub host: Option<IpAddr>,
     /// The host's port.
     pub port: u16,
     /// The container.
-    pub to: SocketAddrV4,
+    pub to: SocketAddr,
+}
+
+/// A family of addresses, with its own tables.
+#[derive(Debug)]
+struct Family {
+    /// `NFPROTO_IPV4` or `NFPROTO_IPV6`.
+    number: u32,
+    /// Bytes of an address.
+    length: u32,
+    /// Where addresses lie in the header.
+    source: u32,
+    destination: u32,
+    /// What nft(8) calls an address's type.
+    address: u32,
+    /// The host itself.
+    loopback: (&'static [u8], u8),
+}
+
+static FOUR: Family =
+    Family { number: IPV4, length: 4, source: 12, destination: 16, address: 7, loopback: (&[127, 0, 0, 0], 8) };
+static SIX: Family = Family {
+    number: 10,
+    length: 16,
+    source: 8,
+    destination: 24,
+    address: 8,
+    loopback: (&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], 128),
+};
+
+impl Family {
+    /// That of these published ports' containers.
+    fn of(forward: &Forward) -> &'static Family {
+        if forward.to.is_ipv4() { &FOUR } else { &SIX }
+    }
+
+    /// So many 4-byte registers hold an address.
+    fn words(&self) -> u32 {
+        self.length / 4
+    }
 }
 
 /// The table of one instance.
@@ -113,12 +171,8 @@ const STATES: u32 = 2 | 4;
 const DNAT: u32 = 0x20;
 /// `RTN_LOCAL`.
 const LOCAL: u32 = 2;
-/// Where the addresses lie in an IPv4 header.
-const SOURCE: u32 = 12;
-const DESTINATION: u32 = 16;
 
 // What nft(8) calls the types, so that it can show the sets.
-const TYPE_ADDRESS: u32 = 7;
 const TYPE_PROTOCOL: u32 = 12;
 const TYPE_PORT: u32 = 13;
 const TYPE_IFNAME: u32 = 41;
@@ -161,71 +215,11 @@ impl<'a> Firewall<'a> {
     /// The kernel's; the table is then as it was.
     pub fn write(&self, zones: &[Zone], forwards: &[Forward]) -> Result<(), Errno> {
         let mut batch = Batch::new(self.table);
-        // Deleting what is not there fails, making what is there does not.
-        batch.add(NEW_TABLE, |a| {
-            a.big(2, 0);
-        });
-        batch.add(DELETE_TABLE, |_| ());
-        batch.add(NEW_TABLE, |a| {
-            a.big(2, 0);
-        });
-        let name = |zone: &Zone| interface(&zone.bridge).to_vec();
-        let pair = |zone: &Zone| [interface(&zone.bridge), interface(&zone.bridge)].concat();
-        batch.set("bridges", 1, types(&[TYPE_IFNAME]), NAME, &zones.iter().map(name).collect::<Vec<_>>());
-        let internal = zones.iter().filter(|zone| zone.internal);
-        batch.set("internal", 2, types(&[TYPE_IFNAME]), NAME, &internal.map(name).collect::<Vec<_>>());
-        let both = types(&[TYPE_IFNAME, TYPE_IFNAME]);
-        batch.set("same", 3, both, 2 * NAME, &zones.iter().map(pair).collect::<Vec<_>>());
-        batch.map("ports", 4, types(&[TYPE_PROTOCOL, TYPE_PORT]), 8);
-        batch.map("addressed", 5, types(&[TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_PORT]), 12);
-        batch.elements(NEW_ELEMENTS, forwards);
-
-        batch.chain("raw", "filter", 0, -300);
-        batch.rule("raw", |r| {
-            r.within(META_IIFNAME, "bridges").address(DESTINATION, Ipv4Addr::new(127, 0, 0, 0), 8).verdict(DROP);
-        });
-        for (chain, hook) in [("prerouting", 0), ("output", 3)] {
-            batch.chain(chain, "nat", hook, -100);
-            batch.rule(chain, |r| {
-                r.for_this_host().destination(WORD).ports(WORD + 1).translate("addressed");
-            });
-            batch.rule(chain, |r| {
-                r.for_this_host().ports(WORD).translate("ports");
-            });
-        }
-        batch.chain("forward", "filter", 2, 0);
-        batch.rule("forward", |r| {
-            r.meta(META_IIFNAME, WIDE).meta(META_OIFNAME, WIDE + 1).lookup("same", WIDE, false).verdict(ACCEPT);
-        });
-        batch.rule("forward", |r| {
-            r.within(META_IIFNAME, "internal").verdict(DROP);
-        });
-        batch.rule("forward", |r| {
-            r.within(META_OIFNAME, "internal").verdict(DROP);
-        });
-        for (key, bits) in [(CT_STATE, STATES), (CT_STATUS, DNAT)] {
-            batch.rule("forward", |r| {
-                r.within(META_OIFNAME, "bridges").tracked(key, bits).verdict(ACCEPT);
-            });
-        }
-        batch.rule("forward", |r| {
-            r.within(META_OIFNAME, "bridges").verdict(DROP);
-        });
-        batch.chain("postrouting", "nat", 4, 100);
-        batch.rule("postrouting", |r| {
-            r.within(META_OIFNAME, "bridges").address(SOURCE, Ipv4Addr::new(127, 0, 0, 0), 8).masquerade();
-        });
-        for zone in zones.iter().filter(|zone| !zone.internal) {
-            batch.rule("postrouting", |r| {
-                r.address(SOURCE, zone.network, zone.prefix)
-                    .meta(META_OIFNAME, WIDE)
-                    .lookup("bridges", WIDE, true)
-                    .masquerade();
-            });
-            batch.rule("postrouting", |r| {
-                r.address(SOURCE, zone.network, zone.prefix).address(DESTINATION, zone.network, zone.prefix);
-                r.tracked(CT_STATUS, DNAT).masquerade();
-            });
+        batch.write(&FOUR, zones, forwards);
+        let sixes: Vec<Zone> = zones.iter().filter(|zone| zone.six.is_some()).cloned().collect();
+        match sixes.is_empty() {
+            true => {}
+            false => batch.write(&SIX, &sixes, forwards),
         }
         batch.send(&self.socket)
     }
@@ -235,12 +229,20 @@ impl<'a> Firewall<'a> {
     /// # Errors
     /// The kernel's.
     pub fn remove(&self) -> Result<(), Errno> {
-        let mut batch = Batch::new(self.table);
-        batch.add(NEW_TABLE, |a| {
-            a.big(2, 0);
-        });
-        batch.add(DELETE_TABLE, |_| ());
-        batch.send(&self.socket)
+        // A kernel may have no IPv6.
+        for (family, is_needed) in [(&FOUR, true), (&SIX, false)] {
+            let mut batch = Batch::new(self.table);
+            batch.family = family;
+            batch.add(NEW_TABLE, |a| {
+                a.big(2, 0);
+            });
+            batch.add(DELETE_TABLE, |_| ());
+            match batch.send(&self.socket) {
+                Err(e) if is_needed => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Publishes ports.
@@ -249,7 +251,10 @@ impl<'a> Firewall<'a> {
     /// The kernel's; `ENOENT` when there is no table.
     pub fn publish(&self, forwards: &[Forward]) -> Result<(), Errno> {
         let mut batch = Batch::new(self.table);
-        batch.elements(NEW_ELEMENTS, forwards);
+        for family in [&FOUR, &SIX] {
+            batch.family = family;
+            batch.elements(NEW_ELEMENTS, forwards);
+        }
         batch.send(&self.socket)
     }
 
@@ -260,6 +265,7 @@ impl<'a> Firewall<'a> {
     pub fn withdraw(&self, forwards: &[Forward]) -> Result<(), Errno> {
         for forward in forwards {
             let mut batch = Batch::new(self.table);
+            batch.family = Family::of(forward);
             batch.elements(DELETE_ELEMENTS, std::slice::from_ref(forward));
             match batch.send(&self.socket) {
                 Ok(()) | Err(Errno::NOENT) => {}
@@ -283,13 +289,13 @@ pub fn redirect(from: SocketAddrV4, to: u16) -> Result<(), Errno> {
     });
     batch.chain("names", "nat", 3, -100);
     batch.rule("names", |r| {
-        r.address(DESTINATION, *from.ip(), 32).meta(META_L4PROTO, WORD).compare(
+        r.address(FOUR.destination, &from.ip().octets(), 32).meta(META_L4PROTO, WORD).compare(
             WORD,
             &[libc::IPPROTO_UDP as u8],
             EQUAL,
         );
         r.payload(WORD, 2, 2, 2).compare(WORD, &from.port().to_be_bytes(), EQUAL);
-        r.immediate(WORD, &from.ip().octets()).immediate(WORD + 1, &to.to_be_bytes()).send_on();
+        r.immediate(WORD, &from.ip().octets()).immediate(WORD + 1, &to.to_be_bytes()).send_on(&FOUR);
     });
     batch.send(&firewall.socket)
 }
@@ -304,6 +310,13 @@ fn header(family: u8, resource: u16) -> [u8; 4] {
     [family, 0, high, low]
 }
 
+fn bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
 fn interface(name: &str) -> [u8; NAME] {
     let mut bytes = [0; NAME];
     bytes[..name.len().min(NAME - 1)].copy_from_slice(&name.as_bytes()[..name.len().min(NAME - 1)]);
@@ -313,6 +326,8 @@ fn interface(name: &str) -> [u8; NAME] {
 /// Messages that the kernel takes together or not at all.
 struct Batch<'a> {
     table: &'a str,
+    /// What the messages are about.
+    family: &'static Family,
     requests: Requests,
 }
 
@@ -320,13 +335,13 @@ impl<'a> Batch<'a> {
     fn new(table: &'a str) -> Self {
         let mut requests = Requests::default();
         requests.add(BATCH_BEGIN, libc::NLM_F_REQUEST as u16, &header(0, SUBSYSTEM), |_| ());
-        Batch { table, requests }
+        Batch { table, family: &FOUR, requests }
     }
 
     /// A message about the table, whose name is attribute 1 of all of them.
     fn add(&mut self, message: u16, attributes: impl FnOnce(&mut Attributes<'_>)) {
         let table = self.table;
-        self.requests.add(kind(message), QUIET, &header(IPV4 as u8, 0), |a| {
+        self.requests.add(kind(message), QUIET, &header(self.family.number as u8, 0), |a| {
             a.text(1, table);
             attributes(a);
         });
@@ -335,6 +350,89 @@ impl<'a> Batch<'a> {
     fn send(mut self, socket: &Socket) -> Result<(), Errno> {
         self.requests.end_batch(BATCH_END, &header(0, SUBSYSTEM));
         socket.ask(&self.requests).map(drop).map_err(|(_, e)| e)
+    }
+
+    /// The whole table of a family, in the place of what there was.
+    fn write(&mut self, family: &'static Family, zones: &[Zone], forwards: &[Forward]) {
+        self.family = family;
+        // Deleting what is not there fails, making what is there does not.
+        self.add(NEW_TABLE, |a| {
+            a.big(2, 0);
+        });
+        self.add(DELETE_TABLE, |_| ());
+        self.add(NEW_TABLE, |a| {
+            a.big(2, 0);
+        });
+        let name = |zone: &Zone| interface(&zone.bridge).to_vec();
+        let pair = |zone: &Zone| [interface(&zone.bridge), interface(&zone.bridge)].concat();
+        self.set("bridges", 1, types(&[TYPE_IFNAME]), NAME, &zones.iter().map(name).collect::<Vec<_>>());
+        let internal = zones.iter().filter(|zone| zone.internal);
+        self.set("internal", 2, types(&[TYPE_IFNAME]), NAME, &internal.map(name).collect::<Vec<_>>());
+        let both = types(&[TYPE_IFNAME, TYPE_IFNAME]);
+        self.set("same", 3, both, 2 * NAME, &zones.iter().map(pair).collect::<Vec<_>>());
+        self.map("ports", 4, types(&[TYPE_PROTOCOL, TYPE_PORT]), 8);
+        self.map("addressed", 5, types(&[family.address, TYPE_PROTOCOL, TYPE_PORT]), family.length + 8);
+        self.elements(NEW_ELEMENTS, forwards);
+
+        let (loopback, bits) = family.loopback;
+        if family.number == IPV4 {
+            self.chain("raw", "filter", 0, -300);
+            self.rule("raw", |r| {
+                r.within(META_IIFNAME, "bridges").address(family.destination, loopback, bits).verdict(DROP);
+            });
+        } else {
+            // The kernel itself drops what comes from elsewhere and is for the loopback. Nor does it let the loopback's own
+            // packets out, whatever they are turned into: who tries published ports at ::1 hears at once that nobody is there.
+            self.chain("own", "filter", 3, -150);
+            self.rule("own", |r| {
+                r.address(family.destination, loopback, bits).ports(WORD).find("ports", WORD + 2).refuse();
+            });
+        }
+        for (chain, hook) in [("prerouting", 0), ("output", 3)] {
+            self.chain(chain, "nat", hook, -100);
+            self.rule(chain, |r| {
+                r.for_this_host().payload(WORD, 1, family.destination, family.length);
+                r.ports(WORD + family.words()).translate("addressed", family);
+            });
+            self.rule(chain, |r| {
+                r.for_this_host().ports(WORD).translate("ports", family);
+            });
+        }
+        self.chain("forward", "filter", 2, 0);
+        self.rule("forward", |r| {
+            r.meta(META_IIFNAME, WIDE).meta(META_OIFNAME, WIDE + 1).lookup("same", WIDE, false).verdict(ACCEPT);
+        });
+        self.rule("forward", |r| {
+            r.within(META_IIFNAME, "internal").verdict(DROP);
+        });
+        self.rule("forward", |r| {
+            r.within(META_OIFNAME, "internal").verdict(DROP);
+        });
+        for (key, bits) in [(CT_STATE, STATES), (CT_STATUS, DNAT)] {
+            self.rule("forward", |r| {
+                r.within(META_OIFNAME, "bridges").tracked(key, bits).verdict(ACCEPT);
+            });
+        }
+        self.rule("forward", |r| {
+            r.within(META_OIFNAME, "bridges").verdict(DROP);
+        });
+        self.chain("postrouting", "nat", 4, 100);
+        self.rule("postrouting", |r| {
+            r.within(META_OIFNAME, "bridges").address(family.source, loopback, bits).masquerade();
+        });
+        for zone in zones.iter().filter(|zone| !zone.internal) {
+            let Some((network, prefix)) = zone.network(family) else { continue };
+            self.rule("postrouting", |r| {
+                r.address(family.source, &network, prefix)
+                    .meta(META_OIFNAME, WIDE)
+                    .lookup("bridges", WIDE, true)
+                    .masquerade();
+            });
+            self.rule("postrouting", |r| {
+                r.address(family.source, &network, prefix).address(family.destination, &network, prefix);
+                r.tracked(CT_STATUS, DNAT).masquerade();
+            });
+        }
     }
 
     fn set(&mut self, name: &str, id: u32, key_type: u32, key_length: usize, elements: &[Vec<u8>]) {
@@ -358,26 +456,29 @@ impl<'a> Batch<'a> {
 
     fn map(&mut self, name: &str, id: u32, key_type: u32, key_length: u32) {
         const MAP: u32 = 8;
+        let family = self.family;
         self.add(NEW_SET, |a| {
             a.text(2, name).big(3, MAP).big(4, key_type).big(5, key_length);
-            a.big(6, types(&[TYPE_ADDRESS, TYPE_PORT])).big(7, 8).big(10, id);
+            a.big(6, types(&[family.address, TYPE_PORT])).big(7, family.length + 4).big(10, id);
         });
     }
 
-    /// Elements of the maps of published ports.
+    /// Elements of the maps of published ports, of those of this family.
     fn elements(&mut self, message: u16, forwards: &[Forward]) {
         let port = |port: u16| [&port.to_be_bytes()[..], &[0, 0]].concat();
         for (map, addressed) in [("ports", false), ("addressed", true)] {
-            let forwards: Vec<_> = forwards.iter().filter(|forward| forward.host.is_some() == addressed).collect();
+            let own = |forward: &&Forward| Family::of(forward).number == self.family.number;
+            let mapped = forwards.iter().filter(own).filter(|forward| forward.host.is_some() == addressed);
+            let forwards: Vec<_> = mapped.collect();
             if forwards.is_empty() {
                 continue;
             }
             self.add(message, |a| {
                 a.text(2, map).nest(3, |list| {
                     for forward in forwards {
-                        let host = forward.host.map(|host| host.octets().to_vec()).unwrap_or_default();
+                        let host = forward.host.map(bytes).unwrap_or_default();
                         let key = [&host[..], &[forward.protocol, 0, 0, 0], &port(forward.port)].concat();
-                        let value = [&forward.to.ip().octets()[..], &port(forward.to.port())].concat();
+                        let value = [&bytes(forward.to.ip())[..], &port(forward.to.port())].concat();
                         list.nest(1, |e| {
                             e.nest(1, |data| {
                                 data.put(1, &key);
@@ -455,21 +556,26 @@ impl Rule<'_, '_> {
         })
     }
 
-    /// The address at `offset` lies in a network.
-    fn address(&mut self, offset: u32, network: Ipv4Addr, prefix: u8) -> &mut Self {
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-        self.payload(WORD, 1, offset, 4).mask(WORD, &mask.to_be_bytes());
-        self.compare(WORD, &(u32::from(network) & mask).to_be_bytes(), EQUAL)
+    /// The address at `offset` lies in the network with this first address.
+    fn address(&mut self, offset: u32, network: &[u8], prefix: u8) -> &mut Self {
+        let mask: Vec<u8> = (0..network.len())
+            .map(|byte| {
+                let bits = usize::from(prefix).saturating_sub(8 * byte).min(8);
+                (0xff00u16 >> bits) as u8
+            })
+            .collect();
+        let first: Vec<u8> = network.iter().zip(&mask).map(|(byte, mask)| byte & mask).collect();
+        self.payload(WORD, 1, offset, network.len() as u32).mask(WORD, &mask).compare(WORD, &first, EQUAL)
     }
 
-    fn mask(&mut self, register: u32, mask: &[u8; 4]) -> &mut Self {
+    fn mask(&mut self, register: u32, mask: &[u8]) -> &mut Self {
         self.expression("bitwise", |a| {
-            a.big(1, register).big(2, register).big(3, 4);
+            a.big(1, register).big(2, register).big(3, mask.len() as u32);
             a.nest(4, |data| {
                 data.put(1, mask);
             })
             .nest(5, |data| {
-                data.put(1, &[0; 4]);
+                data.put(1, &vec![0; mask.len()]);
             });
         })
     }
@@ -493,28 +599,36 @@ impl Rule<'_, '_> {
         self.compare(WORD, &LOCAL.to_ne_bytes(), EQUAL)
     }
 
-    fn destination(&mut self, register: u32) -> &mut Self {
-        self.payload(register, 1, DESTINATION, 4)
-    }
-
     /// Protocol and destination port, in two registers.
     fn ports(&mut self, register: u32) -> &mut Self {
         self.meta(META_L4PROTO, register).payload(register + 1, 2, 2, 2)
     }
 
-    /// Sends it to where the map says, by the key in the first registers.
-    fn translate(&mut self, map: &str) -> &mut Self {
+    /// A map knows the key in the first registers; what it says of it goes to another one.
+    fn find(&mut self, map: &str, register: u32) -> &mut Self {
         self.expression("lookup", |a| {
-            a.text(1, map).big(2, WORD).big(3, WORD);
-        });
-        self.send_on()
+            a.text(1, map).big(2, WORD).big(3, register);
+        })
+    }
+
+    /// Answers with a reset.
+    fn refuse(&mut self) -> &mut Self {
+        const RESET: u32 = 1;
+        self.expression("reject", |a| {
+            a.big(1, RESET);
+        })
+    }
+
+    /// Sends it to where the map says, by the key in the first registers.
+    fn translate(&mut self, map: &str, family: &Family) -> &mut Self {
+        self.find(map, WORD).send_on(family)
     }
 
     /// Sends it to the address and the port in the first registers.
-    fn send_on(&mut self) -> &mut Self {
+    fn send_on(&mut self, family: &Family) -> &mut Self {
         const TO_DESTINATION: u32 = 1;
         self.expression("nat", |a| {
-            a.big(1, TO_DESTINATION).big(2, IPV4).big(3, WORD).big(5, WORD + 1);
+            a.big(1, TO_DESTINATION).big(2, family.number).big(3, WORD).big(5, WORD + family.words());
         })
     }
 

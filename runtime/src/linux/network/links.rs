@@ -1,6 +1,6 @@
 //! Bridges and pairs of virtual Ethernet devices, by rtnetlink(7).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
@@ -69,10 +69,24 @@ impl Links {
         };
         let index = self.index(name)?.ok_or(Errno::NODEV)?;
         let mut up = Requests::default();
-        add_address(&mut up, index, address, prefix);
+        add_address(&mut up, index, address.into(), prefix);
         up.add(libc::RTM_NEWLINK, REQUEST, &link(index, UP, UP), |_| ());
         match self.0.ask(&up) {
             Ok(_) | Err((1, Errno::EXIST)) => Ok(new),
+            Err((_, e)) => Err(e),
+        }
+    }
+
+    /// Gives a bridge an IPv6 address, unless it has it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn add_address6(&self, name: &str, address: Ipv6Addr, prefix: u8) -> Result<(), Errno> {
+        let index = self.index(name)?.ok_or(Errno::NODEV)?;
+        let mut requests = Requests::default();
+        add_address(&mut requests, index, address.into(), prefix);
+        match self.0.ask(&requests) {
+            Ok(_) | Err((_, Errno::EXIST)) => Ok(()),
             Err((_, e)) => Err(e),
         }
     }
@@ -126,15 +140,17 @@ impl Links {
         for wiring in wirings {
             let index = self.index(&wiring.inner)?.ok_or(Errno::NODEV)?;
             requests.add(libc::RTM_NEWLINK, REQUEST, &link(index, UP, UP), |_| ());
-            add_address(&mut requests, index, wiring.address, wiring.prefix);
-            if let Some(gateway) = wiring.gateway {
-                default_route(&mut requests, libc::RTM_NEWROUTE, CREATE, index, Some(gateway));
+            for (address, prefix, gateway) in families(wiring) {
+                add_address(&mut requests, index, address, prefix);
+                if wiring.gateway.is_some() {
+                    default_route(&mut requests, libc::RTM_NEWROUTE, CREATE, index, gateway, true);
+                }
             }
         }
         self.0.ask(&requests).map(drop).map_err(|(_, e)| e)
     }
 
-    /// Gives an interface its place, of which it may have parts already, or another way out.
+    /// Gives an interface its place, of which it may have parts already. It is no way out then: see [`Links::lead_out`].
     ///
     /// # Errors
     /// The kernel's.
@@ -149,12 +165,24 @@ impl Links {
             }
         };
         one(Errno::EXIST, &|r| r.add(libc::RTM_NEWLINK, REQUEST, &link(index, UP, UP), |_| ()))?;
-        one(Errno::EXIST, &|r| add_address(r, index, wiring.address, wiring.prefix))?;
-        one(Errno::SRCH, &|r| default_route(r, libc::RTM_DELROUTE, 0, index, None))?;
-        match wiring.gateway {
-            Some(_) => one(Errno::EXIST, &|r| default_route(r, libc::RTM_NEWROUTE, CREATE, index, wiring.gateway)),
-            None => Ok(()),
+        for (address, prefix, gateway) in families(wiring) {
+            one(Errno::EXIST, &|r| add_address(r, index, address, prefix))?;
+            one(Errno::SRCH, &|r| default_route(r, libc::RTM_DELROUTE, 0, index, gateway, false))?;
         }
+        Ok(())
+    }
+
+    /// Makes this place the way out. No other one is.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn lead_out(&self, wiring: &Wiring) -> Result<(), Errno> {
+        let index = self.index(&wiring.inner)?.ok_or(Errno::NODEV)?;
+        let mut requests = Requests::default();
+        for (_, _, gateway) in families(wiring) {
+            default_route(&mut requests, libc::RTM_NEWROUTE, CREATE, index, gateway, true);
+        }
+        self.0.ask(&requests).map(drop).map_err(|(_, e)| e)
     }
 
     /// Removes an interface; true if it was there.
@@ -221,13 +249,30 @@ impl Links {
     /// # Errors
     /// The kernel's.
     pub fn addresses(&self) -> Result<Vec<(Ipv4Addr, u8, u32)>, Errno> {
+        let all = self.addresses_of(libc::AF_INET, libc::IFA_LOCAL)?;
+        let four =
+            |(bytes, prefix, index): (Vec<u8>, _, _)| Some((Ipv4Addr::from(*bytes.first_chunk::<4>()?), prefix, index));
+        Ok(all.into_iter().filter_map(four).collect())
+    }
+
+    /// All IPv6 addresses of the host's interfaces, with the lengths of their prefixes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn addresses6(&self) -> Result<Vec<(Ipv6Addr, u8)>, Errno> {
+        let all = self.addresses_of(libc::AF_INET6, libc::IFA_ADDRESS)?;
+        let six = |(bytes, prefix, _): (Vec<u8>, _, _)| Some((Ipv6Addr::from(*bytes.first_chunk::<16>()?), prefix));
+        Ok(all.into_iter().filter_map(six).collect())
+    }
+
+    fn addresses_of(&self, family: i32, attribute: u16) -> Result<Vec<(Vec<u8>, u8, u32)>, Errno> {
         let mut requests = Requests::default();
-        requests.add(libc::RTM_GETADDR, REQUEST | DUMP, &address_header(0, 0), |_| ());
+        requests.add(libc::RTM_GETADDR, REQUEST | DUMP, &address_header(family as u8, 0, 0), |_| ());
         let answers = self.0.ask(&requests).map_err(|(_, e)| e)?;
         let one = |payload: &[u8]| {
             let index = u32::from_ne_bytes(*payload.get(4..)?.first_chunk()?);
-            let (_, value) = attributes(payload.get(8..)?).find(|(kind, _)| *kind == libc::IFA_LOCAL)?;
-            Some((Ipv4Addr::from(*value.first_chunk::<4>()?), *payload.get(1)?, index))
+            let (_, value) = attributes(payload.get(8..)?).find(|(kind, _)| *kind == attribute)?;
+            Some((value.to_vec(), *payload.get(1)?, index))
         };
         Ok(answers.iter().filter_map(|(_, payload)| one(payload)).collect())
     }
@@ -243,28 +288,47 @@ fn link(index: u32, flags: u32, change: u32) -> [u8; 16] {
 }
 
 /// `struct ifaddrmsg`.
-fn address_header(prefix: u8, index: u32) -> [u8; 8] {
-    let mut header = [libc::AF_INET as u8, prefix, 0, 0, 0, 0, 0, 0];
+fn address_header(family: u8, prefix: u8, index: u32) -> [u8; 8] {
+    // Nobody else has an IPv6 address that we gave: it need not be asked for first.
+    let flags = if family == libc::AF_INET6 as u8 { libc::IFA_F_NODAD as u8 } else { 0 };
+    let mut header = [family, prefix, flags, 0, 0, 0, 0, 0];
     header[4..].copy_from_slice(&index.to_ne_bytes());
     header
 }
 
-fn add_address(requests: &mut Requests, index: u32, address: Ipv4Addr, prefix: u8) {
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-    let broadcast = Ipv4Addr::from(u32::from(address) | !mask);
-    requests.add(libc::RTM_NEWADDR, REQUEST | CREATE, &address_header(prefix, index), |a| {
-        a.put(libc::IFA_LOCAL, &address.octets()).put(libc::IFA_ADDRESS, &address.octets());
-        if prefix < 31 {
-            a.put(libc::IFA_BROADCAST, &broadcast.octets());
+/// The addresses of a place, of each family, with the ways out that they would have.
+fn families(wiring: &Wiring) -> impl Iterator<Item = (IpAddr, u8, Option<IpAddr>)> {
+    let four = (wiring.address.into(), wiring.prefix, wiring.gateway.map(IpAddr::from));
+    let six = wiring.six.map(|six| (six.address.into(), six.prefix, Some(six.gateway.into())));
+    std::iter::once(four).chain(six)
+}
+
+fn bytes(address: IpAddr) -> (u8, Vec<u8>) {
+    match address {
+        IpAddr::V4(ip) => (libc::AF_INET as u8, ip.octets().to_vec()),
+        IpAddr::V6(ip) => (libc::AF_INET6 as u8, ip.octets().to_vec()),
+    }
+}
+
+fn add_address(requests: &mut Requests, index: u32, address: IpAddr, prefix: u8) {
+    let (family, own) = bytes(address);
+    requests.add(libc::RTM_NEWADDR, REQUEST | CREATE, &address_header(family, prefix, index), |a| {
+        a.put(libc::IFA_LOCAL, &own).put(libc::IFA_ADDRESS, &own);
+        if let IpAddr::V4(address) = address
+            && prefix < 31
+        {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            a.put(libc::IFA_BROADCAST, &(u32::from(address) | !mask).to_be_bytes());
         }
     });
 }
 
-/// The way to everywhere else, by an interface.
-fn default_route(requests: &mut Requests, kind: u16, flags: u16, index: u32, gateway: Option<Ipv4Addr>) {
+/// The way to everywhere else, by an interface: to be made by this gateway, or to be taken away.
+fn default_route(requests: &mut Requests, kind: u16, flags: u16, index: u32, gateway: Option<IpAddr>, made: bool) {
+    let (family, gateway) = gateway.map_or((libc::AF_INET as u8, Vec::new()), bytes);
     // `struct rtmsg`: family, lengths of destination and source, type of service, table, protocol, scope, type, flags.
     let header = [
-        libc::AF_INET as u8,
+        family,
         0,
         0,
         0,
@@ -278,8 +342,8 @@ fn default_route(requests: &mut Requests, kind: u16, flags: u16, index: u32, gat
         0,
     ];
     requests.add(kind, REQUEST | flags, &header, |a| {
-        if let Some(gateway) = gateway {
-            a.put(libc::RTA_GATEWAY, &gateway.octets());
+        if made {
+            a.put(libc::RTA_GATEWAY, &gateway);
         }
         a.number(libc::RTA_OIF, index);
     });

@@ -84,8 +84,12 @@ impl Connected {
         let before = self.forwards.clone();
         self.choose_way_out();
         let wirings = self.wirings();
-        let settle =
-            || Links::open().and_then(|links| wirings.iter().try_for_each(|wiring| links.settle_again(wiring)));
+        let settle = || {
+            let links = Links::open()?;
+            wirings.iter().try_for_each(|wiring| links.settle_again(wiring))?;
+            let way_out = wirings.iter().find(|wiring| wiring.gateway.is_some());
+            way_out.map_or(Ok(()), |wiring| links.lead_out(wiring))
+        };
         within(own, settle).map_err(|e| Error::os("set up the container's network", e))?;
         if self.forwards == before {
             return Ok(());

@@ -17,7 +17,7 @@ pub mod netlink;
 
 use std::borrow::Cow;
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Instant;
@@ -36,6 +36,7 @@ use crate::engine::Engine;
 use crate::error::{Class, Error, Result};
 use crate::monitor::protocol::Request;
 use crate::network::networks::{self, Network, Wiring};
+use crate::network::store;
 use crate::network::{BRIDGE, Endpoint, PortBinding, Protocol};
 use crate::paths::{self, Paths};
 use crate::plan;
@@ -78,7 +79,7 @@ impl Connected {
     ///
     /// # Errors
     /// `Conflict`, in docker's words, when one is taken; `Unsupported` without root.
-    pub fn reserve(container: &Container) -> Result<Option<Self>> {
+    pub fn reserve(engine: &Engine, container: &Container) -> Result<Option<Self>> {
         let published = plan::published(&container.config, &container.image)?;
         let Some(places) = wanted(container) else { return Ok(None) };
         if !super::is_root() {
@@ -88,12 +89,19 @@ impl Connected {
                 .with_hint("use --network host or --network none, or run wharf as root"));
         }
         let (mut ports, mut held) = (Vec::new(), Vec::new());
-        for wanted in published {
-            // The packet filter forwards IPv4; a port is not claimed for addresses on which nobody would answer.
-            let wanted = PortBinding { host_ip: wanted.host_ip.or(Some(Ipv4Addr::UNSPECIFIED.into())), ..wanted };
-            if wanted.host_ip.is_some_and(|ip| ip.is_ipv6()) {
-                let message = format!("{wanted}: ports of Linux containers are published on IPv4 addresses only");
-                return Err(Error::new(Class::Unsupported, message));
+        let has_six = !published.is_empty() && leads_out_by_six(engine, &places)?;
+        for mut wanted in published {
+            // A port is not claimed for addresses on which nobody would answer.
+            if !has_six {
+                wanted.host_ip = wanted.host_ip.or(Some(Ipv4Addr::UNSPECIFIED.into()));
+            }
+            if wanted.host_ip.is_some_and(|ip| ip.is_ipv6()) && !has_six {
+                let message = format!("{wanted}: the container's network has no IPv6 addresses to publish it on");
+                return Err(Error::new(Class::InvalidInput, message).with_hint("make a network with --ipv6"));
+            }
+            if wanted.host_ip == Some(Ipv6Addr::LOCALHOST.into()) {
+                let message = format!("{wanted}: ports of Linux containers cannot be published on ::1");
+                return Err(Error::new(Class::InvalidInput, message).with_hint("publish it on 127.0.0.1"));
             }
             for (binding, socket) in sockets::publish(&wanted)? {
                 ports.push(binding);
@@ -125,7 +133,7 @@ impl Connected {
             true => (place, self.ports.as_slice()),
             false => (place, &[][..]),
         });
-        let endpoints = engine.attach_networks(&container.id, &places.collect::<Vec<_>>())?;
+        let endpoints = engine.attach_networks(&container.id, &places.collect::<Vec<_>>(), true)?;
         let endpoints = endpoints.into_iter().zip(networks).zip(&*wanted);
         self.places = endpoints
             .map(|((endpoint, (network, bridge)), wanted)| {
@@ -254,6 +262,17 @@ fn way_out(ways: &[Way<'_>]) -> Option<usize> {
     leading.min_by_key(|(_, way)| (std::cmp::Reverse(way.priority), way.name)).map(|(at, _)| at)
 }
 
+/// True when the network that leads out has IPv6 addresses.
+fn leads_out_by_six(engine: &Engine, places: &[EndpointConfig]) -> Result<bool> {
+    let db = engine.containers()?.db();
+    let find = |place: &EndpointConfig| {
+        networks::by_name(db, &place.network)?.ok_or_else(|| networks::no_such(&place.network))
+    };
+    let networks: Vec<Network> = places.iter().map(find).collect::<Result<_>>()?;
+    let ways: Vec<_> = networks.iter().zip(places).map(|(network, place)| Way::of(network, place)).collect();
+    Ok(way_out(&ways).is_some_and(|at| networks[at].six.is_some()))
+}
+
 /// How a container is connected at this place, which is no way out yet.
 fn wire(id: &str, endpoint: &Endpoint, network: &Network, bridge: u32) -> Wiring {
     Wiring {
@@ -277,17 +296,17 @@ struct Neighbours<'a> {
 }
 
 impl Directory for Neighbours<'_> {
-    fn addresses(&self, name: &str) -> Vec<Ipv4Addr> {
+    fn addresses(&self, name: &str) -> Vec<IpAddr> {
         // What cannot be read now is asked of the host's servers, and again by whoever asked.
         let on = |place: &Joined| {
             let linked = place.wanted.links.iter().find(|(_, alias)| alias.eq_ignore_ascii_case(name));
             let name = linked.map_or(name, |(neighbour, _)| neighbour);
-            self.engine.resolve(place.endpoint.network_id, name).unwrap_or_default()
+            store::resolve(self.engine.containers()?.db(), place.endpoint.network_id, name)
         };
-        self.places.iter().map(on).find(|found| !found.is_empty()).unwrap_or_default()
+        self.places.iter().filter_map(|place| on(place).ok()).find(|found| !found.is_empty()).unwrap_or_default()
     }
 
-    fn name(&self, address: Ipv4Addr) -> Option<String> {
+    fn name(&self, address: IpAddr) -> Option<String> {
         let db = self.engine.containers().ok()?.db();
         self.places.iter().find_map(|place| networks::name_of(db, place.endpoint.network_id, address).ok()?)
     }
@@ -341,16 +360,16 @@ pub(super) fn append_hosts(engine: &Engine, container: &Container, lines: &str) 
 
 /// What packets for a published port are turned into.
 fn forward(port: &PortBinding, endpoint: &Endpoint) -> Option<Forward> {
-    let host = match port.host_ip {
-        Some(IpAddr::V4(ip)) => (!ip.is_unspecified()).then_some(ip),
-        Some(IpAddr::V6(_)) => return None,
-        None => None,
+    let container = match port.host_ip {
+        Some(IpAddr::V6(_)) => endpoint.six?.address.into(),
+        Some(IpAddr::V4(_)) | None => endpoint.address.into(),
     };
     let protocol = match port.protocol {
         Protocol::Tcp => libc::IPPROTO_TCP,
         Protocol::Udp => libc::IPPROTO_UDP,
     };
-    let to = SocketAddrV4::new(endpoint.address, port.container_port);
+    let host = port.host_ip.filter(|ip| !ip.is_unspecified());
+    let to = SocketAddr::new(container, port.container_port);
     Some(Forward { protocol: protocol as u8, host, port: port.host_port, to })
 }
 
@@ -615,18 +634,48 @@ fn make(network: &Network, bridge: &str, links: &Links) -> Result<()> {
     let failed = |e| Error::os("make a bridge", e);
     let Network { gateway, prefix, .. } = network;
     links.make_bridge(bridge, *gateway, *prefix, network.mtu()).map_err(failed)?;
-    set("/proc/sys/net/ipv4/ip_forward")?;
+    set("/proc/sys/net/ipv4/ip_forward", "1")?;
     // For the answers to connections that this host makes to 127.0.0.1; see the firewall's chain `raw`.
-    set(&format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"))?;
-    Ok(())
+    set(&format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"), "1")?;
+    let own = format!("/proc/sys/net/ipv6/conf/{bridge}");
+    if !Path::new(&own).exists() {
+        return match network.six {
+            None => Ok(()),
+            Some(_) => Err(Error::new(Class::Unsupported, "this kernel has no IPv6")),
+        };
+    }
+    // What containers say of routes is not believed (CVE-2020-13401), and where they have no such addresses the host has
+    // none among them either.
+    set(&format!("{own}/accept_ra"), "0")?;
+    let Some(six) = network.six else { return set(&format!("{own}/disable_ipv6"), "1") };
+    forward_six()?;
+    links.add_address6(bridge, six.gateway, six.prefix).map_err(failed)
 }
 
-/// Sets a switch of the kernel's, unless it is set.
-fn set(path: &str) -> Result<()> {
-    if fs::read(path).is_ok_and(|value| value.starts_with(b"1")) {
+/// Lets the host pass on IPv6. Where it learns its own way out from its neighbours it goes on doing so, which a host that
+/// passes on does not do unless told (`accept_ra` 2, <https://docs.kernel.org/networking/ip-sysctl.html>).
+fn forward_six() -> Result<()> {
+    const ALL: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
+    if fs::read(ALL).is_ok_and(|value| value.starts_with(b"1")) {
         return Ok(());
     }
-    fs::write(path, "1").map_err(|e| Error::io("write", path, e))
+    let dir = "/proc/sys/net/ipv6/conf";
+    for interface in fs::read_dir(dir).map_err(|e| Error::io("read", dir, e))?.flatten() {
+        let path = interface.path().join("accept_ra");
+        if fs::read(&path).is_ok_and(|value| value.starts_with(b"1")) {
+            // An interface may go at any time.
+            let _ = fs::write(&path, "2");
+        }
+    }
+    set(ALL, "1")
+}
+
+/// Sets a switch of the kernel's, unless it is set so.
+fn set(path: &str, value: &str) -> Result<()> {
+    if fs::read(path).is_ok_and(|now| now.starts_with(value.as_bytes())) {
+        return Ok(());
+    }
+    fs::write(path, value).map_err(|e| Error::io("write", path, e))
 }
 
 /// Gives the network other addresses if the host has some of them elsewhere. Nobody may be on it then.
@@ -661,12 +710,19 @@ pub fn is_free(first: Ipv4Addr, prefix: u8) -> bool {
     addresses.is_ok_and(|all| !all.iter().any(|(ip, length, _)| networks::overlap((first, prefix), (*ip, *length))))
 }
 
+/// The same of IPv6.
+pub fn is_free6(first: Ipv6Addr, prefix: u8) -> bool {
+    let addresses = Links::open().and_then(|links| links.addresses6());
+    addresses.is_ok_and(|all| !all.iter().any(|own| networks::overlap6((first, prefix), *own)))
+}
+
 fn zones(engine: &Engine) -> Result<Vec<Zone>> {
     let networks = networks::all(engine.containers()?.db())?;
     let zone = |network: &Network| Zone {
         bridge: bridge_name(engine.paths(), network.id),
         network: network.address,
         prefix: network.prefix,
+        six: network.six.map(|six| (six.address, six.prefix)),
         internal: network.internal,
     };
     Ok(networks.iter().map(zone).collect())

@@ -4,15 +4,16 @@
 //! host's servers (or `--dns`) are asked and their answers passed on as they come. It runs in the monitor's poll loop and
 //! waits for nobody. A question is forwarded from a socket of its own, connected to the server, so an answer counts if it
 //! comes from there with the question's number (RFC 5452); the kernel picks the port. RFC 1035 and RFC 8020 for the rest:
-//! a container's name exists, so what it has no record of (an IPv6 address) is an empty answer, not an error.
+//! a container's name exists, so what it has no record of (an IPv6 address, on most networks) is an empty answer, not an
+//! error.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, recv, recvfrom, send, sendto,
@@ -53,9 +54,9 @@ pub fn socket() -> Result<OwnedFd> {
 /// Who knows the names of a network.
 pub trait Directory {
     /// The addresses of the containers with this name.
-    fn addresses(&self, name: &str) -> Vec<Ipv4Addr>;
+    fn addresses(&self, name: &str) -> Vec<IpAddr>;
     /// The name of the container with this address.
-    fn name(&self, address: Ipv4Addr) -> Option<String>;
+    fn name(&self, address: IpAddr) -> Option<String>;
     /// The container may ask others. One that has no way out must have none by the names that it asks for either.
     fn leads_out(&self) -> bool;
 }
@@ -203,9 +204,11 @@ fn answer(bytes: &[u8], directory: &dyn Directory) -> Option<Vec<u8>> {
             if addresses.is_empty() {
                 return None;
             }
-            if query.query_type() != RecordType::AAAA {
-                records.extend(addresses.into_iter().map(|address| RData::A(A(address))));
-            }
+            let (four, six) = (query.query_type() != RecordType::AAAA, query.query_type() != RecordType::A);
+            records.extend(addresses.into_iter().filter_map(|address| match address {
+                IpAddr::V4(ip) => four.then_some(RData::A(A(ip))),
+                IpAddr::V6(ip) => six.then_some(RData::AAAA(AAAA(ip))),
+            }));
         }
         RecordType::PTR => {
             let found = directory.name(reverse(name)?)?;
@@ -221,12 +224,18 @@ fn answer(bytes: &[u8], directory: &dyn Directory) -> Option<Vec<u8>> {
     answer.to_vec().ok()
 }
 
-/// The address in a name like `2.0.17.172.in-addr.arpa`.
-fn reverse(name: &str) -> Option<Ipv4Addr> {
-    let digits = name.to_ascii_lowercase();
-    let parts: Vec<u8> = digits.strip_suffix(".in-addr.arpa")?.split('.').map_while(|part| part.parse().ok()).collect();
+/// The address in a name like `2.0.17.172.in-addr.arpa`, or of 32 digits and `ip6.arpa` (RFC 3596).
+fn reverse(name: &str) -> Option<IpAddr> {
+    let name = name.to_ascii_lowercase();
+    if let Some(digits) = name.strip_suffix(".ip6.arpa") {
+        let digits: Vec<u32> = digits.split('.').map_while(|d| u32::from_str_radix(d, 16).ok()).collect();
+        let whole = digits.len() == 32 && digits.iter().all(|digit| *digit < 16);
+        let bits = digits.iter().rev().fold(0u128, |bits, digit| bits << 4 | u128::from(*digit));
+        return whole.then(|| Ipv6Addr::from_bits(bits).into());
+    }
+    let parts: Vec<u8> = name.strip_suffix(".in-addr.arpa")?.split('.').map_while(|part| part.parse().ok()).collect();
     match parts[..] {
-        [d, c, b, a] => Some(Ipv4Addr::new(a, b, c, d)),
+        [d, c, b, a] => Some(Ipv4Addr::new(a, b, c, d).into()),
         _ => None,
     }
 }
@@ -253,12 +262,18 @@ mod tests {
     struct One;
 
     impl Directory for One {
-        fn addresses(&self, name: &str) -> Vec<Ipv4Addr> {
-            if name.eq_ignore_ascii_case("db") { vec![Ipv4Addr::new(10, 0, 0, 2)] } else { Vec::new() }
+        fn addresses(&self, name: &str) -> Vec<IpAddr> {
+            let six = || Ipv6Addr::from_bits(0xfd00 << 112 | 2).into();
+            match name.to_ascii_lowercase().as_str() {
+                "db" => vec![Ipv4Addr::new(10, 0, 0, 2).into()],
+                "both" => vec![Ipv4Addr::new(10, 0, 0, 3).into(), six()],
+                _ => Vec::new(),
+            }
         }
 
-        fn name(&self, address: Ipv4Addr) -> Option<String> {
-            (address == Ipv4Addr::new(10, 0, 0, 2)).then(|| "db.net".to_owned())
+        fn name(&self, address: IpAddr) -> Option<String> {
+            let known = ["10.0.0.2", "fd00::2"].map(|text| text.parse::<IpAddr>());
+            known.contains(&Ok(address)).then(|| "db.net".to_owned())
         }
 
         fn leads_out(&self) -> bool {
@@ -282,6 +297,13 @@ mod tests {
         assert_eq!((six.answers.len(), six.metadata.response_code), (0, ResponseCode::NoError));
         let back = ask("2.0.0.10.in-addr.arpa.", RecordType::PTR).unwrap();
         assert!(matches!(&back.answers[..], [one] if one.data.to_string() == "db.net."));
+        let both = |kind| ask("both.", kind).unwrap().answers.iter().map(|a| a.data.to_string()).collect::<Vec<_>>();
+        assert_eq!((both(RecordType::A), both(RecordType::AAAA)), (vec!["10.0.0.3".into()], vec!["fd00::2".into()]));
+        let back = format!("2.{}d.f.ip6.arpa.", "0.".repeat(29));
+        assert!(
+            matches!(&ask(&back, RecordType::PTR).unwrap().answers[..], [one] if one.data.to_string() == "db.net.")
+        );
+        assert!(ask("2.0.d.f.ip6.arpa.", RecordType::PTR).is_none());
         assert!(ask("example.org.", RecordType::A).is_none());
         assert!(ask("9.0.0.10.in-addr.arpa.", RecordType::PTR).is_none());
         assert!(answer(b"\x00\x07garbage", &One).is_none());
