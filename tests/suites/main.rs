@@ -23,6 +23,7 @@ mod namespaces;
 mod networks;
 mod privileges;
 mod prune;
+mod real;
 mod registry;
 mod restart;
 mod rootless;
