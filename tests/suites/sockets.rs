@@ -4,7 +4,9 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
 
 use crate::support::{Wharf, eventually, images, wharf};
 
@@ -95,6 +97,78 @@ fn host_and_neighbours_at_once() {
     assert!(
         wharf.ok(&["run", "--rm", "net", "client", &to, "67108864"]).contains("67108864 bytes each, all came back")
     );
+}
+
+/// Bytes that `much_traffic` moves each way in all: what a debug build does in half a minute on two busy cores, a gigabyte
+/// in a release build, and what `WHARF_TEST_TRAFFIC` says.
+fn traffic() -> u64 {
+    let default = if cfg!(debug_assertions) { 256 << 20 } else { 1 << 30 };
+    std::env::var("WHARF_TEST_TRAFFIC").map_or(default, |bytes| bytes.parse().expect("a number of bytes"))
+}
+
+#[test]
+fn much_traffic_of_host_and_neighbours_at_once() {
+    let wharf = with_net();
+    serve(&wharf, "web", &["-p", "80"], &["echo", "0.0.0.0:80"]);
+    let at = published(&wharf, "web");
+    let began = Instant::now();
+    // A hundred connections of a neighbour, who compares every byte himself ...
+    let each = traffic() / 200;
+    let mut client = wharf.spawn(&["run", "--rm", "net", "client", "web:80", &each.to_string(), "100"]);
+    // ... and a hundred of the host's, all of them open before the first one sends.
+    let streams: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(at).expect("a connection")).collect();
+    let block = bytes(7, 1 << 20);
+    let sums = std::thread::scope(|scope| {
+        let (block, each) = (&block, each as usize);
+        let moved = streams.iter().enumerate().map(|(n, stream)| scope.spawn(move || summed(stream, block, n, each)));
+        moved.collect::<Vec<_>>().into_iter().map(|one| one.join().expect("no panic")).collect::<Vec<_>>()
+    });
+    for (n, (sent, received)) in sums.into_iter().enumerate() {
+        assert_eq!(sent, received, "connection {n}");
+    }
+    let mut said = String::new();
+    client.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
+    assert_eq!(wharf::wait(&mut client, "client"), 0, "{said}");
+    assert_eq!(said, format!("100 connections, {each} bytes each, all came back\n"));
+    eprintln!("{} MiB each way in {:?}", (each * 200) >> 20, began.elapsed());
+    // Nobody's end was left open.
+    round_trip(at, &bytes(1, 1 << 20));
+}
+
+/// Sends so many bytes, a block that repeats from another place on in each connection, while it reads what comes back;
+/// gives the checksums of both.
+fn summed(stream: &TcpStream, block: &[u8], number: usize, length: usize) -> ([u8; 32], [u8; 32]) {
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    std::thread::scope(|scope| {
+        let (mut writer, mut reader) = (stream, stream);
+        let sent = scope.spawn(move || {
+            let mut sum = Sha256::new();
+            let mut rest = length;
+            let mut from = number * 4099 % block.len();
+            while rest > 0 {
+                let part = &block[from..block.len().min(from + rest)];
+                writer.write_all(part).expect("sent");
+                sum.update(part);
+                (from, rest) = (0, rest - part.len());
+            }
+            writer.shutdown(Shutdown::Write).expect("half closed");
+            sum.finalize().into()
+        });
+        let mut sum = Sha256::new();
+        let mut space = vec![0; 256 << 10];
+        let mut count = 0;
+        loop {
+            match reader.read(&mut space).expect("everything comes back") {
+                0 => break,
+                n => {
+                    sum.update(&space[..n]);
+                    count += n;
+                }
+            }
+        }
+        assert_eq!(count, length, "bytes that came back");
+        (sent.join().expect("no panic"), sum.finalize().into())
+    })
 }
 
 #[test]
