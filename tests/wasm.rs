@@ -71,7 +71,7 @@ fn each_end_has_its_code() {
     assert_eq!(code(&[&tools, "trap"]), 134);
     assert_eq!(code(&["--timeout", "200ms", &tools, "spin"]), 137);
     assert_eq!(code(&["-m", "32m", &tools, "hog"]), 134);
-    assert_eq!(code(&["nothing.wasm"]), 125);
+    assert_eq!(code(&["nothing.wasm"]), 127);
     assert_eq!(code(&["--nothing", &tools]), 125);
 }
 
@@ -80,7 +80,7 @@ fn what_is_no_program_is_refused_by_name() {
     let instance = Instance::new();
     fs::write(instance.0.path().join("forged.cwasm"), b"\x7fELF\x02\x01\x01\xc8 compiled elsewhere").expect("write");
     let (code, _, stderr) = instance.run(&["wasm", "run", "forged.cwasm"]);
-    assert!(code == 125 && stderr.contains("forged.cwasm: ") && stderr.contains(".wasm file it was"), "{stderr}");
+    assert!(code == 126 && stderr.contains("forged.cwasm: ") && stderr.contains(".wasm file it was"), "{stderr}");
     let (_, _, stderr) = instance.run(&["wasm", "run", &guest("library-p1")]);
     assert!(stderr.contains("no _start") && stderr.contains("greet"), "{stderr}");
 }

@@ -361,19 +361,20 @@ impl Engine {
         reporter: &dyn Reporter,
     ) -> Result<(Image, bool)> {
         let images = self.images()?;
-        if pull != PullPolicy::Always {
-            match images.resolve(name, platform) {
+        let absent = match pull {
+            PullPolicy::Always => None,
+            PullPolicy::Missing | PullPolicy::Never => match images.resolve(name, platform) {
                 Ok(image) => return Ok((image, false)),
-                Err(e) if e.class() == Class::NotFound => {}
+                Err(e) if e.class() == Class::NotFound => Some(e),
                 Err(e) => return Err(e.into()),
-            }
-        }
+            },
+        };
         let reference: Reference = name.parse()?;
         if reference.is_builtin() {
             return Ok((modules::install_builtin(images, &reference)?, false));
         }
-        if pull == PullPolicy::Never {
-            return Err(Error::new(Class::NotFound, format!("No such image: {}", reference.familiar())));
+        if let (PullPolicy::Never, Some(e)) = (pull, absent) {
+            return Err(e.into());
         }
         if pull == PullPolicy::Missing {
             reporter.report(wharf_images::Progress::Line(&format!(

@@ -60,6 +60,15 @@ impl Failure {
         self
     }
 
+    /// The same, as a failure of the program that was to run: 126 if it cannot be executed, 127 if it is not there.
+    #[must_use]
+    pub fn of_program(mut self, code: u8) -> Self {
+        if let Failure::Work { exec, .. } = &mut self {
+            *exec = Some(code);
+        }
+        self
+    }
+
     /// An operation on a file that failed, in Go's words as docker prints them: `open x: no such file or directory`.
     pub fn io(op: &str, path: &str, source: &io::Error) -> Self {
         Failure::new(format!("{op} {path}: {}", io_words(source)))

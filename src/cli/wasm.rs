@@ -1,10 +1,10 @@
 //! `wharf wasm`: for people who have a module and no image yet.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::path::Path;
 
-use wharf_images::Reference;
 use wharf_images::image::RunConfig;
+use wharf_images::{Class, Reference};
 use wharf_runtime::backend::wasm::Packed;
 use wharf_runtime::backend::wasm::capabilities::View;
 use wharf_runtime::engine::PullPolicy;
@@ -92,7 +92,7 @@ pub static VERBS: &[Verb] = &[
 fn pack(parsed: &Parsed, context: &Context) -> Result<()> {
     let path = &parsed.operands()[0];
     let name = parsed.value("tag").map(str::parse::<Reference>).transpose().map_err(wharf_runtime::Error::from)?;
-    let packed = made(context, path, name.as_ref())?;
+    let packed = made(context, path, name.as_ref()).map_err(|(failure, _)| failure)?;
     if let Some(e) = packed.cannot_run {
         tell(&format!("WARNING: {e}\n"));
         e.hint().inspect(|hint| tell(&format!("{hint}\n")));
@@ -142,7 +142,8 @@ fn run(parsed: &Parsed, context: &Context) -> Result<()> {
     };
     let mut config = config(parsed, path, args)?;
     // An engine of its own, closed before the next one forks: a process with an open database must not.
-    config.image = made(context, path, None)?.manifest.to_string();
+    let packed = made(context, path, None).map_err(|(failure, code)| failure.of_program(code))?;
+    config.image = packed.manifest.to_string();
     let attachment = Attachment::new(parsed, true, config.tty)?.signals(true);
     let reporter = progress::reporter(true);
     let started = context.engine()?.run(&config, PullPolicy::Never, Some(attachment.request()), &*reporter)?;
@@ -175,10 +176,18 @@ fn config(parsed: &Parsed, path: &str, cmd: Vec<String>) -> Result<ContainerConf
     })
 }
 
-/// The image of the file at `path`.
-fn made(context: &Context, path: &str, name: Option<&Reference>) -> Result<Packed> {
-    let wasm = std::fs::read(path).map_err(|e| Failure::io("open", path, &e))?;
-    context.engine()?.pack(&wasm, name).map_err(|e| about(path, e))
+/// The image of the file at `path`. A failure comes with the exit code that it is if the file was to be run: a file that is
+/// not there or cannot be executed is a program's failure, as for an image.
+fn made(context: &Context, path: &str, name: Option<&Reference>) -> Result<Packed, (Failure, u8)> {
+    let wasm = std::fs::read(path).map_err(|e| {
+        let code = if e.kind() == ErrorKind::NotFound { 127 } else { 126 };
+        (Failure::io("open", path, &e), code)
+    })?;
+    let engine = context.engine().map_err(|e| (e, 125))?;
+    engine.pack(&wasm, name).map_err(|e| {
+        let code = if matches!(e.class(), Class::Corrupt | Class::Unsupported) { 126 } else { 125 };
+        (about(path, e), code)
+    })
 }
 
 /// The error, with the file that it is about.

@@ -6,6 +6,7 @@
 mod support;
 
 mod attacks;
+mod bad;
 mod bridge;
 mod crash;
 mod credentials;

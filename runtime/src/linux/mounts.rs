@@ -313,6 +313,14 @@ impl Prepared<'_> {
     /// # Errors
     /// Names the target; `InvalidInput` when the image has a link where a kernel's file system goes.
     pub fn attach(&self, root: &Root) -> Result<()> {
+        self.attached(root).map_err(|e| match self.kind {
+            Kind::Bind { directory } => unlike(root, self.target, directory).unwrap_or(e),
+            Kind::Other => unlike(root, self.target, true).unwrap_or(e),
+            Kind::Kernel { .. } => e,
+        })
+    }
+
+    fn attached(&self, root: &Root) -> Result<()> {
         let failed = |e| Error::io("mount on", self.target, e);
         let target = match self.kind {
             Kind::Bind { directory: false } => root.make_file(self.target)?,
@@ -332,6 +340,24 @@ impl Prepared<'_> {
         let seen = root.open_plain(self.target, OFlags::PATH).and_then(|fd| fstatfs(&fd)).map_err(failed)?;
         if seen.f_type as u64 == magic { Ok(()) } else { Err(tampered(self.target)) }
     }
+}
+
+/// What is wrong with a target that a mount failed on, if it is of the other kind than what goes there.
+fn unlike(root: &Root, target: &Path, directory: bool) -> Option<Error> {
+    let what = |mode| FileType::from_raw_mode(mode) == FileType::Directory;
+    // Below a file there is nothing at all.
+    let is = match root.open(target, OFlags::PATH) {
+        Ok(fd) => what(fstat(&fd).ok()?.st_mode),
+        Err(Errno::NOTDIR) => false,
+        Err(_) => return None,
+    };
+    let message = match (directory, is) {
+        (true, false) => format!("a directory cannot be mounted on {}: not a directory", target.display()),
+        (false, true) => format!("a file cannot be mounted on {}: is a directory", target.display()),
+        _ => return None,
+    };
+    let hint = "check that the source is what you think it is, and the target what the image has there";
+    Some(Error::new(Class::InvalidInput, message).with_hint(hint))
 }
 
 /// What we say when a mount is not what we mounted.

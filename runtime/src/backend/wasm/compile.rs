@@ -87,8 +87,10 @@ pub fn compile(wasm: &[u8], function: Option<&str>) -> Result<Compiled> {
         Description::Component { .. } => (wasm, function),
     };
     let engine = engine::compiler(profile).map_err(|e| internal("wasmtime", &e))?;
-    let compiled = Component::new(&engine, component)
-        .map_err(|e| Error::new(Class::Corrupt, format!("the module does not compile: {e:#}")))?;
+    let compiled = Component::new(&engine, component).map_err(|e| {
+        Error::new(Class::Corrupt, format!("the module does not compile: {e:#}"))
+            .with_hint("the file is damaged, or uses what WebAssembly does not have yet: build or download it again")
+    })?;
     run::link(&compiled)
         .map_err(|e| Error::new(Class::Unsupported, format!("the component does not fit WASI 0.2: {e:#}")))?;
     if let Some(name) = function {

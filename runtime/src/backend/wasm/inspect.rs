@@ -50,6 +50,10 @@ const INTERFACES: &[&str] = &[
     "wasi:sockets/udp-create-socket",
 ];
 
+/// What helps with a component of a later WASI, and why it is not there.
+const WASI03: &str =
+    "Wharf has WASI 0.2, and not 0.3 while wasmtime calls its own an experiment: build it for wasm32-wasip2";
+
 /// How many names an error lists before it stops.
 const LISTED: usize = 5;
 
@@ -175,7 +179,7 @@ fn core_entry(functions: &[String], function: Option<&str>) -> Result<()> {
 
 fn component_hint(name: &str) -> &'static str {
     if name.starts_with("wasi:") && name.contains("@0.3") {
-        "it was built for WASI 0.3; Wharf has 0.2: build it for wasm32-wasip2"
+        WASI03
     } else if name.starts_with("wasi:keyvalue/")
         || name.starts_with("wasi:blobstore/")
         || name.starts_with("wasi:config/")
@@ -204,10 +208,9 @@ fn component_entry(exports: &[String], function: Option<&str>) -> Result<Profile
         return Ok(Profile::Command);
     }
     let (message, hint) = if has("wasi:http/incoming-handler@") || has("wasi:http/handler@") {
-        let hint = "Wharf serves wasi:http/incoming-handler of 0.2: build it for wasm32-wasip2".to_owned();
-        ("the component answers HTTP requests of another WASI than 0.2", hint)
+        ("the component answers HTTP requests of another WASI than 0.2", WASI03.to_owned())
     } else if has("wasi:cli/run@") {
-        ("the component is a command of another WASI than 0.2", "build it for wasm32-wasip2".to_owned())
+        ("the component is a command of another WASI than 0.2", WASI03.to_owned())
     } else {
         let hint = match exports {
             [] => "it exports nothing".to_owned(),
@@ -304,7 +307,7 @@ mod tests {
         check(&component(&["wasi:cli/stdout@0.2.3"], &["wasi:cli/run@0.2.0"]), None).unwrap();
         let both = ["wasi:cli/run@0.2.0", "wasi:http/incoming-handler@0.2.0"];
         assert_eq!(check(&component(&["wasi:http/types@0.2.0"], &both), None).unwrap(), Profile::Server);
-        assert!(refused(&component(&[], &["wasi:http/handler@0.3.0"]), None).1.contains("incoming-handler of 0.2"));
+        assert!(refused(&component(&[], &["wasi:http/handler@0.3.0"]), None).1.contains("experiment"));
         assert!(refused(&component(&[], &["wasi:cli/run@0.3.0"]), None).1.contains("wasip2"));
         assert!(refused(&component(&[], &["a:b/c"]), None).1.contains("a:b/c"));
         let (message, hint) = refused(&component(&["wasi:keyvalue/store@0.2.0"], &["wasi:cli/run@0.2.0"]), None);
