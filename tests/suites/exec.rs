@@ -187,6 +187,25 @@ fn the_containers_end_is_theirs() {
     assert_eq!(wharf.ok(&["ps", "--format", "{{.Names}}"]), "host");
 }
 
+/// Without root there may be no cgroup by which execs are found.
+#[test]
+fn without_root_the_end_is_theirs_too() {
+    let wharf = Wharf::of("wharf-test");
+    wharf.ok(&["wasm", "pack", &images::guest("tools-p1"), "-t", "tools"]);
+    wharf.ok(&["run", "-d", "--name", "host", "tools", "sleep", "600000"]);
+    let exec = ["exec", "--tool-image", "tools", "host"];
+    assert_eq!(wharf.ok(&[&exec[..], &["args", "x"]].concat()), "tools\nargs\nx");
+    let mut spinning = wharf.spawn(&[&exec[..], &["spin"]].concat());
+    eventually("two processes", PATIENCE, || (wharf.ok(&["top", "host"]).lines().count() == 3).then_some(()));
+    let top = wharf.ok(&["top", "host"]);
+    let pids: Vec<&str> = top.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
+    wharf.ok(&["kill", "host"]);
+    assert_eq!(wharf::wait(&mut spinning, "exec"), 137);
+    for pid in pids {
+        assert!(!std::path::Path::new("/proc").join(pid).exists(), "{pid} goes on: {top}");
+    }
+}
+
 #[test]
 fn programs_of_other_images() {
     let wharf = Wharf::new();
