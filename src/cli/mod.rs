@@ -56,7 +56,6 @@ mod wasm;
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use context::Context;
 use failure::{Failure, Result};
@@ -123,8 +122,8 @@ fn verbs() -> impl Iterator<Item = &'static Verb> {
     TABLE.iter().flat_map(|group| group.iter())
 }
 
-/// Runs the command line of this process.
-pub fn main() -> ExitCode {
+/// Runs the command line of this process. Gives the code to exit with.
+pub fn main() -> u8 {
     let mut args = Vec::new();
     for arg in std::env::args_os().skip(1) {
         match arg.into_string() {
@@ -138,7 +137,7 @@ pub fn main() -> ExitCode {
     run(args)
 }
 
-fn run(args: Vec<String>) -> ExitCode {
+fn run(args: Vec<String>) -> u8 {
     let mut args = args.into_iter().peekable();
     let mut context = Context::default();
     let (verb, name) = match find(&mut args, &mut context) {
@@ -154,20 +153,20 @@ fn run(args: Vec<String>) -> ExitCode {
         Err(failure) => Err(failure),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(failure) => finish(&failure, &spelling, runs),
     }
 }
 
 /// Says why, and with which code.
-fn finish(failure: &Failure, spelling: &str, runs: bool) -> ExitCode {
+fn finish(failure: &Failure, spelling: &str, runs: bool) -> u8 {
     failure::tell(&failure.text(spelling, runs));
-    ExitCode::from(failure.code(runs))
+    failure.code(runs)
 }
 
-fn print(text: &str) -> ExitCode {
+fn print(text: &str) -> u8 {
     match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(e) => finish(&e.into(), "wharf", false),
     }
 }
