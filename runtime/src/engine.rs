@@ -751,6 +751,8 @@ impl Engine {
                 format!("container {} cannot be removed: its monitor does not end", container.name),
             ));
         }
+        // It may have been killed while it did.
+        self.tidy_locked(&container)?;
         self.containers()?.remove(&container, &[])?;
         if options.volumes {
             self.volumes().remove_anonymous(&container.config.mounts)?;
@@ -886,9 +888,40 @@ impl Engine {
         self.containers()?.get(&container.id)
     }
 
+    /// Takes away what a monitor has left that recorded the end and died before it had tidied up: its socket is still there.
+    fn tidy(&self, container: &Container) -> Result<()> {
+        if !self.paths.socket(&container.id).exists() {
+            return Ok(());
+        }
+        // One that is just tidying up, or making the container start, holds the lock.
+        match self.lock(&container.id, Duration::ZERO)? {
+            Some(_lock) => self.tidy_locked(container),
+            None => Ok(()),
+        }
+    }
+
+    /// The same, for whoever holds the container's lock.
+    fn tidy_locked(&self, container: &Container) -> Result<()> {
+        let socket = self.paths.socket(&container.id);
+        if !socket.exists() {
+            return Ok(());
+        }
+        linux::monitor::clean(self, &container.id, container.config.cgroup_parent.as_deref())?;
+        linux::network::leave(self, container)?;
+        self.release_volumes(container)?;
+        match fs::remove_file(&socket) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", socket, e)),
+            _ => Ok(()),
+        }
+    }
+
     /// The same, but for the start: one that is to be started is `Restarting`, and nobody holds its lock.
     fn repaired(&self, container: Container) -> Result<Option<Container>> {
-        if !container.state.state.is_live() || self.is_locked(&container.id)? {
+        if !container.state.state.is_live() {
+            self.tidy(&container)?;
+            return Ok(Some(container));
+        }
+        if self.is_locked(&container.id)? {
             return Ok(Some(container));
         }
         let Some(_lock) = self.lock(&container.id, Duration::ZERO)? else { return Ok(Some(container)) };

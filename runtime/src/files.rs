@@ -11,6 +11,8 @@ use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::linux::archives::{self, Outcome};
+use crate::linux::monitor::open_session;
+use crate::monitor::protocol;
 use crate::state::State;
 
 /// What can be asked of a container's files.
@@ -190,9 +192,7 @@ impl Engine {
         // What can be refused is refused before anything stands still.
         wharf_images::archive::check_commit(&container.image, &request)?;
         let frozen = commit.pause && container.state.state == State::Running;
-        if frozen {
-            self.set_paused(&container.id, true)?;
-        }
+        let held = frozen.then(|| open_session(self, &container.id, &protocol::Request::Hold)).transpose()?;
         let made = wharf_images::archive::commit(images, &container.image, &request, &mut |out| match archives::ask(
             self,
             &container.id,
@@ -204,7 +204,7 @@ impl Engine {
             Err(Error::Image(e)) => Err(e),
             Err(e) => Err(wharf_images::Error::new(e.class(), e.to_string())),
         });
-        if frozen {
+        if held.is_some() {
             // It may have been killed meanwhile, which is no failure of ours.
             match self.set_paused(&container.id, false) {
                 Err(e) if !matches!(e.class(), Class::Conflict | Class::NotFound | Class::Unavailable) => {

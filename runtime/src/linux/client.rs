@@ -33,6 +33,8 @@ pub(crate) enum Role {
     Stopping,
     /// Waits for the container's end, to be told the code.
     Waiting,
+    /// The container is frozen as long as it is there.
+    Holding,
     /// Has had its answer: is dropped when it is sent.
     Answered,
 }

@@ -402,7 +402,11 @@ impl Monitor {
                 streams.close_stdin();
             }
         });
+        let let_go = self.clients.iter().any(|c| c.gone && c.role == Role::Holding);
         self.clients.retain(|c| !c.gone);
+        if let_go && self.paused {
+            self.set_paused(false)?;
+        }
         self.on_time()?;
         self.tell()
     }
@@ -653,14 +657,13 @@ impl Monitor {
                 Ok(Some(Reply::Done))
             }
             Request::Pause(paused) => {
-                self.main()?.task.set_paused(paused)?;
-                self.paused = paused;
-                let event = if paused { Event::Pause } else { Event::Unpause };
-                let before = std::mem::take(&mut self.untold);
-                let also = (&before[..], &[][..]);
-                self.container.state = self.engine.containers()?.advance(&self.container, event, also, |_| ())?;
-                self.quiet_at = Some(Instant::now() + QUIET);
+                self.set_paused(paused)?;
                 Ok(Some(Reply::Done))
+            }
+            Request::Hold => {
+                self.set_paused(true)?;
+                self.clients[index].role = Role::Holding;
+                Ok(Some(self.started(MAIN)))
             }
             Request::Usage => Ok(Some(Reply::Usage(self.main()?.task.usage()?))),
             Request::Processes => {
@@ -679,6 +682,18 @@ impl Monitor {
                 Ok(Some(Reply::Done))
             }
         }
+    }
+
+    /// Freezes or thaws the container, and records it.
+    fn set_paused(&mut self, paused: bool) -> Result<()> {
+        self.main()?.task.set_paused(paused)?;
+        self.paused = paused;
+        let event = if paused { Event::Pause } else { Event::Unpause };
+        let before = std::mem::take(&mut self.untold);
+        let also = (&before[..], &[][..]);
+        self.container.state = self.engine.containers()?.advance(&self.container, event, also, |_| ())?;
+        self.quiet_at = Some(Instant::now() + QUIET);
+        Ok(())
     }
 
     /// A terminal has another size.
@@ -777,6 +792,10 @@ impl Monitor {
 
     fn attached(&mut self, index: usize, task: u64, attach: Attach) -> Reply {
         self.clients[index].role = Role::Attached { task, attach };
+        self.started(task)
+    }
+
+    fn started(&self, task: u64) -> Reply {
         let pid = self.tasks[&task].task.pid();
         Reply::Started { id: self.container.id.clone(), pid, warnings: Vec::new() }
     }
@@ -966,7 +985,7 @@ impl Monitor {
                 Role::Attached { task: MAIN, .. } => client.send(&Frame::Exit(code)),
                 // Execs died with the container's first process.
                 Role::Attached { .. } => client.send(&Frame::Exit(137)),
-                Role::New | Role::Answered => {}
+                Role::New | Role::Holding | Role::Answered => {}
             }
             client.finish(FAREWELL);
         }

@@ -53,6 +53,8 @@ pub enum Request {
     Reconnect(Reconnect),
     /// Freeze or thaw.
     Pause(bool),
+    /// Freeze, until this client is gone or somebody thaws: whoever dies at work leaves nothing frozen.
+    Hold,
     /// What it uses.
     Usage,
     /// Its processes.
