@@ -741,7 +741,11 @@ impl Engine {
                 let text = format!("cannot remove container \"/{name}\": container is {why}");
                 return Err(Error::new(Class::Conflict, text));
             }
-            self.kill(&container.id, "KILL")?;
+            match self.kill(&container.id, "KILL") {
+                // It has ended by itself meanwhile.
+                Err(e) if e.class() == Class::Conflict => {}
+                killed => killed?,
+            }
         }
         // The monitor of one that has just ended still tidies up; it holds the lock while it does.
         let lock = self.lock(&container.id, LOCK_PATIENCE)?;
