@@ -179,6 +179,9 @@ impl Gate {
             return Ok(());
         }
         if let Some(place) = &self.place {
+            if super::is_root() {
+                bridges::settle(engine, &place.network)?;
+            }
             let ports: Vec<PortBinding> = self.published.iter().map(|p| p.binding.clone()).collect();
             self.endpoint = engine.attach_networks(&self.id, &[(place, &ports)], false)?.pop();
             self.internal = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.internal);

@@ -704,6 +704,29 @@ fn place(engine: &Engine, network: Network, links: &Links) -> Result<Network> {
     networks::relocate(db, network.id, first, prefix)
 }
 
+/// Before a container comes to a network without needing its bridge: if it is the first, the network is to have no
+/// addresses of the host's, or the bridge could not be made when it is needed and the addresses are given.
+///
+/// # Errors
+/// The store's and the kernel's.
+pub fn settle(engine: &Engine, name: &str) -> Result<()> {
+    let db = engine.containers()?.db();
+    let Some(network) = networks::by_name(db, name)? else { return Ok(()) };
+    let links = Links::open().map_err(|e| Error::os("open a netlink socket", e))?;
+    let bridge =
+        links.index(&bridge_name(engine.paths(), network.id)).map_err(|e| Error::os("look for a bridge", e))?;
+    let fits = bridge.is_some() || !network.is_movable || is_free(network.address, network.prefix);
+    if fits || networks::is_used(db, network.id)? {
+        return Ok(());
+    }
+    let _lock = lock(engine.paths(), Lock::Exclusive)?;
+    match place(engine, network, &links) {
+        // Somebody was faster.
+        Err(e) if e.class() == Class::Conflict => Ok(()),
+        placed => placed.map(drop),
+    }
+}
+
 /// True when the host has none of these addresses.
 pub fn is_free(first: Ipv4Addr, prefix: u8) -> bool {
     let addresses = Links::open().and_then(|links| links.addresses());
