@@ -162,3 +162,48 @@ impl Drop for Doors {
         self.shared.hold_again(&numbers);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+    }
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_door_opens_to_its_word_only() {
+        run(async {
+            let (mut door, word) = Door::open().unwrap();
+            let (from, to) = (at("172.30.0.2:40000"), at("172.30.0.3:80"));
+            let zeros = "0".repeat(SECRET);
+            let (port, proof) = (word.split_once(' ').unwrap().0, word.rsplit_once(' ').unwrap().1);
+            let guessed = format!("{port} {zeros} {proof}");
+            assert_eq!(call(guessed, from, to).await.err(), Some(Fault::ConnectionRefused));
+            call(word, from, to).await.unwrap_or_else(|fault| panic!("{fault}"));
+            let (_, caller, called) = door.callers.recv().await.unwrap();
+            assert_eq!((caller, called), (from, to));
+            assert!(door.callers.try_recv().is_err(), "the stranger was not let in");
+        });
+    }
+
+    #[test]
+    fn who_has_got_the_port_since_is_not_trusted() {
+        run(async {
+            let stranger = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            let (secret, proof) = (names::new_id().unwrap(), names::new_id().unwrap());
+            let word = format!("{} {secret} {proof}", stranger.local_addr().unwrap().port());
+            let answers = tokio::spawn(async move {
+                let (mut stream, _) = stranger.accept().await.unwrap();
+                stream.write_all("0".repeat(SECRET).as_bytes()).await.unwrap();
+                stream
+            });
+            assert_eq!(call(word, at("127.0.0.1:1"), at("127.0.0.1:2")).await.err(), Some(Fault::ConnectionRefused));
+            drop(answers.await);
+        });
+    }
+}
