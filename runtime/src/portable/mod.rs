@@ -290,6 +290,13 @@ pub mod terminal {
     #[derive(Debug)]
     pub enum RawMode {}
 
+    impl Drop for RawMode {
+        /// As elsewhere, leaving raw mode is its end.
+        fn drop(&mut self) {
+            match *self {}
+        }
+    }
+
     impl RawMode {
         /// Refuses.
         ///
