@@ -92,14 +92,18 @@ fn a_guest_that_fails_fails_alone() {
     assert_eq!(client.get("/alloc?8").text(), "8\n");
     let broken = get(port, "/late-trap");
     assert!(broken.status == 200 && broken.text() == "begun\n" && !broken.complete, "{broken:?}");
-    let logs = wharf.run(&["logs", "web"]).stderr;
+    // A request is written down when it is over, which its client may see before.
+    let late = || {
+        let logs = wharf.run(&["logs", "web"]).stderr;
+        logs.contains("GET /late-trap: ").then_some(logs)
+    };
+    let logs = eventually("the last one's end in the log", Duration::from_secs(30), late);
     for told in [
         "GET /trap: wasm trap: wasm `unreachable`",
         "http_guest::inner",
         "GET /exit: the guest exited with code",
         "GET /silent: the guest ended without an answer",
         "its memory limit of 33554432 bytes",
-        "GET /late-trap: ",
     ] {
         assert!(logs.contains(told), "{told}: {logs}");
     }

@@ -1,11 +1,12 @@
 //! The host's side of WASI 0.2 (<https://github.com/WebAssembly/WASI/tree/main/proposals>), portable.
 //!
-//! Clocks, random numbers, streams and the command's environment are wasmtime-wasi's. What makes a container of a guest
+//! Clocks, random numbers and streams are wasmtime-wasi's. What makes a container of a guest
 //! is ours, a module for each.
 //!
 //! Each interface is linked by itself: the linker has what a guest may import, once, and nothing that is shadowed later.
 
 pub(crate) mod bindings;
+pub(crate) mod environment;
 pub(crate) mod filesystem;
 pub(crate) mod sockets;
 pub(crate) mod vfs;
@@ -20,6 +21,7 @@ use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 use wasmtime_wasi_io::bindings::wasi::io;
 
+use self::environment::{Environment, HasEnvironment};
 use self::filesystem::{Files, FilesView};
 
 /// The guest's resources, which is all that streams and polling need.
@@ -33,7 +35,7 @@ impl HasData for Resources {
 ///
 /// # Errors
 /// When something is linked twice.
-pub(crate) fn add_to_linker<T: WasiView + FilesView + sockets::HasSockets>(
+pub(crate) fn add_to_linker<T: WasiView + HasEnvironment + FilesView + sockets::HasSockets>(
     linker: &mut Linker<T>,
     with_sockets: bool,
 ) -> wasmtime::Result<()> {
@@ -55,14 +57,14 @@ fn streams<T: WasiView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()
 }
 
 /// Clocks, random numbers, and `wasi:cli`.
-fn command<T: WasiView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+fn command<T: WasiView + HasEnvironment>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     clocks::wall_clock::add_to_linker::<T, WasiClocks>(linker, T::clocks)?;
     clocks::monotonic_clock::add_to_linker::<T, WasiClocks>(linker, T::clocks)?;
     random::random::add_to_linker::<T, WasiRandom>(linker, T::random)?;
     random::insecure::add_to_linker::<T, WasiRandom>(linker, T::random)?;
     random::insecure_seed::add_to_linker::<T, WasiRandom>(linker, T::random)?;
     cli::exit::add_to_linker::<T, WasiCli>(linker, T::cli)?;
-    cli::environment::add_to_linker::<T, WasiCli>(linker, T::cli)?;
+    cli::environment::add_to_linker::<T, Environment>(linker, |state| state.environment())?;
     cli::stdin::add_to_linker::<T, WasiCli>(linker, T::cli)?;
     cli::stdout::add_to_linker::<T, WasiCli>(linker, T::cli)?;
     cli::stderr::add_to_linker::<T, WasiCli>(linker, T::cli)?;

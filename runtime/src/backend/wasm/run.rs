@@ -29,6 +29,7 @@ use crate::error::{Class, Error, Result};
 use crate::network::{Fault, Listener, Protocol, Unconnected, VirtualNetwork};
 use crate::task::WasmTask;
 use crate::wasi;
+use crate::wasi::environment::{Environment, HasEnvironment};
 use crate::wasi::filesystem::{Files, FilesView};
 use crate::wasi::sockets::{HasSockets, Sockets, SocketsView};
 pub use crate::wasi::vfs::Held;
@@ -72,6 +73,7 @@ pub struct Guest {
 /// What the guest's host functions work on.
 pub(super) struct State {
     wasi: WasiCtx,
+    environment: Arc<Environment>,
     table: ResourceTable,
     tree: Arc<Tree>,
     memory: MemoryLimit,
@@ -81,29 +83,27 @@ pub(super) struct State {
 }
 
 impl State {
-    fn new(wasi: WasiCtx, tree: Arc<Tree>, memory: Option<u64>, sockets: Sockets) -> Self {
+    fn new(
+        wasi: WasiCtx,
+        environment: Arc<Environment>,
+        tree: Arc<Tree>,
+        memory: Option<u64>,
+        sockets: Sockets,
+    ) -> Self {
         let memory = MemoryLimit::new(memory);
         let hooks = Hooks::new(Some(Arc::clone(&sockets.network)));
-        State { wasi, table: ResourceTable::new(), tree, memory, sockets, http: WasiHttpCtx::new(), hooks }
+        State { wasi, environment, table: ResourceTable::new(), tree, memory, sockets, http: WasiHttpCtx::new(), hooks }
     }
 }
 
-/// The arguments, the environment and the streams of a task's guest.
-fn context(task: &WasmTask) -> WasiCtx {
+/// The streams of a guest, who has a stdin unless it serves.
+fn context(serves: bool) -> WasiCtx {
     let mut wasi = WasiCtx::builder();
-    wasi.args(&task.args).envs(&task.env).allow_blocking_current_thread(true);
-    wasi.allow_tcp(false).allow_udp(false);
+    wasi.allow_blocking_current_thread(true).allow_tcp(false).allow_udp(false);
     wasi.stdout(std::io::stdout()).stderr(std::io::stderr());
-    if task.http.is_none() {
+    if !serves {
         // Nothing is read from stdin, and no thread made for it, before the guest asks.
         wasi.stdin(std::io::stdin());
-    }
-    if task.cwd != "/" {
-        wasi.initial_cwd(&task.cwd);
-        // The Go runtime takes its working directory from here.
-        if task.env.iter().all(|(name, _)| name != "PWD") {
-            wasi.env("PWD", &task.cwd);
-        }
     }
     wasi.build()
 }
@@ -111,6 +111,12 @@ fn context(task: &WasmTask) -> WasiCtx {
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl HasEnvironment for State {
+    fn environment(&self) -> &Environment {
+        &self.environment
     }
 }
 
@@ -210,7 +216,7 @@ impl Program {
             runtime.enable_io();
         }
         let runtime = runtime.build().map_err(|e| Error::os("make an event loop", e))?;
-        Ok(Program { runtime, component, wasi: context(task), wants_network })
+        Ok(Program { runtime, component, wasi: context(task.http.is_some()), wants_network })
     }
 
     /// True when the program can use a network: it imports one, or it serves.
@@ -233,14 +239,16 @@ impl Program {
         let Program { runtime, component, wasi, .. } = self;
         let sockets = Sockets { network, lingering: Arc::default() };
         let tree = Arc::new(tree::open(rootfs, task)?);
+        let environment = Arc::new(Environment::of(task));
         if let Some(limits) = &task.http {
             let memory = memory.map_or(limits.memory, |memory| memory.min(limits.memory));
-            let (task, shared) = (task.clone(), tree.clone());
-            let state = move || State::new(context(&task), shared.clone(), Some(memory), sockets.clone());
+            let shared = tree.clone();
+            let state =
+                move || State::new(context(true), environment.clone(), shared.clone(), Some(memory), sockets.clone());
             let server = http::Server::new(component, limits.clone(), state)?;
             return Ok(Ready::Server(Serving { server, tree }));
         }
-        let mut store = Store::new(component.engine(), State::new(wasi, tree, memory, sockets));
+        let mut store = Store::new(component.engine(), State::new(wasi, environment, tree, memory, sockets));
         store.limiter(|state| &mut state.memory);
         Ok(Ready::Command(Guest { runtime, store, component, function: task.function.clone() }))
     }
