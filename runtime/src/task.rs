@@ -309,8 +309,8 @@ pub trait Task {
         Ok(())
     }
 
-    /// Once it has been connected: the socket on which names are asked for in its network.
-    fn take_names(&mut self) -> Option<File> {
+    /// Once it has been connected: the sockets on which names are asked for in its network, of datagrams and of streams.
+    fn take_names(&mut self) -> Option<(File, File)> {
         None
     }
 

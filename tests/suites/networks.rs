@@ -746,3 +746,98 @@ fn networks_have_ipv6_too() {
     }
     drop(served.join());
 }
+
+/// Does something on a thread in a container's network.
+fn inside<T: Send + 'static>(wharf: &Wharf, container: &str, act: impl FnOnce() -> T + Send + 'static) -> T {
+    let pid = wharf.ok(&["inspect", "-f", "{{.State.Pid}}", container]);
+    let thread = std::thread::spawn(move || {
+        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("the container's network");
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), kind).expect("setns");
+        act()
+    });
+    thread.join().expect("a thread in the container's network")
+}
+
+/// One question about addresses, as a message of its own (RFC 1035, 4).
+fn question(name: &str) -> Vec<u8> {
+    let labels = name.split('.').flat_map(|label| [&[label.len() as u8][..], label.as_bytes()].concat());
+    let mut message = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    message.extend(labels.chain([0, 0, 1, 0, 1]));
+    message
+}
+
+#[test]
+fn names_are_answered_over_tcp() {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    fn hear(stream: &mut TcpStream) -> Vec<u8> {
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).expect("a length");
+        let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut message).expect("a message");
+        message
+    }
+    fn say(stream: &mut TcpStream, message: &[u8]) {
+        stream.write_all(&[&(message.len() as u16).to_be_bytes()[..], message].concat()).expect("sent");
+    }
+    let wharf = Wharf::with_busybox();
+    // A server that gives each question back as its answer.
+    let server = TcpListener::bind("127.0.0.53:53").expect("a name server");
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = server.accept().expect("a caller");
+        let mut message = hear(&mut stream);
+        message[2] |= 0x80;
+        say(&mut stream, &message);
+    });
+    wharf.ok(&["run", "-d", "--name", "asks", "--dns", "127.0.0.53", "busybox", "sleep", "1000"]);
+    let address: std::net::Ipv4Addr = address(&wharf, "asks").parse().expect("an address");
+    let ask = |names: &'static [&'static str]| {
+        inside(&wharf, "asks", move || {
+            let mut stream = TcpStream::connect("127.0.0.11:53").expect("an answerer");
+            stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
+            let one = |name: &&str| {
+                say(&mut stream, &question(name));
+                hear(&mut stream)
+            };
+            names.iter().map(one).collect::<Vec<_>>()
+        })
+    };
+    // Several on one connection: a container's, and others', which are passed on.
+    let told = ask(&["asks", "asks", "elsewhere.example"]);
+    for own in &told[..2] {
+        assert!(own.starts_with(&[0x12, 0x34]) && own.ends_with(&address.octets()), "{own:?}");
+    }
+    let mut expected = question("elsewhere.example");
+    expected[2] |= 0x80;
+    assert_eq!(told[2], expected);
+    served.join().expect("the name server");
+    // Who says nothing holds up nobody, and leaves nothing.
+    let silent = inside(&wharf, "asks", || (0..20).map(|_| TcpStream::connect("127.0.0.11:53")).collect::<Vec<_>>());
+    assert!(wharf.ok(&["exec", "asks", "nslookup", "asks"]).contains(&address.to_string()));
+    drop(silent);
+    assert!(ask(&["asks"])[0].ends_with(&address.octets()));
+}
+
+#[test]
+fn who_is_started_again_by_its_policy_has_its_places_again() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["network", "create", "--subnet", "10.222.95.0/24", "back"]);
+    let script = server("again");
+    let on = ["--restart", "always", "--network", "bridge", "--network", "back", "-p", "127.0.0.1:28480:80"];
+    wharf.ok(&[&["run", "-d", "--name", "again"][..], &on, &["busybox", "sh", "-c", &script]].concat());
+    answers("127.0.0.1", 28480, "again");
+    // What came while it ran is there again too.
+    wharf.ok(&["network", "create", "--subnet", "10.222.96.0/24", "extra"]);
+    wharf.ok(&["network", "connect", "--ip", "10.222.96.9", "extra", "again"]);
+    let before = places(&wharf, "again");
+    assert!(before.contains("eth2 10.222.96.9/24"), "{before}");
+    let pid = wharf.ok(&["inspect", "-f", "{{.State.Pid}}", "again"]);
+    tool(Command::new("kill").args(["-9", &pid]));
+    eventually("it runs again", Duration::from_secs(30), || {
+        (wharf.ok(&["inspect", "-f", "{{.RestartCount}} {{.State.Running}}", "again"]) == "1 true").then_some(())
+    });
+    answers("127.0.0.1", 28480, "again");
+    assert_eq!(places(&wharf, "again"), before);
+    assert!(wharf.ok(&["exec", "again", "nslookup", "again"]).contains("Name:\tagain"));
+}

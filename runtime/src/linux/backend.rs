@@ -147,7 +147,7 @@ struct Process {
     stage: Stage,
     console: Option<File>,
     /// On which names are asked for in its network namespace.
-    names: Option<File>,
+    names: Option<(File, File)>,
     exit: Option<Exit>,
 }
 
@@ -190,10 +190,13 @@ impl Process {
             return;
         }
         let mut heard = self.hear();
-        if let Ok(Some(Message::Names(socket))) = heard {
-            self.names = Some(socket.into());
+        let mut sockets = Vec::new();
+        while let Ok(Some(Message::Names(socket))) = heard {
+            sockets.push(socket.into());
             heard = self.hear();
         }
+        let mut sockets = sockets.into_iter();
+        self.names = sockets.next().zip(sockets.next());
         let ready = heard.and_then(|message| match message {
             Some(Message::Ready(console)) => console.map(tty::accept_master).transpose(),
             Some(Message::Failed(error)) => Err(error),
@@ -315,7 +318,7 @@ impl Task for ContainerTask {
         self.process.say(&Message::Relayed)
     }
 
-    fn take_names(&mut self) -> Option<File> {
+    fn take_names(&mut self) -> Option<(File, File)> {
         self.process.names.take()
     }
 

@@ -46,7 +46,7 @@ pub(super) enum Message {
     Apart,
     /// Monitor to child: that is done.
     Relayed,
-    /// Child to monitor: the socket on which names are asked for in my network namespace.
+    /// Child to monitor: a socket on which names are asked for in my network namespace; first that for datagrams.
     Names(OwnedFd),
     /// Child to monitor: what I have made in the namespaces that I have joined.
     Fetched(OwnedFd),

@@ -143,7 +143,9 @@ fn build(plan: &Plan<'_>, namespaces: i32, streams: Streams, channel: &Channel) 
     match unconnected {
         Some(unconnected) => {
             unconnected.connect(&channel.wait_until_connected()?)?;
-            channel.send(&Message::Names(network::names::socket()?))?;
+            let (datagrams, streams) = network::names::sockets()?;
+            channel.send(&Message::Names(datagrams))?;
+            channel.send(&Message::Names(streams))?;
         }
         None if plan.linux.relayed => {}
         None if namespaces & libc::CLONE_NEWNET != 0 => kernel::raise_loopback()?,

@@ -387,6 +387,10 @@ impl Monitor {
                 Source::Gate(wake) => self.gate_woken(|gate, engine| gate.woken(engine, wake)),
                 Source::Network(wake) => {
                     self.quiet_at = Some(Instant::now() + QUIET);
+                    if wake == network::names::Wake::Caller {
+                        // A child is forked, which opens the database anew: it must not be open across that.
+                        self.engine.close();
+                    }
                     if let Some(connected) = &mut self.connected {
                         connected.woken(wake, &self.engine);
                     }

@@ -276,27 +276,26 @@ impl<'a> Firewall<'a> {
     }
 }
 
-/// In a container's network namespace: sends datagrams for `from` to port `to` of the same address. So whoever answers there
-/// does not hold the port that the address is known by, and a name server in the container can.
+/// In a container's network namespace: sends what is for `from` to port `udp` or `tcp` of the same address. So whoever
+/// answers there does not hold the port that the address is known by, and a name server in the container can.
 ///
 /// # Errors
 /// The kernel's.
-pub fn redirect(from: SocketAddrV4, to: u16) -> Result<(), Errno> {
+pub fn redirect(from: SocketAddrV4, udp: u16, tcp: u16) -> Result<(), Errno> {
     let firewall = Firewall::open("wharf")?;
     let mut batch = Batch::new(firewall.table);
     batch.add(NEW_TABLE, |a| {
         a.big(2, 0);
     });
     batch.chain("names", "nat", 3, -100);
-    batch.rule("names", |r| {
-        r.address(FOUR.destination, &from.ip().octets(), 32).meta(META_L4PROTO, WORD).compare(
-            WORD,
-            &[libc::IPPROTO_UDP as u8],
-            EQUAL,
-        );
-        r.payload(WORD, 2, 2, 2).compare(WORD, &from.port().to_be_bytes(), EQUAL);
-        r.immediate(WORD, &from.ip().octets()).immediate(WORD + 1, &to.to_be_bytes()).send_on(&FOUR);
-    });
+    for (protocol, to) in [(libc::IPPROTO_UDP, udp), (libc::IPPROTO_TCP, tcp)] {
+        batch.rule("names", |r| {
+            r.address(FOUR.destination, &from.ip().octets(), 32).meta(META_L4PROTO, WORD);
+            r.compare(WORD, &[protocol as u8], EQUAL);
+            r.payload(WORD, 2, 2, 2).compare(WORD, &from.port().to_be_bytes(), EQUAL);
+            r.immediate(WORD, &from.ip().octets()).immediate(WORD + 1, &to.to_be_bytes()).send_on(&FOUR);
+        });
+    }
     batch.send(&firewall.socket)
 }
 

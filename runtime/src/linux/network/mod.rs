@@ -8,6 +8,7 @@
 //!
 //! A container's devices go with its network namespace, and that with its last process, whatever happens to its monitor.
 
+mod conversation;
 pub mod firewall;
 mod linger;
 pub mod links;
@@ -24,6 +25,7 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 use wharf_images::Digest;
+use wharf_images::db::Db;
 
 use self::firewall::{Firewall, Forward, Zone};
 pub use self::linger::{linger, remove_unused};
@@ -177,9 +179,9 @@ impl Connected {
         withdrawn
     }
 
-    /// Answers on this socket what the container asks about names.
-    pub fn answer(&mut self, socket: File) {
-        self.names = Some(Answerer::new(socket, &self.dns));
+    /// Answers on these sockets what the container asks about names.
+    pub fn answer(&mut self, sockets: (File, File)) {
+        self.names = Some(Answerer::new(sockets, &self.dns));
     }
 
     /// What to poll for reading.
@@ -199,10 +201,13 @@ impl Connected {
         }
     }
 
-    /// Does what has become possible.
+    /// Does what has become possible. For a caller (who gets a child of this process) the engine must have nothing open.
     pub fn woken(&mut self, wake: Wake, engine: &Engine) {
-        if let Some(names) = &mut self.names {
-            names.woken(wake, &Neighbours { engine, places: &self.places });
+        let Some(names) = &mut self.names else { return };
+        let places = &self.places;
+        match wake {
+            Wake::Caller => names.called(|| Neighbours { engine: Open::Anew(engine.reopened()), places }),
+            wake => names.woken(wake, &Neighbours { engine: Open::Already(engine), places }),
         }
     }
 
@@ -291,8 +296,24 @@ fn wire(id: &str, endpoint: &Endpoint, network: &Network, bridge: u32) -> Wiring
 
 /// The names on a container's networks, from the store.
 struct Neighbours<'a> {
-    engine: &'a Engine,
+    engine: Open<'a>,
     places: &'a [Joined],
+}
+
+/// The engine: the monitor's own, or that of a child, which must open anew what it needs.
+enum Open<'a> {
+    Already(&'a Engine),
+    Anew(Engine),
+}
+
+impl Neighbours<'_> {
+    fn db(&self) -> Result<&Db> {
+        let engine = match &self.engine {
+            Open::Already(engine) => engine,
+            Open::Anew(engine) => engine,
+        };
+        Ok(engine.containers()?.db())
+    }
 }
 
 impl Directory for Neighbours<'_> {
@@ -301,13 +322,13 @@ impl Directory for Neighbours<'_> {
         let on = |place: &Joined| {
             let linked = place.wanted.links.iter().find(|(_, alias)| alias.eq_ignore_ascii_case(name));
             let name = linked.map_or(name, |(neighbour, _)| neighbour);
-            store::resolve(self.engine.containers()?.db(), place.endpoint.network_id, name)
+            store::resolve(self.db()?, place.endpoint.network_id, name)
         };
         self.places.iter().filter_map(|place| on(place).ok()).find(|found| !found.is_empty()).unwrap_or_default()
     }
 
     fn name(&self, address: IpAddr) -> Option<String> {
-        let db = self.engine.containers().ok()?.db();
+        let db = self.db().ok()?;
         self.places.iter().find_map(|place| networks::name_of(db, place.endpoint.network_id, address).ok()?)
     }
 
@@ -584,9 +605,12 @@ fn make_pair(host: &Links, own: &File, wiring: &Wiring) -> Result<()> {
     pair.map_err(not_connected)
 }
 
+/// A network with the number of its bridge.
+type Bridged = (Network, u32);
+
 /// The networks, with their bridges in place (by number) and the firewall's table; and the numbers of the networks whose
 /// bridges are new. With them comes the lock under which nobody removes them until the container has its places.
-fn ensure(engine: &Engine, names: &[&str], links: &Links) -> Result<(Vec<(Network, u32)>, Vec<i64>, File)> {
+fn ensure(engine: &Engine, names: &[&str], links: &Links) -> Result<(Vec<Bridged>, Vec<i64>, File)> {
     let table = table(engine.paths());
     let mut new = Vec::new();
     loop {

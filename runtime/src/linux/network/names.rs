@@ -16,12 +16,13 @@ use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, recv, recvfrom, send, sendto,
-    socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, listen, recv, recvfrom, send,
+    sendto, socket_with,
 };
 
-use super::firewall;
+use super::{conversation, firewall};
 use crate::error::{Error, Result};
+use crate::linux::process::Child;
 use crate::linux::resolver;
 
 /// Where containers ask.
@@ -35,20 +36,30 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MOST: usize = 256;
 /// The longest datagram.
 const LONGEST: usize = 4096;
+/// The longest answer to one who does not say that he takes longer ones (RFC 1035, 4.2.1).
+const SHORT: usize = 512;
+/// Conversations over TCP at one time.
+const CALLERS: usize = 16;
 
-/// In the container's network namespace: the socket on which containers ask.
+/// In the container's network namespace: the sockets on which containers ask, for datagrams and for streams.
 ///
 /// # Errors
 /// The kernel's.
-pub fn socket() -> Result<OwnedFd> {
+pub fn sockets() -> Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let opened = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None).and_then(|socket| {
+    let open = |kind| {
+        let socket = socket_with(AddressFamily::INET, kind, flags, None)?;
         bind(&socket, &SocketAddr::from((ADDRESS, 0)))?;
         let port = SocketAddr::try_from(getsockname(&socket)?)?.port();
-        firewall::redirect(SocketAddrV4::new(ADDRESS, PORT), port)?;
-        Ok(socket)
+        Ok((socket, port))
+    };
+    let opened = open(SocketType::DGRAM).and_then(|(datagrams, udp)| {
+        let (streams, tcp) = open(SocketType::STREAM)?;
+        listen(&streams, CALLERS as i32)?;
+        firewall::redirect(SocketAddrV4::new(ADDRESS, PORT), udp, tcp)?;
+        Ok((datagrams, streams))
     });
-    opened.map_err(|e| Error::os("open the socket for names", e))
+    opened.map_err(|e: rustix::io::Errno| Error::os("open the sockets for names", e))
 }
 
 /// Who knows the names of a network.
@@ -65,6 +76,9 @@ pub trait Directory {
 #[derive(Debug)]
 pub struct Answerer {
     socket: File,
+    listener: File,
+    /// Those who talk over TCP: see [`conversation`].
+    conversations: Vec<Child>,
     servers: Vec<IpAddr>,
     /// Questions that were passed on.
     passed: Vec<Passed>,
@@ -89,18 +103,24 @@ pub enum Wake {
     Question,
     /// A server answers.
     Answer(usize),
+    /// Somebody calls, to ask over TCP.
+    Caller,
+    /// Such a conversation is over.
+    Hung,
 }
 
 impl Answerer {
-    /// Answers on this socket, and passes on to these servers; to the host's when there are none.
-    pub fn new(socket: File, servers: &[IpAddr]) -> Self {
-        Answerer { socket, servers: servers.to_vec(), passed: Vec::new() }
+    /// Answers on these sockets, and passes on to these servers; to the host's when there are none.
+    pub fn new((socket, listener): (File, File), servers: &[IpAddr]) -> Self {
+        Answerer { socket, listener, conversations: Vec::new(), servers: servers.to_vec(), passed: Vec::new() }
     }
 
     /// What to poll for reading.
     pub fn polls(&self) -> impl Iterator<Item = (Wake, BorrowedFd<'_>)> {
         let passed = self.passed.iter().enumerate().map(|(at, passed)| (Wake::Answer(at), passed.socket.as_fd()));
-        std::iter::once((Wake::Question, self.socket.as_fd())).chain(passed)
+        let caller = (self.conversations.len() < CALLERS).then(|| (Wake::Caller, self.listener.as_fd()));
+        let hung = self.conversations.iter().map(|child| (Wake::Hung, conversation::ending(child)));
+        std::iter::once((Wake::Question, self.socket.as_fd())).chain(passed).chain(caller).chain(hung)
     }
 
     /// When to call [`Answerer::on_time`].
@@ -123,7 +143,15 @@ impl Answerer {
         }
     }
 
-    /// Does what has become possible.
+    /// Somebody calls: he is talked with by a process of its own, which looks names up in what `directory` makes.
+    pub fn called<D: Directory>(&mut self, directory: impl FnOnce() -> D) {
+        // Who has hung up is gone; who cannot be served now asks again.
+        if let Ok(child) = conversation::begin(&self.listener, &self.servers, directory) {
+            self.conversations.push(child);
+        }
+    }
+
+    /// Does what has become possible, but for callers: see [`Answerer::called`].
     pub fn woken(&mut self, wake: Wake, directory: &dyn Directory) {
         let mut bytes = [0; LONGEST];
         match wake {
@@ -136,12 +164,14 @@ impl Answerer {
                     let Ok(who) = SocketAddr::try_from(from) else { continue };
                     let question = &bytes[..length.min(LONGEST)];
                     match answer(question, directory) {
-                        Some(answer) => self.tell(&answer, who),
+                        Some(answer) => self.tell(&fitting(question, answer), who),
                         None if directory.leads_out() => self.pass_on(question.to_vec(), who, 0),
                         None => self.fail(question, who),
                     }
                 }
             }
+            Wake::Caller => {}
+            Wake::Hung => self.conversations.retain(|child| !conversation::is_over(child)),
             Wake::Answer(at) => {
                 let Some(passed) = self.passed.get(at) else { return };
                 match recv(&passed.socket, &mut bytes, RecvFlags::DONTWAIT) {
@@ -188,8 +218,21 @@ impl Answerer {
     }
 }
 
+/// The answer as a datagram: without its records, and marked so, if it is too long for who asks.
+fn fitting(question: &[u8], answer: Vec<u8>) -> Vec<u8> {
+    let Ok(question) = Message::from_vec(question) else { return answer };
+    let most = question.edns.as_ref().map_or(SHORT, |edns| usize::from(edns.max_payload())).clamp(SHORT, LONGEST);
+    if answer.len() <= most {
+        return answer;
+    }
+    let mut short = reply(&question, ResponseCode::NoError);
+    short.metadata.authoritative = true;
+    short.metadata.truncation = true;
+    short.to_vec().unwrap_or(answer)
+}
+
 /// Our answer to a question; `None` when it is not about a container.
-fn answer(bytes: &[u8], directory: &dyn Directory) -> Option<Vec<u8>> {
+pub(super) fn answer(bytes: &[u8], directory: &dyn Directory) -> Option<Vec<u8>> {
     let question = Message::from_vec(bytes).ok()?;
     let [query] = question.queries.as_slice() else { return None };
     if question.metadata.message_type != MessageType::Query || question.metadata.op_code != OpCode::Query {
@@ -240,7 +283,8 @@ fn reverse(name: &str) -> Option<IpAddr> {
     }
 }
 
-fn failure(bytes: &[u8]) -> Option<Vec<u8>> {
+/// What is said when nobody knows.
+pub(super) fn failure(bytes: &[u8]) -> Option<Vec<u8>> {
     reply(&Message::from_vec(bytes).ok()?, ResponseCode::ServFail).to_vec().ok()
 }
 
@@ -308,5 +352,36 @@ mod tests {
         assert!(ask("9.0.0.10.in-addr.arpa.", RecordType::PTR).is_none());
         assert!(answer(b"\x00\x07garbage", &One).is_none());
         assert!(answer(b"", &One).is_none());
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_datagram_is_marked_so() {
+        struct Many;
+        impl Directory for Many {
+            fn addresses(&self, _: &str) -> Vec<IpAddr> {
+                (0..60).map(|n| Ipv4Addr::new(10, 0, 0, n).into()).collect()
+            }
+
+            fn name(&self, _: IpAddr) -> Option<String> {
+                None
+            }
+
+            fn leads_out(&self) -> bool {
+                true
+            }
+        }
+        let mut question = Message::new(7, MessageType::Query, OpCode::Query);
+        question.add_query(Query::query(Name::from_ascii("many.").unwrap(), RecordType::A));
+        let told = |question: &Message| {
+            let bytes = question.to_vec().unwrap();
+            let told = fitting(&bytes, answer(&bytes, &Many).unwrap());
+            let told = Message::from_vec(&told).unwrap();
+            (told.metadata.truncation, told.answers.len())
+        };
+        assert_eq!(told(&question), (true, 0));
+        let mut edns = hickory_proto::op::Edns::new();
+        edns.set_max_payload(1232);
+        question.edns = Some(edns);
+        assert_eq!(told(&question), (false, 60));
     }
 }
