@@ -340,7 +340,7 @@ impl Monitor {
             }
             Request::Execs => Ok(Asked::Answered(Reply::Execs(Vec::new()))),
             Request::Exec { .. } => unsupported("exec"),
-            Request::Pause(_) => unsupported("pause"),
+            Request::Pause(_) | Request::Hold => unsupported("pause"),
             Request::Usage => unsupported("stats"),
             Request::Processes => unsupported("top"),
         }
