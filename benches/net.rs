@@ -1,108 +1,274 @@
-//! The way of bytes through a published port, against the same server run natively on the host: throughput, and the
-//! latency of small requests.
+//! The way of bytes into containers by published ports, and between containers: WebAssembly and Linux, against the same
+//! server run without a container, and against docker's and podman's.
+//!
+//! There is one server, `tests/guests/net.rs`, which sends back what comes: as a WebAssembly guest, and as a part of this
+//! program for everything native. Docker and podman have a network namespace each, where their firewalls disturb nobody,
+//! and where they are called from. `cargo bench --bench net -- 1 small` tries every row with little.
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::ExitCode;
+#[allow(dead_code, unsafe_code, reason = "a guest is a program of its own")]
+#[path = "../tests/guests/net.rs"]
+mod guest;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use support::fixtures::{Wharf, images};
-use support::{Report, Side, rounds};
+use support::fixtures::{Wharf, eventually, images, tool};
+use support::peers::{self, Namespace, Podman};
+use support::{Report, rounds};
 
-/// Bytes there and back in each round.
-const BULK: usize = 256 << 20;
-/// Requests in each round.
-const REQUESTS: usize = 2000;
+/// This program, where it is a server or a client in a container.
+const GUEST: &str = "guest";
+/// Where it lies in the image.
+const PROGRAM: &str = "/net";
+/// No server is silent for so long.
+const PATIENCE: Duration = Duration::from_secs(20);
+const ECHO: [&str; 4] = [PROGRAM, GUEST, "echo", "0.0.0.0:80"];
 
 fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(at) = args.iter().position(|arg| arg == GUEST) {
+        let args: Vec<&str> = args[at + 1..].iter().map(String::as_str).collect();
+        return guest::run(&args).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    peers::without_hybrid_cgroups();
     let n = rounds(10);
+    let little = args.iter().any(|arg| arg == "small");
+    // Bytes there and back, and requests, in each round.
+    let (bytes, requests) = if little { (4 << 20, 100) } else { (256 << 20, 10_000) };
     let mut report = Report::default();
+
     let wharf = Wharf::new();
-    wharf.ok(&["wasm", "pack", &images::guest("net-p2"), "-t", "net"]);
-    wharf.ok(&["run", "-d", "--name", "web", "-p", "127.0.0.1::80", "net", "echo", "0.0.0.0:80"]);
-    let guest: SocketAddr = wharf.ok(&["port", "web", "80"]).parse().expect("an address");
-    let native = native_echo();
-    // The goals are rates: 0.8 of the native one is 1.25 times its time.
-    report.race(
-        "echo of 256 MB through -p / native",
-        n,
-        Side::around("wharf", || bulk(guest)),
-        Side::around("native", || bulk(native)),
-        1.25,
-        1.1,
+    let dir = wharf.dir();
+    let program = std::env::current_exe().expect("a path");
+    let mut layer = images::Tar::default();
+    // It is linked to nothing.
+    layer.file(PROGRAM.trim_start_matches('/'), 0o755, &std::fs::read(program).expect("this program"));
+    let image = images::linux("net:latest", &[layer.end()], &serde_json::json!({}));
+    wharf.load(&image);
+    wharf.ok(&["wasm", "pack", &images::guest("net-p2"), "-t", "guest"]);
+    wharf.ok(&["run", "-d", "--name", "wasm", "-p", "127.0.0.1::80", "guest", "echo", "0.0.0.0:80"]);
+    wharf.ok(&[&["run", "-d", "--name", "linux", "-p", "127.0.0.1::80", "net"][..], &ECHO].concat());
+    let bare = Bare::start();
+
+    let apart = Namespace::new("docker");
+    let docker = peers::docker_apart(dir, &apart, &[&image]);
+    docker.ok(&["network", "create", "peers"]);
+    docker
+        .ok(&[&["run", "-d", "--name", "server", "--network", "peers", "-p", "127.0.0.1::80", "net"][..], &ECHO]
+            .concat());
+    let beside = Namespace::new("podman");
+    let archive = dir.join("net.tar");
+    std::fs::write(&archive, &image).expect("an archive");
+    let podman = Podman::apart(dir, &archive, &beside);
+    // As in `start.rs`: root in a virtual machine may not be allowed to raise limits.
+    let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+    tool(
+        podman
+            .command(&["run", "-d", "--name", "server", "-p", "127.0.0.1:28080:80"])
+            .args(limits)
+            .arg("net")
+            .args(ECHO),
     );
-    report.race(
-        "2000 small requests through -p / native",
-        n,
-        Side::around("wharf", || requests(guest)),
-        Side::around("native", || requests(native)),
-        1.5,
-        1.25,
-    );
+
+    let at = |text: String| text.lines().next().unwrap_or_default().parse().expect("an address");
+    let ours = |name: &str| at(wharf.ok(&["port", name, "80"]));
+    let servers = [
+        Server { name: "bare", at: bare.at, namespace: None },
+        Server { name: "docker", at: at(docker.ok(&["port", "server", "80"])), namespace: Some(&apart) },
+        Server { name: "podman", at: at("127.0.0.1:28080".to_owned()), namespace: Some(&beside) },
+        Server { name: "wasm", at: ours("wasm"), namespace: None },
+        Server { name: "linux", at: ours("linux"), namespace: None },
+    ];
+    servers.iter().for_each(Server::wait);
+
+    // The goals are rates: at least podman's, and 0.95 of the bare server's.
+    let flooded = compare("echo through a published port", n, &servers, |server| server.run(move |at| bulk(at, bytes)));
+    let asked = compare("small requests through a published port", n, &servers, |server| {
+        server.run(move |at| pings(at, requests))
+    });
+    for (what, times, show) in [
+        (format!("echo of {} MB", bytes >> 20), flooded, rate(2 * bytes, 1e9, "GB/s")),
+        (format!("{requests} small requests"), asked, rate(requests, 1.0, "requests/s")),
+    ] {
+        println!("{what} through a published port  (n = {n})");
+        for (server, time) in servers.iter().zip(&times) {
+            println!("  {:9} {}", server.name, show(*time));
+        }
+        for ours in [3, 4] {
+            for (theirs, bound, goal) in [(0, 1.5, 1.0 / 0.95), (1, 1.0, 0.6), (2, 1.0, 1.0)] {
+                let what = format!("{what}, {} / {}", servers[ours].name, servers[theirs].name);
+                report.judge(&what, times[ours] / times[theirs], bound, goal);
+            }
+        }
+    }
+
+    // Between containers of one network; each client tells how long it took, without its own start.
+    let [bytes, requests] = [bytes, requests].map(|number| number.to_string());
+    for (what, args) in [("echo", ["flood", "", &bytes]), ("small requests", ["pings", "", &requests])] {
+        let asks = |to: &'static str| [args[0], to, args[2]];
+        let clients: [(&str, Box<dyn Fn() -> Command>); 3] = [
+            ("wasm", Box::new(|| wharf.command(&[&["run", "--rm", "guest"][..], &asks("wasm:80")].concat()))),
+            (
+                "linux",
+                Box::new(|| wharf.command(&[&["run", "--rm", "net", PROGRAM, GUEST][..], &asks("linux:80")].concat())),
+            ),
+            (
+                "docker",
+                Box::new(|| {
+                    let run = ["run", "--rm", "--network", "peers", "net", PROGRAM, GUEST];
+                    docker.command(&[&run[..], &asks("server:80")].concat())
+                }),
+            ),
+        ];
+        let what = format!("{what} between two containers");
+        let times = compare(&what, n, &clients, |(_, client)| {
+            let nanoseconds = tool(&mut client()).trim().parse().expect("a client's time");
+            Duration::from_nanos(nanoseconds)
+        });
+        println!("{what}  (n = {n})");
+        for ((name, _), time) in clients.iter().zip(&times) {
+            println!("  {name:9} {:.2} ms", time * 1e3);
+        }
+        report.judge(&format!("{what}, wasm / docker"), times[0] / times[2], 1.0 / 1.5, 0.5);
+        report.judge(&format!("{what}, linux / docker"), times[1] / times[2], 1.1, 1.0);
+    }
     report.end()
 }
 
-/// A server of threads that does what the guest does.
-fn native_echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let at = listener.local_addr().expect("an address");
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || {
-                stream.set_nodelay(true).ok();
-                let mut space = vec![0; 64 * 1024];
-                while let Ok(length @ 1..) = stream.read(&mut space) {
-                    if stream.write_all(&space[..length]).is_err() {
-                        break;
-                    }
-                }
-            });
+/// The median times of some sides, in seconds, measured in turn.
+fn compare<T>(what: &str, n: usize, sides: &[T], measure: impl Fn(&T) -> Duration) -> Vec<f64> {
+    println!("measuring: {what}");
+    let mut times = vec![Vec::new(); sides.len()];
+    for round in 0..=n {
+        for turn in 0..sides.len() {
+            // No side always goes first, and the first round warms up.
+            let side = (round + turn) % sides.len();
+            let time = measure(&sides[side]).as_secs_f64();
+            if round > 0 {
+                times[side].push(time);
+            }
         }
-    });
-    at
+    }
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    times.into_iter().map(median).collect()
+}
+
+/// How so many of something in a time are shown.
+fn rate(count: usize, unit: f64, name: &'static str) -> impl Fn(f64) -> String {
+    move |seconds| format!("{:10.2} {name}", count as f64 / seconds / unit)
+}
+
+/// A server somewhere.
+struct Server<'a> {
+    name: &'a str,
+    at: SocketAddr,
+    namespace: Option<&'a Namespace>,
+}
+
+impl Server<'_> {
+    /// Calls it from where it is published.
+    fn run(&self, call: impl FnOnce(SocketAddr) -> Duration + Send) -> Duration {
+        let file = self.namespace.map(|namespace| File::open(namespace.path()).expect("a network namespace"));
+        std::thread::scope(|scope| {
+            let caller = scope.spawn(|| {
+                if let Some(file) = &file {
+                    let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+                    rustix::thread::move_into_link_name_space(file.as_fd(), kind).expect("setns");
+                }
+                call(self.at)
+            });
+            caller.join().unwrap_or_else(|_| panic!("{} does not do what it should", self.name))
+        })
+    }
+
+    /// Waits until it answers.
+    fn wait(&self) {
+        let answers = |at| TcpStream::connect(at).is_ok_and(|mut stream| ping(&mut stream).is_ok());
+        eventually(self.name, Duration::from_secs(30), || {
+            (self.run(|at| Duration::from_secs(answers(at).into())) > Duration::ZERO).then_some(())
+        });
+    }
+}
+
+/// The server without a container.
+struct Bare {
+    child: Child,
+    at: SocketAddr,
+}
+
+impl Bare {
+    fn start() -> Self {
+        let program = std::env::current_exe().expect("a path");
+        let mut command = Command::new(program);
+        let mut child =
+            command.args([GUEST, "echo", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().expect("this program");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        let at = line.trim().rsplit(' ').next().and_then(|at| at.parse().ok()).expect("an address");
+        Bare { child, at }
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        self.child.kill().and_then(|()| self.child.wait()).ok();
+    }
 }
 
 fn connected(to: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(to).expect("a connection");
     stream.set_nodelay(true).expect("an option");
+    stream.set_read_timeout(Some(PATIENCE)).expect("an option");
     // What was still to be made is made now.
-    ping(&mut stream);
+    ping(&mut stream).expect("an answer");
     stream
 }
 
-fn ping(stream: &mut TcpStream) {
-    let mut answer = [0; 64];
-    stream.write_all(&[7; 64]).expect("sent");
-    stream.read_exact(&mut answer).expect("an answer");
+fn ping(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.write_all(&[7; 64])?;
+    stream.read_exact(&mut [0; 64])
 }
 
-fn bulk(to: SocketAddr) -> Duration {
+fn bulk(to: SocketAddr, bytes: usize) -> Duration {
     let stream = connected(to);
     let start = Instant::now();
     std::thread::scope(|scope| {
         let (mut writer, mut reader) = (&stream, &stream);
         scope.spawn(move || {
             let block = vec![42; 256 * 1024];
-            for _ in 0..BULK / block.len() {
+            for _ in 0..bytes / block.len() {
                 writer.write_all(&block).expect("sent");
             }
-            writer.shutdown(Shutdown::Write).expect("half closed");
         });
         let mut space = vec![0; 256 * 1024];
         let mut back = 0;
-        while let Ok(length @ 1..) = reader.read(&mut space) {
+        while back < bytes {
+            let length = reader.read(&mut space).expect("everything comes back");
+            assert!(length > 0, "everything comes back");
             back += length;
         }
-        assert_eq!(back, BULK, "everything comes back");
     });
     start.elapsed()
 }
 
-fn requests(to: SocketAddr) -> Duration {
-    let mut stream = connected(to);
+/// On some connections at once: a server that answers one after the other is not all there is to measure.
+fn pings(to: SocketAddr, requests: usize) -> Duration {
+    const CONNECTIONS: usize = 8;
+    let mut streams: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connected(to)).collect();
     let start = Instant::now();
-    (0..REQUESTS).for_each(|_| ping(&mut stream));
+    std::thread::scope(|scope| {
+        for stream in &mut streams {
+            scope.spawn(move || (0..requests / CONNECTIONS).for_each(|_| ping(stream).expect("an answer")));
+        }
+    });
     start.elapsed()
 }

@@ -118,23 +118,65 @@ pub fn crun(dir: &Path, layer: &[u8]) -> impl Fn() -> Command + use<> {
     }
 }
 
+/// A network namespace of a peer's own, with its loopback.
+pub struct Namespace(String);
+
+impl Namespace {
+    /// One of this name (and this process).
+    pub fn new(name: &str) -> Self {
+        let name = format!("wharf-bench-{}-{name}", std::process::id());
+        tool(Command::new("ip").args(["netns", "add", &name]));
+        tool(Command::new("ip").args(["-n", &name, "link", "set", "lo", "up"]));
+        Namespace(name)
+    }
+
+    /// Its file.
+    pub fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.0)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        Command::new("ip").args(["netns", "del", &self.0]).output().ok();
+    }
+}
+
 /// Podman with storage of its own.
 pub struct Podman {
     dir: PathBuf,
+    /// Where its networks are, if not the host's.
+    namespace: Option<PathBuf>,
 }
 
 impl Podman {
     /// One that has the images of this archive.
     pub fn new(dir: &Path, archive: &Path) -> Self {
+        Podman::with(dir, archive, None)
+    }
+
+    /// The same in a network namespace.
+    pub fn apart(dir: &Path, archive: &Path, namespace: &Namespace) -> Self {
+        Podman::with(dir, archive, Some(namespace.path()))
+    }
+
+    fn with(dir: &Path, archive: &Path, namespace: Option<PathBuf>) -> Self {
         need("podman");
-        let podman = Podman { dir: dir.join("podman") };
+        let podman = Podman { dir: dir.join("podman"), namespace };
         tool(podman.command(&["load", "-i"]).arg(archive));
         podman
     }
 
     /// `podman ARGS`.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("podman");
+        let mut command = match &self.namespace {
+            None => Command::new("podman"),
+            Some(path) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", path.display())).arg("podman");
+                command
+            }
+        };
         command.arg("--root").arg(self.dir.join("root")).arg("--runroot").arg(self.dir.join("run")).args(args);
         command
     }
@@ -150,9 +192,19 @@ impl Drop for Podman {
 
 /// A docker daemon of the bench's own, with the images of these archives.
 pub fn docker(dir: &Path, archives: &[&[u8]]) -> Docker {
+    started(|| Docker::start(dir), archives)
+}
+
+/// The same with networks, in a namespace.
+pub fn docker_apart(dir: &Path, namespace: &Namespace, archives: &[&[u8]]) -> Docker {
+    let within = format!("--net={}", namespace.path().display());
+    started(|| Docker::start_by(dir, Command::new("nsenter").arg(within).arg("dockerd")), archives)
+}
+
+fn started(start: impl FnOnce() -> Result<Docker, String>, archives: &[&[u8]]) -> Docker {
     need("dockerd");
     need("docker");
-    let docker = Docker::start(dir).unwrap_or_else(|why| {
+    let docker = start().unwrap_or_else(|why| {
         eprintln!("{why}");
         std::process::exit(2);
     });

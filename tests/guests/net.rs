@@ -3,6 +3,8 @@
 //!
 //! - `echo ADDRESS`: sends back what comes, on any number of connections at once.
 //! - `client HOST:PORT BYTES [CONNECTIONS]`: sends so many bytes on each and checks what comes back.
+//! - `flood HOST:PORT BYTES`: sends so many bytes and reads as many, and prints how many nanoseconds that took.
+//! - `pings HOST:PORT COUNT`: the same for so many small requests, one after the other.
 //! - `answer ADDRESS`: answers datagrams with their own text and the sender's address.
 //! - `ask HOST:PORT TEXT`: sends a datagram and prints the answer.
 //! - `lookup NAME`: prints the name's addresses.
@@ -14,6 +16,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Instant;
 
 #[repr(C)]
 struct PollFd {
@@ -23,9 +26,10 @@ struct PollFd {
 }
 
 const READ: i16 = 1;
-const WRITE: i16 = 2;
+/// WASI's number is its own.
+const WRITE: i16 = if cfg!(target_os = "wasi") { 2 } else { 4 };
 
-extern "C" {
+unsafe extern "C" {
     fn poll(fds: *mut PollFd, count: usize, timeout: i32) -> i32;
 }
 
@@ -53,11 +57,7 @@ impl Echo {
     }
 
     fn events(&self) -> i16 {
-        if self.sent < self.buffer.len() {
-            WRITE
-        } else {
-            READ
-        }
+        if self.sent < self.buffer.len() { WRITE } else { READ }
     }
 
     /// True when it is over.
@@ -203,6 +203,52 @@ fn client(address: &str, total: u64, count: usize) -> io::Result<()> {
     Ok(())
 }
 
+fn flood(address: &str, total: usize) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    let mut space = vec![7; 256 * 1024];
+    // What was still to be made is made now.
+    stream.write_all(&[7])?;
+    stream.read_exact(&mut [0])?;
+    stream.set_nonblocking(true)?;
+    let start = Instant::now();
+    let (mut sent, mut back) = (0, 0);
+    while back < total {
+        let events = if sent < total { READ | WRITE } else { READ };
+        wait(&mut [PollFd { fd: stream.as_raw_fd(), events, revents: 0 }]);
+        if sent < total {
+            match stream.write(&space[..(total - sent).min(64 * 1024)]) {
+                Ok(length) => sent += length,
+                Err(e) if would_block(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        match stream.read(&mut space) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => back += length,
+            Err(e) if would_block(&e) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    println!("{}", start.elapsed().as_nanos());
+    Ok(())
+}
+
+fn pings(address: &str, count: usize) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    let mut start = Instant::now();
+    for n in 0..=count {
+        stream.write_all(&[7; 64])?;
+        stream.read_exact(&mut [0; 64])?;
+        if n == 0 {
+            // The first one made what was still to be made.
+            start = Instant::now();
+        }
+    }
+    println!("{}", start.elapsed().as_nanos());
+    Ok(())
+}
+
 fn answer(address: &str) -> io::Result<()> {
     let socket = UdpSocket::bind(address)?;
     println!("answering on {}", socket.local_addr()?);
@@ -237,13 +283,15 @@ fn peer(listener: &TcpListener) -> io::Result<()> {
     Ok(())
 }
 
-fn run(args: &[&str]) -> io::Result<()> {
+pub fn run(args: &[&str]) -> io::Result<()> {
     match args {
         ["echo", address] => echo(address),
         ["client", address, bytes] => client(address, bytes.parse().expect("a number"), 1),
         ["client", address, bytes, count] => {
             client(address, bytes.parse().expect("a number"), count.parse().expect("a number"))
         }
+        ["flood", address, bytes] => flood(address, bytes.parse().expect("a number")),
+        ["pings", address, count] => pings(address, count.parse().expect("a number")),
         ["answer", address] => answer(address),
         ["ask", address, text] => ask(address, text),
         ["lookup", name] => {

@@ -1,5 +1,5 @@
 //! A real docker daemon with everything of its own: what Wharf writes must be what docker reads, and what Wharf prints
-//! what docker prints. It touches neither firewall nor bridge.
+//! what docker prints. It touches neither firewall nor bridge of this machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,19 @@ impl Docker {
     /// # Errors
     /// What the daemon said last, where it cannot run: in many sandboxes it may not mount, for one.
     pub fn start(dir: &Path) -> Result<Self, String> {
+        let alone = ["--iptables=false", "--ip-masq=false", "--ip-forward=false", "--bridge=none"];
+        Docker::start_by(dir, Command::new("dockerd").args(alone))
+    }
+
+    /// The same by this command, which may start it elsewhere and let it have networks.
+    ///
+    /// # Errors
+    /// As [`Docker::start`].
+    pub fn start_by(dir: &Path, command: &mut Command) -> Result<Self, String> {
         let dir = dir.join("docker");
         fs::create_dir(&dir).expect("a directory");
         let log = fs::File::create(dir.join("log")).expect("a log");
-        let daemon = Command::new("dockerd")
+        let daemon = command
             .arg("--data-root")
             .arg(dir.join("data"))
             .arg("--exec-root")
@@ -31,7 +40,6 @@ impl Docker {
             .arg("--pidfile")
             .arg(dir.join("pid"))
             .arg(format!("--host=unix://{}", dir.join("sock").display()))
-            .args(["--iptables=false", "--ip-masq=false", "--ip-forward=false", "--bridge=none"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("dup"))
             .stderr(log)
