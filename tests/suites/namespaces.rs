@@ -235,9 +235,9 @@ fn nobody_is_killed_for_want_of_memory() {
         ["run", "-d", "--network", "none", "--name", "box", "-m", "32m", "--oom-kill-disable", "busybox", "sleep"];
     let ran = wharf.run(&[&line[..], &["1000"]].concat());
     assert_eq!(ran.code, 0, "{ran}");
-    let control =
+    let mut control =
         cgroups(&format!("wharf/{}", ran.stdout.trim_end())).into_iter().map(|dir| dir.join("memory.oom_control"));
-    match control.filter(|file| file.exists()).next() {
+    match control.find(|file| file.exists()) {
         Some(file) => {
             let text = std::fs::read_to_string(file).expect("a file of the cgroup");
             assert!(text.contains("oom_kill_disable 1"), "{text}");

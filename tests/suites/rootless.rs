@@ -217,3 +217,20 @@ fn without_pasta_ports_are_refused_by_name() {
     let alone = hidden(&["run", "--rm", "busybox", "ip", "-o", "addr"]);
     assert!(alone.code == 0 && alone.stdout.contains("lo") && !alone.stdout.contains("eth0"), "{alone}");
 }
+
+#[test]
+fn a_person_copies_and_commits() {
+    let wharf = Wharf::of("wharf-test");
+    wharf.load(&images::busybox());
+    wharf.ok(&["run", "-d", "--network", "none", "--name", "box", "busybox", "sleep", "1000"]);
+    let (from, to) = (wharf.dir().join("note"), wharf.dir().join("home/back"));
+    std::fs::write(&from, "a line").expect("a file");
+    wharf.ok(&["cp", from.to_str().expect("a path"), "box:/tmp/note"]);
+    assert_eq!(wharf.ok(&["exec", "box", "cat", "/tmp/note"]), "a line");
+    wharf.ok(&["cp", "box:/tmp/note", to.to_str().expect("a path")]);
+    assert_eq!(std::fs::read_to_string(&to).expect("a copy"), "a line");
+    wharf.ok(&["commit", "-m", "with a note", "box", "noted"]);
+    assert_eq!(wharf.ok(&["inspect", "-f", "{{.State.Status}}", "box"]), "running");
+    assert_eq!(wharf.ok(&["run", "--rm", "--network", "none", "noted", "cat", "/tmp/note"]), "a line");
+    assert!(wharf.ok(&["diff", "box"]).contains("A /tmp/note"));
+}
