@@ -112,7 +112,7 @@ fn main() -> ExitCode {
     let [bytes, requests] = [bytes, requests].map(|number| number.to_string());
     for (what, args) in [("echo", ["flood", "", &bytes]), ("small requests", ["pings", "", &requests])] {
         let asks = |to: &'static str| [args[0], to, args[2]];
-        let clients: [(&str, Box<dyn Fn() -> Command>); 3] = [
+        let clients: [(&str, Client<'_>); 3] = [
             ("wasm", Box::new(|| wharf.command(&[&["run", "--rm", "guest"][..], &asks("wasm:80")].concat()))),
             (
                 "linux",
@@ -140,6 +140,9 @@ fn main() -> ExitCode {
     }
     report.end()
 }
+
+/// How a client in a container is called.
+type Client<'a> = Box<dyn Fn() -> Command + 'a>;
 
 /// The median times of some sides, in seconds, measured in turn.
 fn compare<T>(what: &str, n: usize, sides: &[T], measure: impl Fn(&T) -> Duration) -> Vec<f64> {
