@@ -4,6 +4,8 @@
 
 #[path = "wasm/bombs.rs"]
 mod bombs;
+#[path = "wasm/claims.rs"]
+mod claims;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -39,6 +41,7 @@ const TESTS: &[Test] = &[
     ("recursion_ends_in_a_trap", recursion_ends_in_a_trap),
     ("the_memory_limit_holds_and_says_so", the_memory_limit_holds_and_says_so),
     ("what_guests_want_of_the_host_has_an_end", what_guests_want_of_the_host_has_an_end),
+    ("an_allocator_may_claim_all_memory", an_allocator_may_claim_all_memory),
     ("sleeping_works", sleeping_works),
     ("files_live_in_the_root_and_in_mounts", files_live_in_the_root_and_in_mounts),
     ("relative_paths_start_at_the_working_directory", relative_paths_start_at_the_working_directory),
@@ -295,6 +298,15 @@ fn what_guests_want_of_the_host_has_an_end() {
     let mut running = create(spec);
     running.task.start().unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(running.wait(), Exit { code: 134, oom_killed: false });
+}
+
+/// The adapter's state lies in the guest's memory too, but not in what the guest knows of.
+fn an_allocator_may_claim_all_memory() {
+    for learns in [claims::Learns::FromGrow, claims::Learns::FromSize] {
+        let output = Place::with(&claims::module(learns), None).run(&[]);
+        let said = (output.status.code(), text(&output.stdout), text(&output.stderr));
+        assert_eq!(said, (Some(7), "kept\n".to_owned(), String::new()));
+    }
 }
 
 fn sleeping_works() {

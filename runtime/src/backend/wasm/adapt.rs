@@ -1,6 +1,6 @@
 //! A preview-1 module becomes a WASI 0.2 component, once, when it enters the module cache.
 //!
-//! `wit-component` links the module with wasmtime's preview-1 adapter. Three things are changed in the module before:
+//! `wit-component` links the module with wasmtime's preview-1 adapter. Four things are changed in the module before:
 //!
 //! - The adapter passes only success or failure to `wasi:cli/exit.exit`, so every failure would be exit code 1.
 //!   The import `wasi_snapshot_preview1.proc_exit` is renamed to `wasi:cli/exit.exit-with-code`, which has the same
@@ -8,14 +8,18 @@
 //! - If a function other than the entry is asked for, it becomes the entry: a new `_start` initialises the library
 //!   and calls it.
 //! - The adapter keeps its state in the module's memory, so a module that exports none is given one.
+//! - Of that memory the module sees only what it grew itself ([`own_size`]).
 //!
 //! Sections are edited as bytes: what is not touched stays as it was, custom sections included.
+
+mod own_size;
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER as ADAPTER;
 use wasm_encoder::{Encode, ExportKind, Instruction, RawSection, SectionId};
+use wasmparser::types::TypesRef;
 use wasmparser::{BinaryReader, ExternalKind, Imports, Parser, Payload, Validator, WasmFeatures};
 use wharf_images::wasm::malformed;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -24,7 +28,7 @@ use super::inspect::{PREVIEW1, START};
 use crate::error::{Class, Error, Result};
 
 /// Changes whenever [`adapt`] would make another component of the same module: a part of the module cache's key.
-pub const VERSION: &str = "adapter-48.0-1";
+pub const VERSION: &str = "adapter-48.0-2";
 
 /// The world a module lives in besides preview 1, with the version of `wasi:cli` that wasmtime 48 has.
 const WORLD: &str = "package wasi:cli@0.2.12;
@@ -44,6 +48,7 @@ pub fn adapt(module: &[u8], function: Option<&str>) -> Result<Vec<u8>> {
         Validator::new_with_features(WasmFeatures::default()).validate_all(module).map_err(|e| malformed(&e))?;
     let mut edit = Edit::open(module).map_err(|e| malformed(&e))?;
     edit.rename_exit().map_err(|e| malformed(&e))?;
+    edit.keep_own_size(types.as_ref()).map_err(|e| malformed(&e))?;
     if let Some(name) = function {
         edit.make_entry(name, types.as_ref())?;
     }
@@ -82,6 +87,8 @@ const AFTER_MEMORY: [u8; 8] = [
 struct Edit<'a> {
     wasm: &'a [u8],
     sections: Vec<(u8, Cow<'a, [u8]>)>,
+    /// How many functions have been added.
+    added: u32,
 }
 
 impl<'a> Edit<'a> {
@@ -92,7 +99,7 @@ impl<'a> Edit<'a> {
                 sections.push((id, Cow::Borrowed(&wasm[range])));
             }
         }
-        Ok(Edit { wasm, sections })
+        Ok(Edit { wasm, sections, added: 0 })
     }
 
     fn finish(self) -> Vec<u8> {
@@ -153,7 +160,7 @@ impl<'a> Edit<'a> {
     }
 
     /// Makes an exported function what `_start` calls.
-    fn make_entry(&mut self, name: &str, types: wasmparser::types::TypesRef<'_>) -> Result<()> {
+    fn make_entry(&mut self, name: &str, types: TypesRef<'_>) -> Result<()> {
         let mut target = None;
         let mut initialize = None;
         let mut offsets = Vec::new();
@@ -195,6 +202,8 @@ impl<'a> Edit<'a> {
         }
         body.instruction(&Instruction::End);
 
+        // `() -> ()`: a function type (0x60) with no parameters and no results.
+        let start = self.add_function(types, &[0x60, 0, 0], &body).ok_or_else(|| missing(name))?;
         let mut exports = Vec::new();
         (kept.iter().filter(|k| **k).count() + 1).encode(&mut exports);
         for (range, kept) in Self::items(&offsets, end).zip(&kept) {
@@ -204,17 +213,7 @@ impl<'a> Edit<'a> {
         }
         START.encode(&mut exports);
         ExportKind::Func.encode(&mut exports);
-        types.function_count().encode(&mut exports);
-
-        let mut index = Vec::new();
-        types.core_type_count_in_module().encode(&mut index);
-        let mut code = Vec::new();
-        body.encode(&mut code);
-        // `() -> ()`: a function type (0x60) with no parameters and no results.
-        self.append(SectionId::Type, &[0x60, 0, 0])
-            .and_then(|()| self.append(SectionId::Function, &index))
-            .and_then(|()| self.append(SectionId::Code, &code))
-            .ok_or_else(|| missing(name))?;
+        start.encode(&mut exports);
         if let Some(section) = self.section(SectionId::Export) {
             *section = Cow::Owned(exports);
         }
@@ -222,7 +221,7 @@ impl<'a> Edit<'a> {
     }
 
     /// Exports the first memory, as `memory`, unless one is exported; a module without memory gets one.
-    fn export_memory(&mut self, types: wasmparser::types::TypesRef<'_>) -> wasmparser::Result<()> {
+    fn export_memory(&mut self, types: TypesRef<'_>) -> wasmparser::Result<()> {
         for payload in Parser::new(0).parse_all(self.wasm) {
             let Payload::ExportSection(section) = payload? else { continue };
             for export in section {
@@ -233,9 +232,7 @@ impl<'a> Edit<'a> {
         }
         if types.memory_count() == 0 {
             // One memory, with limits of the simplest kind: a minimum of one page.
-            let before = self.sections.iter().position(|(id, _)| AFTER_MEMORY.contains(id));
-            let at = before.unwrap_or(self.sections.len());
-            self.sections.insert(at, (SectionId::Memory as u8, Cow::Borrowed(&[1, 0, 1])));
+            self.insert(SectionId::Memory, vec![1, 0, 1], &AFTER_MEMORY);
         }
         let mut export = Vec::new();
         "memory".encode(&mut export);
@@ -244,6 +241,25 @@ impl<'a> Edit<'a> {
         // There is an export section: the entry is in it.
         self.append(SectionId::Export, &export);
         Ok(())
+    }
+
+    /// Adds a function of a new type, and gives its index. `None` when the module has no functions of its own.
+    fn add_function(&mut self, types: TypesRef<'_>, ty: &[u8], body: &wasm_encoder::Function) -> Option<u32> {
+        let mut index = Vec::new();
+        (types.core_type_count_in_module() + self.added).encode(&mut index);
+        let mut code = Vec::new();
+        body.encode(&mut code);
+        self.append(SectionId::Type, ty)?;
+        self.append(SectionId::Function, &index)?;
+        self.append(SectionId::Code, &code)?;
+        self.added += 1;
+        Some(types.function_count() + self.added - 1)
+    }
+
+    /// Adds a section before the first of those that stand behind it.
+    fn insert(&mut self, id: SectionId, data: Vec<u8>, behind: &[u8]) {
+        let before = self.sections.iter().position(|(id, _)| behind.contains(id));
+        self.sections.insert(before.unwrap_or(self.sections.len()), (id as u8, data.into()));
     }
 
     /// Adds an item to a section that is a counted list. `None` when there is no such section.
