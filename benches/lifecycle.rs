@@ -18,10 +18,13 @@ const FILES: &str = "10000";
 const RUNNING: usize = 50;
 const ALL: usize = 1000;
 
+/// The command line of one of the three, with these arguments.
+type CommandLine<'a> = Box<dyn Fn(&[&str]) -> Command + 'a>;
+
 /// One of the three, with containers to work on.
 struct Engine<'a> {
     name: &'static str,
-    command: Box<dyn Fn(&[&str]) -> Command + 'a>,
+    command: CommandLine<'a>,
     /// What its `run` and `create` need besides.
     flags: &'static [&'static str],
     /// Where files of this engine's are copied to.

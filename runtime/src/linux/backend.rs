@@ -94,7 +94,8 @@ fn first_process(plan: &Plan<'_>, namespaces: i32, streams: Streams, cgroup: &Cg
     let child = process::spawn(options, || {
         drop(monitor_side.take());
         match child_side.take() {
-            Some((streams, channel)) => container::first_process(plan, namespaces, streams, &channel),
+            Some((streams, channel)) => channel
+                .tell(cgroup.enter().and_then(|()| container::first_process(plan, namespaces, streams, &channel))),
             None => 1,
         }
     })
@@ -104,7 +105,7 @@ fn first_process(plan: &Plan<'_>, namespaces: i32, streams: Streams, cgroup: &Cg
     drop(child_side);
     let channel = monitor_side.take();
     let mut process = Process { child, channel, stage: Stage::Unplaced, console: None, names: None, exit: None };
-    let joined = cgroup.add_cloned(process.child.pid()).and_then(|()| match user {
+    let joined = cgroup.watch(process.child.pid()).and_then(|()| match user {
         0 => Ok(()),
         _ => userns::write(process.child.pid(), plan.mappings),
     });
@@ -431,7 +432,9 @@ fn join(container: &Container, first: &Child, exec: &ExecSpec, streams: Streams)
     let child = process::spawn(options, || {
         drop(monitor_side.take());
         match child_side.take() {
-            Some((streams, channel)) => exec::joining_process(&join, streams, &channel),
+            Some((streams, channel)) => {
+                channel.tell(container.cgroup.enter().and_then(|()| exec::joining_process(&join, streams, &channel)))
+            }
             None => 1,
         }
     })
@@ -439,7 +442,7 @@ fn join(container: &Container, first: &Child, exec: &ExecSpec, streams: Streams)
     drop(child_side);
     let channel = monitor_side.take();
     let mut joining = Process { child, channel, stage: Stage::Making, console: None, names: None, exit: None };
-    let made = container.cgroup.add_cloned(joining.child.pid()).and_then(|()| joining.say(&Message::Placed));
+    let made = container.cgroup.watch(joining.child.pid()).and_then(|()| joining.say(&Message::Placed));
     let made = made.and_then(|()| match joining.hear()? {
         Some(Message::Made(pid, pidfd)) => Ok(Child::from_parts(pid, pidfd)),
         Some(Message::Failed(error)) => Err(error),

@@ -62,12 +62,9 @@ pub(super) fn joined(linux: &LinuxTask) -> i32 {
     pid | linux.ipc.map_or(0, |_| libc::CLONE_NEWIPC) | linux.network.map_or(0, |_| libc::CLONE_NEWNET)
 }
 
-/// The child's part: comes back with the code to exit with, when the program was not executed (or an init of ours ran it).
-pub(super) fn first_process(plan: &Plan<'_>, namespaces: i32, streams: Streams, channel: &Channel) -> i32 {
-    channel.tell(build(plan, namespaces, streams, channel))
-}
-
-fn build(plan: &Plan<'_>, namespaces: i32, streams: Streams, channel: &Channel) -> Result<i32> {
+/// The child's part: comes back with the code to exit with when an init of ours ran the program, and else with why it was
+/// not executed.
+pub(super) fn first_process(plan: &Plan<'_>, namespaces: i32, streams: Streams, channel: &Channel) -> Result<i32> {
     let spec = &plan.linux.spec;
     let rootless = !plan.mappings.0.is_empty();
     // Set again at the end, for a change of user clears it; until then it covers the making.

@@ -97,8 +97,8 @@ fn before_the_program(error: Error) -> Error {
 }
 
 /// The child's part: joins, makes the process that runs, and ends. Comes back with the code to exit with.
-pub(super) fn joining_process(join: &Join<'_>, streams: Streams, channel: &Channel) -> i32 {
-    let result = enter(join, channel).and_then(|own| {
+pub(super) fn joining_process(join: &Join<'_>, streams: Streams, channel: &Channel) -> Result<i32> {
+    enter(join, channel).and_then(|own| {
         let options = SpawnOptions { sibling: true, ..SpawnOptions::default() };
         let (announced, announcing) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::os("make a pipe", e))?;
         let mut announcing = Some(announcing);
@@ -114,8 +114,7 @@ pub(super) fn joining_process(join: &Join<'_>, streams: Streams, channel: &Chann
         channel.send(&Message::Made(pid, inner.into_pidfd()))?;
         drop(announcing);
         Ok(0)
-    });
-    channel.tell(result)
+    })
 }
 
 fn enter(join: &Join<'_>, channel: &Channel) -> Result<OwnProgram> {

@@ -159,6 +159,11 @@ fn fork(stdio: Stdio, cgroup: &Cgroup, body: impl FnOnce(Line) -> i32) -> Result
         if rustix::process::getppid() != Some(monitor) {
             return ABANDONED;
         }
+        if let Err(e) = cgroup.enter() {
+            // If the monitor is gone there is nobody to tell.
+            let _ = theirs.tell(&Ask::Failed(Failure::from(&e)));
+            return ABANDONED;
+        }
         match settle(&streams, theirs, saying) {
             Ok((line, last_word)) => {
                 let code = body(line);
@@ -170,7 +175,7 @@ fn fork(stdio: Stdio, cgroup: &Cgroup, body: impl FnOnce(Line) -> i32) -> Result
         }
     })
     .map_err(|e| Error::os("fork the guest's process", e))?;
-    if let Err(e) = cgroup.add_cloned(child.pid()) {
+    if let Err(e) = cgroup.watch(child.pid()) {
         let _ = child.signal(libc::SIGKILL).and_then(|()| child.wait());
         return Err(e);
     }

@@ -154,8 +154,8 @@ impl Cgroup {
         Ok(Cgroup { path: path.to_owned(), place })
     }
 
-    /// The v2 directory, for `CLONE_INTO_CGROUP`. A process cloned into it needs [`Cgroup::add_cloned`] instead of
-    /// [`Cgroup::add`].
+    /// The v2 directory, for `CLONE_INTO_CGROUP`. A process cloned into it needs [`Cgroup::enter`] and
+    /// [`Cgroup::watch`] instead of [`Cgroup::add`].
     pub fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
         match &self.place {
             Place::Unified(group) | Place::Separate { unified: Some(group), .. } => Some(group.dir.as_fd()),
@@ -176,26 +176,34 @@ impl Cgroup {
         if let Some(dir) = self.v2_dir() {
             file::write(dir, "cgroup.procs", &pid.to_string()).map_err(|e| self.failed("enter cgroup", e))?;
         }
-        self.add_cloned(pid)
+        if let Place::Separate { groups, .. } = &self.place {
+            groups.borrow().iter().try_for_each(|group| group.enter("cgroup.procs", pid))?;
+        }
+        self.watch(pid)
     }
 
-    /// Moves a process that was cloned into [`Cgroup::v2_dir`] into the rest, if there is any.
+    /// In a child that was cloned into [`Cgroup::v2_dir`] and has one thread: goes where else it belongs. To move others
+    /// the kernel waits until all processors have passed a quiet state, which takes 10 to 20 ms; not so when a thread moves
+    /// itself by the file `tasks` of version 1 (`cgroup_procs_write_start` in kernel/cgroup/cgroup.c).
     ///
     /// # Errors
-    /// As [`Cgroup::add`].
-    pub fn add_cloned(&self, pid: u32) -> Result<()> {
+    /// The kernel's.
+    pub fn enter(&self) -> Result<()> {
         match &self.place {
-            Place::Unified(_) => {}
-            Place::Separate { groups, .. } => {
-                for group in groups.borrow().iter() {
-                    group.enter(pid)?;
-                }
-            }
-            Place::None(processes) => {
-                let pid = Pid::from_raw(pid as i32).ok_or_else(|| Error::os("add process", Errno::SRCH))?;
-                let handle = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| Error::os("open process", e))?;
-                processes.borrow_mut().push(handle);
-            }
+            Place::Separate { groups, .. } => groups.borrow().iter().try_for_each(|group| group.enter("tasks", 0)),
+            Place::Unified(_) | Place::None(_) => Ok(()),
+        }
+    }
+
+    /// Where there is no group to be asked: remembers a child as one of it.
+    ///
+    /// # Errors
+    /// `NotFound` when it has ended.
+    pub fn watch(&self, pid: u32) -> Result<()> {
+        if let Place::None(processes) = &self.place {
+            let pid = Pid::from_raw(pid as i32).ok_or_else(|| Error::os("add process", Errno::SRCH))?;
+            let handle = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| Error::os("open process", e))?;
+            processes.borrow_mut().push(handle);
         }
         Ok(())
     }
@@ -427,7 +435,7 @@ impl Cgroup {
             }
             for pid in new {
                 // One that ended meanwhile needs no moving.
-                let _ = group.enter(pid.as_raw_nonzero().get() as u32);
+                let _ = group.enter("cgroup.procs", pid.as_raw_nonzero().get() as u32);
                 moved.push(pid);
             }
         }
@@ -534,9 +542,9 @@ impl Group {
         }
     }
 
-    fn enter(&self, pid: u32) -> Result<()> {
-        file::write(self.dir.as_fd(), "cgroup.procs", &pid.to_string())
-            .map_err(|e| Error::io("enter cgroup", &self.path, e))
+    /// `file` moves the process with this number, or the caller if it is 0.
+    fn enter(&self, file: &str, pid: u32) -> Result<()> {
+        file::write(self.dir.as_fd(), file, &pid.to_string()).map_err(|e| Error::io("enter cgroup", &self.path, e))
     }
 }
 
