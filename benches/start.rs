@@ -1,63 +1,22 @@
-//! From typing `run` to having the shell back, against wasmtime's command line, bare crun, docker and podman.
+//! From typing `run` of a WebAssembly image to having the shell back, against wasmtime's command line.
 
 mod support;
 
 use std::process::ExitCode;
 
 use support::fixtures::{Wharf, images};
-use support::peers::{self, Podman};
-use support::{Report, Side, rounds};
+use support::{Report, Side, peers, rounds};
 
 fn main() -> ExitCode {
-    peers::without_hybrid_cgroups();
-    let n = rounds(100);
     let mut report = Report::default();
-    let wharf = Wharf::with_busybox();
-    let dir = wharf.dir();
-
-    let hello = || wharf.command(&["run", "--rm", "wharf/hello"]);
+    let wharf = Wharf::new();
     report.race(
         "run --rm wharf/hello / wasmtime run --allow-precompiled of the same module",
-        n,
-        Side::program("wharf", hello),
-        Side::program("wasmtime", peers::wasmtime(dir, &images::guest("hello"), &[])),
+        rounds(200),
+        Side::program("wharf", || wharf.command(&["run", "--rm", "wharf/hello"])),
+        Side::program("wasmtime", peers::wasmtime(wharf.dir(), &images::guest("hello"), &[])),
         1.0,
         0.6,
-    );
-
-    let ours = ["run", "--rm", "--network", "none", "busybox", "true"];
-    report.race(
-        "run --rm --network none busybox true / crun run of the same bundle",
-        n,
-        Side::program("wharf", || wharf.command(&ours)),
-        Side::program("crun", peers::crun(dir, &images::busybox_layer())),
-        1.0,
-        0.65,
-    );
-    {
-        let docker = peers::docker(dir, &[&images::busybox()]);
-        report.race(
-            "run --rm --network none busybox true / the same by docker",
-            n.div_ceil(5),
-            Side::rested("wharf", || wharf.command(&ours)),
-            Side::rested("docker", || docker.command(&ours)),
-            0.05,
-            0.05,
-        );
-    }
-    let archive = dir.join("busybox.tar");
-    std::fs::write(&archive, images::busybox()).expect("an archive");
-    let podman = Podman::new(dir, &archive);
-    // Podman raises the limits of files and processes, which root in a virtual machine may not be allowed to.
-    let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
-    let theirs = [&["run", "--rm", "--network", "none"], &limits[..], &["busybox", "true"]].concat();
-    report.race(
-        "run --rm --network none busybox true / the same by podman",
-        n.div_ceil(5),
-        Side::rested("wharf", || wharf.command(&ours)),
-        Side::rested("podman", || podman.command(&theirs)),
-        0.05,
-        0.05,
     );
     report.end()
 }

@@ -90,6 +90,7 @@ mod tests {
 
     #[test]
     fn the_warning_is_dockers() {
-        insta::assert_snapshot!(format!("{}\n---\n{}", warning(false, false, &[]), warning(true, true, &["label=x"])));
+        let asked = |all, volumes, filters: &[&str]| text::question(&warning(all, volumes, filters));
+        insta::assert_snapshot!(format!("{}\n---\n{}", asked(false, false, &[]), asked(true, true, &["label=x"])));
     }
 }

@@ -56,7 +56,12 @@ pub fn agreed(parsed: &Parsed, warning: &str) -> Result<bool> {
     if parsed.switch("force") {
         return Ok(true);
     }
-    confirm(&format!("WARNING! This will remove{warning}\nAre you sure you want to continue?"))
+    confirm(&question(warning))
+}
+
+/// Docker's question.
+pub fn question(warning: &str) -> String {
+    format!("WARNING! This will remove{warning}\nAre you sure you want to continue?")
 }
 
 /// Asks on stdout and reads a line of stdin. Anything but yes is no.

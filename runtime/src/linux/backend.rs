@@ -82,9 +82,21 @@ fn mappings(linux: &LinuxTask) -> Mappings {
     if users.is_empty() { userns::mappings() } else { (users, groups) }
 }
 
+/// The device filter. As a program of version 2 it takes the kernel a while to check, which is best done while the process
+/// sets itself up; but a hierarchy of version 1 must be there before the process enters it.
+fn limit_devices(linux: &LinuxTask, namespaces: i32, cgroup: &Cgroup) -> Result<()> {
+    match DeviceRule::of_spec(&linux.spec).filter(|_| namespaces & libc::CLONE_NEWUSER == 0) {
+        Some(rules) => cgroup.limit_devices(&rules),
+        None => Ok(()),
+    }
+}
+
 fn first_process(plan: &Plan<'_>, namespaces: i32, streams: Streams, cgroup: &Cgroup) -> Result<Process> {
-    let (ours, theirs) = Channel::pair()?;
     let user = if plan.mappings.0.is_empty() { 0 } else { libc::CLONE_NEWUSER };
+    if cgroup.v2_dir().is_none() {
+        limit_devices(plan.linux, namespaces | user, cgroup)?;
+    }
+    let (ours, theirs) = Channel::pair()?;
     let born_into = namespaces & libc::CLONE_NEWPID | user;
     let options = SpawnOptions { namespaces: born_into, cgroup: cgroup.v2_dir(), ..SpawnOptions::default() };
     // Moved into the child, where the monitor's end must not stay open: it would hide the monitor's death.
@@ -269,19 +281,6 @@ struct ContainerTask {
     mounts: Option<File>,
 }
 
-impl ContainerTask {
-    /// What the kernel takes its time for, while the process sets itself up.
-    fn enclose(&mut self) -> Result<()> {
-        let Container { spec, namespaces, cgroup, .. } = &*self.container;
-        if let Some(rules) =
-            DeviceRule::of_spec(&linux_of(spec)?.spec).filter(|_| namespaces & libc::CLONE_NEWUSER == 0)
-        {
-            cgroup.limit_devices(&rules)?;
-        }
-        Ok(())
-    }
-}
-
 impl Task for ContainerTask {
     fn pid(&self) -> u32 {
         self.process.child.pid()
@@ -328,7 +327,11 @@ impl Task for ContainerTask {
     }
 
     fn start(&mut self) -> Result<()> {
-        self.enclose().map_err(|error| self.process.abandon(error))?;
+        let Container { spec, cgroup, namespaces, .. } = &*self.container;
+        if cgroup.v2_dir().is_some() {
+            let limited = limit_devices(linux_of(spec)?, *namespaces, cgroup);
+            limited.map_err(|error| self.process.abandon(error))?;
+        }
         self.process.settle();
         self.mounts = namespace(&self.process.child, "mnt").ok();
         self.process.start()

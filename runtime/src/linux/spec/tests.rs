@@ -38,7 +38,6 @@ fn context() -> SpecContext {
         hosts: Some("/run/c/hosts".into()),
         hostname: Some("/run/c/hostname".into()),
         resolv_conf: Some("/run/c/resolv.conf".into()),
-        host_name: Some("host.example".into()),
         ..SpecContext::default()
     }
 }
@@ -162,8 +161,12 @@ fn rootless() {
         let mapping = oci_spec::runtime::LinuxIdMappingBuilder::default();
         mapping.container_id(container).host_id(host).size(size).build().unwrap()
     };
-    let context =
-        SpecContext { uid_mappings: vec![mapping(0, 1000, 1)], gid_mappings: vec![mapping(0, 1000, 1)], ..context() };
+    let context = SpecContext {
+        uid_mappings: vec![mapping(0, 1000, 1)],
+        gid_mappings: vec![mapping(0, 1000, 1)],
+        host_name: Some("host.example".into()),
+        ..context()
+    };
     let config = ContainerConfig { network: NetworkMode::Host, ..ContainerConfig::default() };
     let value = as_json(&linux_task(&config, &image(), &context).unwrap());
     assert_eq!(value["linux"]["uidMappings"], json!([{"hostID": 1000, "containerID": 0, "size": 1}]));

@@ -1,0 +1,53 @@
+//! From typing `run` of a Linux image to having the shell back, against bare crun, docker and podman.
+
+mod support;
+
+use std::process::ExitCode;
+
+use support::fixtures::{Wharf, images};
+use support::peers::{self, Podman};
+use support::{Report, Side, rounds};
+
+fn main() -> ExitCode {
+    peers::without_hybrid_cgroups();
+    let n = rounds(100);
+    let mut report = Report::default();
+    let wharf = Wharf::with_busybox();
+    let dir = wharf.dir();
+
+    let ours = ["run", "--rm", "--network", "none", "busybox", "true"];
+    report.race(
+        "run --rm --network none busybox true / crun run of the same bundle",
+        n,
+        Side::program("wharf", || wharf.command(&ours)),
+        Side::program("crun", peers::crun(dir, &images::busybox_layer())),
+        1.0,
+        0.65,
+    );
+    {
+        let docker = peers::docker(dir, &[&images::busybox()]);
+        report.race(
+            "run --rm --network none busybox true / the same by docker",
+            n.div_ceil(5),
+            Side::rested("wharf", || wharf.command(&ours)),
+            Side::rested("docker", || docker.command(&ours)),
+            0.05,
+            0.05,
+        );
+    }
+    let archive = dir.join("busybox.tar");
+    std::fs::write(&archive, images::busybox()).expect("an archive");
+    let podman = Podman::new(dir, &archive);
+    // Podman raises the limits of files and processes, which root in a virtual machine may not be allowed to.
+    let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+    let theirs = [&["run", "--rm", "--network", "none"], &limits[..], &["busybox", "true"]].concat();
+    report.race(
+        "run --rm --network none busybox true / the same by podman",
+        n.div_ceil(5),
+        Side::rested("wharf", || wharf.command(&ours)),
+        Side::rested("podman", || podman.command(&theirs)),
+        0.05,
+        0.05,
+    );
+    report.end()
+}
