@@ -183,12 +183,17 @@ impl Process {
     }
 
     /// Lets it look for its root filesystem.
-    fn place(&mut self) -> Result<()> {
+    fn place(&mut self) {
         if matches!(self.stage, Stage::Unplaced) {
             self.stage = Stage::Making;
-            self.say(&Message::Placed)?;
+            self.give(&Message::Placed);
         }
-        Ok(())
+    }
+
+    /// Says what it waits for. One that has failed does not listen any more, and what it said itself is heard by
+    /// [`Process::settle`].
+    fn give(&self, message: &Message) {
+        let _ = self.say(message);
     }
 
     fn is_ready(&self) -> bool {
@@ -197,8 +202,7 @@ impl Process {
 
     /// Waits until it is ready or has failed.
     fn settle(&mut self) {
-        // If it has failed meanwhile it does not listen any more, and what it said comes now.
-        let _ = self.place();
+        self.place();
         if !matches!(self.stage, Stage::Making) {
             return;
         }
@@ -296,11 +300,13 @@ impl Task for ContainerTask {
     }
 
     fn place(&mut self) -> Result<()> {
-        self.process.place()
+        self.process.place();
+        Ok(())
     }
 
     fn connect(&mut self, places: Vec<Wiring>) -> Result<()> {
-        self.process.say(&Message::Connect(places))
+        self.process.give(&Message::Connect(places));
+        Ok(())
     }
 
     fn network(&self) -> Result<Option<File>> {
@@ -315,7 +321,8 @@ impl Task for ContainerTask {
     fn relay(&mut self, connect: &mut dyn FnMut(u32) -> Result<()>) -> Result<()> {
         self.process.wait_until_apart()?;
         connect(self.pid())?;
-        self.process.say(&Message::Relayed)
+        self.process.give(&Message::Relayed);
+        Ok(())
     }
 
     fn take_names(&mut self) -> Option<(File, File)> {
@@ -445,7 +452,8 @@ fn join(container: &Container, first: &Child, exec: &ExecSpec, streams: Streams)
     drop(child_side);
     let channel = monitor_side.take();
     let mut joining = Process { child, channel, stage: Stage::Making, console: None, names: None, exit: None };
-    let made = container.cgroup.watch(joining.child.pid()).and_then(|()| joining.say(&Message::Placed));
+    let made = container.cgroup.watch(joining.child.pid());
+    joining.give(&Message::Placed);
     let made = made.and_then(|()| match joining.hear()? {
         Some(Message::Made(pid, pidfd)) => Ok(Child::from_parts(pid, pidfd)),
         Some(Message::Failed(error)) => Err(error),
@@ -490,7 +498,8 @@ impl Task for ExecTask {
     }
 
     fn place(&mut self) -> Result<()> {
-        self.process.place()
+        self.process.place();
+        Ok(())
     }
 
     fn is_ready(&self) -> bool {
