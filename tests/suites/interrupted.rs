@@ -96,7 +96,8 @@ fn a_pull_that_is_killed_leaves_a_clean_store_and_is_resumed() {
     assert!(resumed >= 1, "by HTTP Range: {fetched:?}");
     for statuses in fetched.values() {
         let whole = statuses.iter().filter(|status| *status == "200").count();
-        assert_eq!(whole, 1, "nothing is asked for from its beginning twice: {fetched:?}");
+        // The registry does not write down every answer that was cut off.
+        assert!(whole <= 1, "nothing is asked for from its beginning twice: {fetched:?}");
     }
 }
 
