@@ -20,10 +20,10 @@ use crate::config::{ContainerConfig, EndpointConfig, NetworkMode};
 use crate::container::{BackendKind, Container, Status};
 use crate::error::{Error, Result};
 pub use crate::linux::session::Session;
-use crate::monitor::ExitRecord;
 use crate::monitor::log::{LogLine, LogOptions, LogReader};
 pub use crate::monitor::protocol::ExecState;
 use crate::monitor::protocol::{Reply, Request};
+use crate::monitor::{ExitRecord, client};
 use crate::network::store::{self as network, Attachment};
 use crate::network::{BRIDGE, Endpoint, PortBinding, networks};
 use crate::paths::{self, Paths};
@@ -555,7 +555,7 @@ impl Engine {
             State::Paused => {
                 Err(Error::new(Class::Conflict, "You cannot attach to a paused container, unpause it first"))
             }
-            _ => linux::monitor::open_session(self, &container.id, &Request::Attach(attach)).map(|(_, s)| s),
+            _ => client::open_session(self, &container.id, &Request::Attach(attach)).map(|(_, s)| s),
         }
     }
 
@@ -606,7 +606,7 @@ impl Engine {
             BackendKind::Linux => spec.clone(),
         };
         let request = Request::Exec { spec, tty, attach };
-        let (_, session) = linux::monitor::open_session(self, &container.id, &request)?;
+        let (_, session) = client::open_session(self, &container.id, &request)?;
         drop(lease);
         Ok(Started { id: container.id, warnings, session: attach.map(|_| session) })
     }
@@ -621,7 +621,7 @@ impl Engine {
     }
 
     pub(crate) fn ask(&self, container: &Container, request: &Request) -> Result<Reply> {
-        match linux::monitor::ask(self, &container.id, request)? {
+        match client::ask(self, &container.id, request)? {
             Reply::Error(failure) => Err(failure.into()),
             reply => Ok(reply),
         }

@@ -10,10 +10,21 @@ use wharf_images::{Class, Digest, Reference};
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::linux::archives::{self, Outcome};
-use crate::linux::monitor::open_session;
+use crate::linux::archives;
+use crate::monitor::client::open_session;
 use crate::monitor::protocol;
 use crate::state::State;
+
+/// What was found or done.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It is done.
+    Done,
+    /// What a path is.
+    Stat(PathStat),
+    /// What was left out of an archive.
+    Notes(Vec<String>),
+}
 
 /// What can be asked of a container's files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

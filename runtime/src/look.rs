@@ -4,6 +4,7 @@ use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Class, Error, Result};
 use crate::linux;
+use crate::monitor::client;
 use crate::monitor::protocol::{Reply, Request};
 use crate::task::Usage;
 
@@ -44,7 +45,7 @@ impl Engine {
     pub fn usages(&self, containers: &[Container]) -> Result<Vec<Option<Usage>>> {
         let live: Vec<&str> =
             containers.iter().filter(|c| c.state.state.is_live()).map(|container| container.id.as_str()).collect();
-        let mut replies = linux::monitor::ask_all(self, &live, &Request::Usage).into_iter();
+        let mut replies = client::ask_all(self, &live, &Request::Usage).into_iter();
         let usage = |container: &Container| match container.state.state.is_live().then(|| replies.next()).flatten() {
             Some(Ok(Reply::Usage(usage))) => Ok(Some(usage)),
             Some(Ok(Reply::Error(failure))) => Err(failure.into()),

@@ -36,7 +36,7 @@ use crate::config::MountKind;
 use crate::container::{BackendKind, Container};
 use crate::engine::{Engine, Options};
 use crate::error::{Class, Error, Result};
-use crate::files::{Change, Request};
+use crate::files::{Change, Outcome, Request};
 use crate::linux;
 use crate::monitor::protocol::{self, Failure, Frame, MAX_FRAME, Reply};
 
@@ -53,17 +53,6 @@ enum Answer {
     Stat(PathStat),
     Notes(Vec<String>),
     Failed(Failure),
-}
-
-/// What the helper found or did.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// It is done.
-    Done,
-    /// What a path is.
-    Stat(PathStat),
-    /// What was left out of an archive.
-    Notes(Vec<String>),
 }
 
 /// Has a helper do it. What it reads of an archive comes from `input`, what it writes goes to `output`.

@@ -29,6 +29,7 @@ use crate::linux::session::Session;
 use crate::linux::supervisor::{Launch, supervise};
 use crate::linux::system;
 use crate::monitor::begin::to_be_started;
+use crate::monitor::client::{gone, open_session};
 use crate::monitor::protocol::{self, ExecState, Failure, Reply, Request};
 use crate::task::Backend;
 use crate::{names, paths};
@@ -243,15 +244,6 @@ fn started(stream: UnixStream, attach: Option<Attach>) -> Result<Started> {
     }
 }
 
-/// Asks the container's monitor and waits for its answer.
-///
-/// # Errors
-/// `Unavailable` when there is no monitor any more.
-pub(crate) fn ask(engine: &Engine, id: &str, request: &Request) -> Result<Reply> {
-    let stream = connect(engine, id)?;
-    protocol::ask(&stream, request).map_err(|_| gone(id))
-}
-
 /// The execs of a container, as far as its monitor tells within a moment: one that does not answer keeps nobody waiting.
 pub(crate) fn execs(engine: &Engine, id: &str) -> Vec<ExecState> {
     let asked = connect(engine, id).ok().and_then(|stream| {
@@ -264,42 +256,11 @@ pub(crate) fn execs(engine: &Engine, id: &str) -> Vec<ExecState> {
     }
 }
 
-/// Asks several monitors the same, each of them before the first answer is read: they work side by side.
-pub(crate) fn ask_all(engine: &Engine, ids: &[&str], request: &Request) -> Vec<Result<Reply>> {
-    // Each holds a descriptor, of which a process may have 1024.
-    const AT_ONCE: usize = 256;
-    let mut replies = Vec::with_capacity(ids.len());
-    for ids in ids.chunks(AT_ONCE) {
-        let send = |id: &&str| {
-            let mut stream = connect(engine, id)?;
-            stream.write_all(&protocol::request_bytes(request)).map_err(|_| gone(id))?;
-            Ok(stream)
-        };
-        let asked: Vec<Result<UnixStream>> = ids.iter().map(send).collect();
-        let answered = asked.into_iter().zip(ids);
-        replies.extend(answered.map(|(stream, id)| protocol::read_reply(stream?).map_err(|_| gone(id))));
-    }
-    replies
-}
-
-/// Asks for streams; gives the process id in the answer, and the connection.
+/// To the container's monitor.
 ///
 /// # Errors
-/// As [`ask`], and what the monitor says.
-pub(crate) fn open_session(engine: &Engine, id: &str, request: &Request) -> Result<(u32, Session)> {
-    let stream = connect(engine, id)?;
-    match protocol::ask(&stream, request).map_err(|_| gone(id))? {
-        Reply::Started { pid, .. } => Ok((pid, Session::new(stream))),
-        Reply::Error(failure) => Err(failure.into()),
-        _ => Err(Error::new(Class::Internal, "the monitor gave an answer that was not asked for")),
-    }
-}
-
-fn gone(id: &str) -> Error {
-    Error::new(Class::Unavailable, format!("the monitor of container {} has ended", &id[..12]))
-}
-
-fn connect(engine: &Engine, id: &str) -> Result<UnixStream> {
+/// `Unavailable` when there is none any more.
+pub(crate) fn connect(engine: &Engine, id: &str) -> Result<UnixStream> {
     in_run_dir(engine, id, |path| UnixStream::connect(path)).map_err(|_| gone(id))
 }
 

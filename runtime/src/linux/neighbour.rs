@@ -13,12 +13,13 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::mounts::TMPFS;
+use super::process;
 use super::spec::mounts::SHARED;
-use super::{monitor, process};
 use crate::config::IpcMode;
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Class, Error, Result};
+use crate::monitor::client;
 use crate::monitor::protocol::{Reply, Request};
 use crate::task::Neighbour;
 
@@ -36,7 +37,7 @@ pub(super) fn find(engine: &Engine, name: &str) -> Result<(Container, Neighbour)
     let pid = container.state.pid.filter(|_| container.state.state.is_live()).ok_or_else(stopped)?;
     let descriptor = descriptor(pid).ok_or_else(stopped)?;
     let started = start_of(pid).ok_or_else(stopped)?;
-    match monitor::ask(engine, &container.id, &Request::Processes)? {
+    match client::ask(engine, &container.id, &Request::Processes)? {
         Reply::Processes { pids, .. } if pids.first() == Some(&pid) => {}
         _ => return Err(stopped()),
     }

@@ -1,6 +1,7 @@
 //! The per-container process: what it says and writes. How it runs is the operating system's affair.
 
 pub(crate) mod begin;
+pub(crate) mod client;
 pub mod log;
 pub mod protocol;
 pub mod relay;

@@ -5,24 +5,13 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use wharf_images::snapshot::{self, Rootfs};
-use wharf_images::tree::{PathStat, Placing, Tree};
+use wharf_images::tree::{Placing, Tree};
 
 use crate::config::{Mount, MountKind};
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Class, Error, Result};
-use crate::files::{Change, Request, is_mount_point};
-
-/// What was found or done.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// It is done.
-    Done,
-    /// What a path is.
-    Stat(PathStat),
-    /// What was left out of an archive.
-    Notes(Vec<String>),
-}
+use crate::files::{Change, Outcome, Request, is_mount_point};
 
 /// Does it. What it reads of an archive comes from `input`, what it writes goes to `output`.
 ///

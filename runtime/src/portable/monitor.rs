@@ -23,6 +23,7 @@ use crate::container::Container;
 use crate::engine::{Attach, Engine, LOCK_PATIENCE, Options, PullPolicy, Started};
 use crate::error::{Error, Result};
 use crate::monitor::begin::to_be_started;
+use crate::monitor::client::{gone, open_session};
 use crate::monitor::protocol::{self, ExecState, Failure, Reply, Request};
 
 /// The word by which this program knows that it is to be a monitor.
@@ -114,48 +115,16 @@ pub(super) fn refuse(mut client: &TcpStream, error: &Error) -> i32 {
     125
 }
 
-/// Asks the container's monitor and waits for its answer.
-///
-/// # Errors
-/// `Unavailable` when there is no monitor any more.
-pub(crate) fn ask(engine: &Engine, id: &str, request: &Request) -> Result<Reply> {
-    protocol::ask(&connect(engine, id)?, request).map_err(|_| gone(id))
-}
-
-/// Asks several monitors the same, each of them before the first answer is read: they work side by side.
-pub(crate) fn ask_all(engine: &Engine, ids: &[&str], request: &Request) -> Vec<Result<Reply>> {
-    let send = |id: &&str| {
-        let mut stream = connect(engine, id)?;
-        stream.write_all(&protocol::request_bytes(request)).map_err(|_| gone(id))?;
-        Ok(stream)
-    };
-    let asked: Vec<Result<TcpStream>> = ids.iter().map(send).collect();
-    asked.into_iter().zip(ids).map(|(stream, id)| protocol::read_reply(stream?).map_err(|_| gone(id))).collect()
-}
-
 /// The container's execs: there are none here.
 pub(crate) fn execs(_: &Engine, _: &str) -> Vec<ExecState> {
     Vec::new()
 }
 
-/// Asks for streams; gives the process id in the answer, and the connection.
+/// To the container's monitor.
 ///
 /// # Errors
-/// As [`ask`], and what the monitor says.
-pub(crate) fn open_session(engine: &Engine, id: &str, request: &Request) -> Result<(u32, Session)> {
-    let stream = connect(engine, id)?;
-    match protocol::ask(&stream, request).map_err(|_| gone(id))? {
-        Reply::Started { pid, .. } => Ok((pid, Session::new(stream))),
-        Reply::Error(failure) => Err(failure.into()),
-        _ => Err(Error::new(Class::Internal, "the monitor gave an answer that was not asked for")),
-    }
-}
-
-fn gone(id: &str) -> Error {
-    Error::new(Class::Unavailable, format!("the monitor of container {} has ended", &id[..12]))
-}
-
-fn connect(engine: &Engine, id: &str) -> Result<TcpStream> {
+/// `Unavailable` when there is none any more.
+pub(crate) fn connect(engine: &Engine, id: &str) -> Result<TcpStream> {
     let word = std::fs::read_to_string(engine.paths().socket(id)).map_err(|_| gone(id))?;
     link::call(&word).map_err(|_| gone(id))
 }

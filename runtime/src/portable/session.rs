@@ -20,7 +20,7 @@ pub struct Session {
 }
 
 impl Session {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: TcpStream) -> Self {
         Session { stream }
     }
 

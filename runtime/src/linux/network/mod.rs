@@ -31,11 +31,12 @@ use self::firewall::{Firewall, Forward, Zone};
 pub use self::linger::{linger, remove_unused};
 use self::links::Links;
 use self::names::{Answerer, Directory, Wake};
-use super::{monitor, sockets};
+use super::sockets;
 use crate::config::{EndpointConfig, HOST_GATEWAY, NetworkMode};
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Class, Error, Result};
+use crate::monitor::client;
 use crate::monitor::protocol::Request;
 use crate::network::networks::{self, Network, Wiring};
 use crate::network::store;
@@ -477,7 +478,7 @@ fn tell_wasm(engine: &Engine, networks: &[i64]) -> Result<()> {
     }
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     // One that cannot be told now looks by itself.
-    let _ = monitor::ask_all(engine, &ids, &Request::Bridged);
+    let _ = client::ask_all(engine, &ids, &Request::Bridged);
     Ok(())
 }
 
