@@ -1,6 +1,6 @@
 //! The facade: everything that the command line, the API server and embedders ask for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -1120,24 +1120,37 @@ impl Engine {
     /// # Errors
     /// The disk's and the database's.
     pub fn strays(&self) -> Result<Vec<String>> {
-        let known: std::collections::HashSet<String> = self.containers()?.ids()?.into_iter().collect();
-        let mut strays: std::collections::BTreeSet<String> = self.images()?.snapshots.keys()?.into_iter().collect();
+        let mut strays = self.unknown()?;
+        if !strays.is_empty() {
+            // One that is just being made or removed holds its lock, but for its first and its last moments.
+            std::thread::sleep(Duration::from_millis(50));
+            let still = self.unknown()?;
+            strays.retain(|id| still.contains(id));
+        }
+        Ok(strays.into_iter().collect())
+    }
+
+    /// What has a directory, no record and no holder of its lock.
+    fn unknown(&self) -> Result<BTreeSet<String>> {
+        let mut found: BTreeSet<String> = self.images()?.snapshots.keys()?.into_iter().collect();
         for dir in [self.paths.root.join("containers"), self.paths.run.join("containers")] {
             match fs::read_dir(&dir) {
-                Ok(entries) => strays.extend(entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned())),
+                Ok(entries) => found.extend(entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned())),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                 Err(e) => return Err(Error::io("read", dir, e)),
             }
         }
-        strays.retain(|id| !known.contains(id));
-        let mut dead = Vec::new();
-        for id in strays {
-            // One that is being made or removed right now holds its lock.
+        // After the look: what was made meanwhile has a record.
+        for id in self.containers()?.ids()? {
+            found.remove(&id);
+        }
+        let mut unknown = BTreeSet::new();
+        for id in found {
             if !self.is_locked(&id)? {
-                dead.push(id);
+                unknown.insert(id);
             }
         }
-        Ok(dead)
+        Ok(unknown)
     }
 
     /// Removes what [`Engine::strays`] finds. Returns how many there were.
