@@ -266,6 +266,9 @@ pub(crate) fn make_private(_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Where files go on the disk cannot be said in a portable way.
+pub(crate) fn spread(_dir: &Path) {}
+
 /// Overlayfs is Linux's.
 pub(crate) fn overlay_works(_dir: &Path) -> bool {
     false

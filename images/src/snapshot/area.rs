@@ -47,6 +47,8 @@ impl Area {
                 let dir = root.join(name);
                 fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
             }
+            // Where layers are written.
+            os::spread(&root.join("tmp"));
             os::make_private(root).map_err(|e| Error::io("chmod", root, e))?;
         }
         Ok(area)
