@@ -1,14 +1,15 @@
 //! `events`: docker's names and order, history and live without a gap, many followers.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::Read;
 use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::terminal::Terminal;
-use crate::support::{Wharf, wharf};
+use crate::support::{Wharf, eventually, wharf};
 
 /// What each event says, without times: `create web`, `die web 3`.
 fn history(wharf: &Wharf, filters: &[&str]) -> Vec<String> {
@@ -113,21 +114,20 @@ const FOLLOWERS: usize = 4;
 #[test]
 fn four_followers_hear_everything() {
     let wharf = Wharf::with_busybox();
-    let mut followers: Vec<(Child, std::thread::JoinHandle<String>)> = (0..FOLLOWERS)
+    let mut followers: Vec<(Child, Heard)> = (0..FOLLOWERS)
         .map(|_| {
             let mut command = wharf.command(&["events", "--filter", "type=container", "--format", "json"]);
             let mut child = command.stdout(Stdio::piped()).spawn().expect("a follower");
-            let mut stdout = child.stdout.take().expect("its output");
-            let reader = std::thread::spawn(move || {
-                let mut text = String::new();
-                stdout.read_to_string(&mut text).expect("text");
-                text
-            });
-            (child, reader)
+            let heard = Heard::of(child.stdout.take().expect("its output"));
+            (child, heard)
         })
         .collect();
-    // They listen from their first look on; a container that shows in nobody's ears yet says that they do not.
-    std::thread::sleep(Duration::from_secs(2));
+    // They listen from their first look on.
+    eventually("all of them listen", Duration::from_secs(60), || {
+        wharf.ok(&["run", "--rm", "--network", "none", "--name", PROBE, "busybox", "true"]);
+        std::thread::sleep(Duration::from_millis(500));
+        followers.iter().all(|(_, heard)| heard.text().contains(PROBE)).then_some(())
+    });
     std::thread::scope(|scope| {
         for client in 0..CLIENTS {
             let wharf = &wharf;
@@ -146,14 +146,42 @@ fn four_followers_hear_everything() {
     for (name, life) in &history {
         assert_eq!(life, &["create", "attach", "start", "die", "destroy"], "{name}");
     }
-    // Followers are at most half a second behind.
-    std::thread::sleep(Duration::from_secs(3));
-    for (child, reader) in followers.drain(..) {
+    for (mut child, heard) in followers.drain(..) {
+        eventually("a follower has heard of every end", Duration::from_secs(60), || {
+            (lives(&heard.text()).values().filter(|life| life.iter().any(|a| a == "destroy")).count() == CONTAINERS)
+                .then_some(())
+        });
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a pid");
         kill_process(pid, Signal::TERM).expect("a living follower");
-        let mut child = child;
         wharf::wait(&mut child, "events");
-        assert_eq!(lives(&reader.join().expect("its reader")), history);
+        assert_eq!(lives(&heard.text()), history);
+    }
+}
+
+/// The container by which it is known whether a follower listens.
+const PROBE: &str = "probe";
+
+/// What a process writes, as far as it has come.
+struct Heard(Arc<Mutex<Vec<u8>>>);
+
+impl Heard {
+    fn of(mut stream: impl Read + Send + 'static) -> Self {
+        let heard = Heard(Arc::default());
+        let bytes = Arc::clone(&heard.0);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64 * 1024];
+            while let Ok(n @ 1..) = stream.read(&mut buffer) {
+                bytes.lock().expect("a living reader").extend_from_slice(&buffer[..n]);
+            }
+        });
+        heard
+    }
+
+    /// Whole lines.
+    fn text(&self) -> String {
+        let bytes = self.0.lock().expect("a living reader");
+        let end = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        String::from_utf8_lossy(&bytes[..end]).into_owned()
     }
 }
 
@@ -163,6 +191,9 @@ fn lives(text: &str) -> BTreeMap<String, Vec<String>> {
     for line in text.lines() {
         let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
         let name = event["Actor"]["Attributes"]["name"].as_str().expect("a name").to_owned();
+        if name == PROBE {
+            continue;
+        }
         lives.entry(name).or_default().push(event["Action"].as_str().expect("an action").to_owned());
     }
     lives

@@ -190,6 +190,8 @@ fn linux_containers_have_a_way_out_and_published_ports() {
         tool(Command::new("kill").args(["-9", &monitor.to_string()]));
         eventually("pasta ends", Duration::from_secs(30), || (pastas(&wharf) == 0).then_some(()));
         wharf.ok(&["rm", "-f", "web"]);
+        // A killed process has no command line any more before its sockets are closed.
+        eventually("its port is free", Duration::from_secs(30), || TcpListener::bind(at).ok().map(drop));
         wharf.ok(&["run", "--rm", "-p", &format!("{at}:80"), "busybox", "true"]);
         assert_eq!(pastas(&wharf), 0);
         assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Child;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Wharf, wharf};
+use crate::support::{Wharf, eventually, wharf};
 
 const CONTAINERS: usize = 200;
 const VICTIMS: usize = 50;
@@ -29,11 +30,9 @@ fn two_hundred_at_once_and_fifty_killed() {
     // Clients that are attached, so that there are some to kill.
     let mut attached: Vec<Child> =
         (0..VICTIMS).map(|_| wharf.spawn(&["run", "--network", "none", "busybox", "sleep", "10000"])).collect();
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while wharf.monitors().len() < CONTAINERS + VICTIMS {
-        assert!(std::time::Instant::now() < end, "only {} monitors", wharf.monitors().len());
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    eventually("all of them run", Duration::from_secs(60), || {
+        (wharf.ok(&["ps", "-q", "--filter", "status=running"]).lines().count() == CONTAINERS + VICTIMS).then_some(())
+    });
 
     let monitors = wharf.monitors();
     let mut pids: Vec<u32> = monitors.keys().copied().chain(attached.iter().map(Child::id)).collect();

@@ -50,9 +50,10 @@ pub fn processes(root: &Path, ids: &[String]) -> Vec<String> {
         };
         // A zombie has no command line; whoever is its parent has yet to wait for it.
         let line = read("cmdline").replace('\0', " ");
+        let cgroups = read("cgroup");
         let ours = line.contains(&*text)
             || read("environ").contains(&*text)
-            || ids.iter().any(|id| read("cgroup").contains(id.as_str()))
+            || ids.iter().any(|id| cgroups.contains(id.as_str()))
             || ["cwd", "root"].iter().any(|l| fs::read_link(proc.join(l)).is_ok_and(|t| t.starts_with(root)))
             || fs::read_dir(proc.join("fd")).is_ok_and(|fds| {
                 fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target.starts_with(root)))
