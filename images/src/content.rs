@@ -21,6 +21,7 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Class, Error, Result};
 use crate::files;
 use crate::lease::Lease;
+use crate::os;
 
 /// The blobs of one root directory.
 #[derive(Debug, Clone)]
@@ -44,6 +45,8 @@ impl ContentStore {
     }
 
     fn create(&self, marker: &Path) -> Result<()> {
+        files::create_dir(&self.root)?;
+        os::spread(&self.root);
         files::create_dir(&self.ingest_dir())?;
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             files::create_dir(&self.blob_dir(algorithm))?;

@@ -1,7 +1,7 @@
 //! The facade: everything that the command line, the API server and embedders ask for.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -799,13 +799,7 @@ impl Engine {
             // It has never started.
             Err(e) if e.class() == Class::NotFound && !options.follow => return Ok(()),
             Err(e) if e.class() == Class::NotFound => {
-                drop(
-                    OpenOptions::new()
-                        .create(true)
-                        .append(true)
-                        .open(&path)
-                        .map_err(|e| Error::io("open", &path, e))?,
-                );
+                drop(File::options().create(true).append(true).open(&path).map_err(|e| Error::io("open", &path, e))?);
                 LogReader::open(&path, options)?
             }
             Err(e) => return Err(e),
@@ -848,10 +842,9 @@ impl Engine {
 
     /// Takes the container's lock, waiting so long for another holder to let go.
     pub(crate) fn lock(&self, id: &str, patience: Duration) -> Result<Option<File>> {
-        paths::make_dir(&self.paths.run_container(id))?;
-        let path = self.paths.lock(id);
-        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let file = open.map_err(|e| Error::io("open", &path, e))?;
+        let path = self.paths.run_container(id);
+        paths::make_dir(&path)?;
+        let file = linux::open_lock(&path).map_err(|e| Error::io("open", &path, e))?;
         let end = Instant::now() + patience;
         loop {
             match file.try_lock() {
@@ -867,8 +860,8 @@ impl Engine {
 
     /// True while a monitor lives. (The house rule: liveness is a held lock, never a pid.)
     fn is_locked(&self, id: &str) -> Result<bool> {
-        let path = self.paths.lock(id);
-        let file = match File::open(&path) {
+        let path = self.paths.run_container(id);
+        let file = match linux::open_lock(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(Error::io("open", &path, e)),

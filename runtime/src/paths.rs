@@ -60,7 +60,7 @@ impl Paths {
         self.container(id).join("exit.json")
     }
 
-    /// The container's directory of run-time things.
+    /// The container's directory of run-time things. Its monitor holds a lock on it ([`linux::open_lock`]).
     pub fn run_container(&self, id: &str) -> PathBuf {
         self.run.join("containers").join(id)
     }
@@ -68,11 +68,6 @@ impl Paths {
     /// The directory of all volumes.
     pub fn volumes(&self) -> PathBuf {
         self.root.join("volumes")
-    }
-
-    /// The lock that its monitor holds.
-    pub fn lock(&self, id: &str) -> PathBuf {
-        self.run_container(id).join("lock")
     }
 
     /// The socket on which its monitor answers.

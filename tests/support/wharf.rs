@@ -148,11 +148,12 @@ impl Wharf {
             let Ok(pid) = process.file_name().to_string_lossy().parse() else { continue };
             let links = std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
             for target in links.filter_map(|link| std::fs::read_link(link.path()).ok()) {
+                // The directory itself, or without Linux's parts a file in it.
                 if let Ok(rest) = target.strip_prefix(&containers)
-                    && rest.ends_with("lock")
-                    && let Some(id) = rest.parent()
+                    && (rest.components().count() == 1 || rest.ends_with("lock"))
+                    && let Some(id) = rest.iter().next()
                 {
-                    found.insert(pid, id.display().to_string());
+                    found.insert(pid, id.to_string_lossy().into_owned());
                 }
             }
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! layers/NAME/fs      a committed layer (or, for copy, a whole tree)
 //! layers/NAME/boot    until the layer is known to be on the disk: the boot that wrote it
-//! active/KEY/layers   the chain that KEY stands on, one digest a line
+//! active/KEY/layers   the chain that KEY stands on, one digest a line; not there if it is empty
 //! active/KEY/...      its writable directories
 //! tmp/RANDOM          what is being unpacked or deleted; nothing here has a meaning after a crash
 //! ```
@@ -145,8 +145,10 @@ impl Area {
             ErrorKind::AlreadyExists => Error::new(Class::Conflict, format!("snapshot {key} exists already")),
             _ => Error::io("create", &dir, e),
         })?;
-        let lines: String = chain.iter().flat_map(|digest| [digest.as_str(), "\n"]).collect();
-        write_new(&dir.join("layers"), lines.as_bytes())?;
+        if !chain.is_empty() {
+            let lines: String = chain.iter().flat_map(|digest| [digest.as_str(), "\n"]).collect();
+            write_new(&dir.join("layers"), lines.as_bytes())?;
+        }
         Ok(dir)
     }
 
@@ -163,12 +165,15 @@ impl Area {
 
     /// The chain that `key` stands on, lowest first.
     pub(super) fn chain(&self, key: &str) -> Result<Vec<Digest>> {
-        let path = self.active(key)?.join("layers");
-        let text = fs::read_to_string(&path).map_err(|e| match e.kind() {
-            ErrorKind::NotFound => Error::new(Class::NotFound, format!("no such snapshot: {key}")),
-            _ => Error::io("read", &path, e),
-        })?;
-        text.lines().map(str::parse).collect()
+        let dir = self.active(key)?;
+        match fs::read_to_string(dir.join("layers")) {
+            Ok(text) => text.lines().map(str::parse).collect(),
+            Err(e) if e.kind() == ErrorKind::NotFound && fs::symlink_metadata(&dir).is_ok() => Ok(Vec::new()),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                Err(Error::new(Class::NotFound, format!("no such snapshot: {key}")))
+            }
+            Err(e) => Err(Error::io("read", dir.join("layers"), e)),
+        }
     }
 
     /// The writable layers' keys, sorted.
@@ -176,18 +181,11 @@ impl Area {
         names(&self.root.join("active"))
     }
 
-    /// The chains of all writable layers. The caller keeps others from making new ones, so a layer without a chain is
-    /// what a crash left of one, and goes.
+    /// The chains of all writable layers. The caller keeps others from making new ones.
     pub(super) fn chains(&self) -> Result<Vec<Vec<Digest>>> {
-        let mut chains = Vec::new();
-        for key in self.keys()? {
-            match self.chain(&key) {
-                Ok(chain) => chains.push(chain),
-                Err(e) if e.class() == Class::NotFound => self.discard(&self.active(&key)?)?,
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(chains)
+        let chains = self.keys()?.into_iter().map(|key| self.chain(&key));
+        // One may be removed meanwhile.
+        chains.filter(|chain| chain.as_ref().map_or_else(|e| e.class() != Class::NotFound, |_| true)).collect()
     }
 
     /// Removes the committed layers that `keep` does not want, and all temporary directories. Returns the bytes freed.

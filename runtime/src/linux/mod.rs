@@ -77,6 +77,7 @@ pub(crate) fn check(config: &crate::config::ContainerConfig) -> crate::error::Re
 pub use backend::LinuxBackend;
 pub(crate) use cgroup::check_limits;
 pub use system::{
-    NATIVE_UNWIND_INFO, Watch, create_open_dir, create_private_dir, give_back_memory, is_root, wait_for_change,
+    NATIVE_UNWIND_INFO, Watch, create_open_dir, create_private_dir, give_back_memory, is_root, open_lock,
+    wait_for_change,
 };
 pub(crate) use system::{file_id, random};

@@ -1,6 +1,7 @@
 //! Small things the portable code asks of the system.
 #![allow(unsafe_code, reason = "malloc_trim and madvise have no safe wrappers")]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -30,6 +31,14 @@ pub(crate) fn is_single_threaded() -> bool {
 /// The disk's.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::mkdir(path, Mode::RWXU)?)
+}
+
+/// Opens what the lock of a directory is taken on: the directory itself (flock(2)).
+///
+/// # Errors
+/// `NotFound`; the disk's.
+pub fn open_lock(dir: &Path) -> io::Result<File> {
+    File::open(dir)
 }
 
 /// Makes a directory that everybody may enter and we may write to, whatever our umask says.

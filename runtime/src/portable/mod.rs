@@ -50,6 +50,14 @@ pub fn is_root() -> bool {
     false
 }
 
+/// Opens what the lock of a directory is taken on: a file in it, for not every system locks directories.
+///
+/// # Errors
+/// `NotFound` without the directory; the disk's.
+pub fn open_lock(dir: &Path) -> io::Result<File> {
+    File::options().create(true).truncate(false).write(true).open(dir.join("lock"))
+}
+
 /// Returns after so long at the latest.
 pub fn wait_for_change(_: &Path, longest: Duration) {
     std::thread::sleep(longest.min(Duration::from_millis(50)));

@@ -481,8 +481,9 @@ pub(crate) fn make_private(dir: &Path) -> io::Result<()> {
 
 /// Says of a directory that those in it have nothing to do with each other (`FS_TOPDIR_FL`, ioctl_iflags(2)). Ext4 then
 /// gives each of them a place of its own instead of one beside its parent: trees that are written at once do not wait for
-/// each other, and a tree is not put where another was just removed, whose inodes ext4 without a journal looks at one by
-/// one, for each new file again, before it dares to use others (`recently_deleted` in fs/ext4/ialloc.c).
+/// each other, and nothing is put where much was just removed, by us or by others. Without a journal ext4 looks at each
+/// inode that was freed in the last minutes before it dares to use another, for each new file again (`recently_deleted`
+/// in fs/ext4/ialloc.c): that makes a file of 20 us one of 400 us.
 pub(crate) fn spread(dir: &Path) {
     // A hint; where there is no such thing nothing is lost.
     let _ = File::open(dir).and_then(|dir| {
