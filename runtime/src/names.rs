@@ -1,5 +1,7 @@
 //! Names and ids: given ones are checked, missing ones made.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use wharf_images::Class;
 
 use crate::error::{Error, Result};
@@ -52,6 +54,14 @@ pub fn new_name(attempt: u32) -> Result<String> {
 
 fn fill(bytes: &mut [u8]) -> Result<()> {
     linux::random(bytes).map_err(|e| Error::os("get random bytes", e))
+}
+
+/// Sixteen hexadecimal digits of `text`, for the name of a file that can be made anew: another Rust may give others.
+/// (Sha256 would begin by asking the processor what it can do, which takes 20 us in a virtual machine.)
+pub(crate) fn short_hash(text: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 /// Checks a given container name.

@@ -8,16 +8,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use wharf_images::Digest;
-
 use super::monitor::backend;
 use super::streams::{self, Ends};
 use crate::config::ContainerConfig;
 use crate::container::BackendKind;
 use crate::engine::{Attach, Engine, PullPolicy};
 use crate::error::Result;
-use crate::plan;
 use crate::task::{Anticipated, TaskSpec, Workload};
+use crate::{names, plan};
 
 /// A process that loads what it is probably to run. Dropped, it ends.
 pub(crate) struct Ahead {
@@ -84,5 +82,5 @@ fn notes(engine: &Engine) -> PathBuf {
 }
 
 fn note(engine: &Engine, image: &str) -> PathBuf {
-    notes(engine).join(&Digest::of(image.as_bytes()).hex()[..32])
+    notes(engine).join(names::short_hash(image))
 }

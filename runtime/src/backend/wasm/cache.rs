@@ -17,6 +17,7 @@ use super::adapt::VERSION;
 use super::compile::{self, Compiler, Limits};
 use super::engine::Profile;
 use crate::error::{Class, Error, Result};
+use crate::names;
 
 /// The wasmtime in our dependencies. A test compares it with `Cargo.lock`.
 const WASMTIME: &str = "48.0.8";
@@ -207,7 +208,7 @@ fn name(source: &Digest, function: Option<&str>, profile: Profile) -> String {
     let profile = profile.key();
     let kind = format!("{profile} {VERSION} {WASMTIME} {} {} {function}", std::env::consts::ARCH, std::env::consts::OS);
     let algorithm = source.algorithm().name();
-    format!("{algorithm}-{}-{}.cwasm", source.hex(), Digest::of(kind.as_bytes()).short())
+    format!("{algorithm}-{}-{}.cwasm", source.hex(), names::short_hash(&kind))
 }
 
 /// The digest in a name that [`name`] has made.
