@@ -1,6 +1,8 @@
 //! A container as docker's API describes it (<https://docs.docker.com/reference/api/engine/>, "Inspect a container").
 //! Fields that say something Wharf does not have yet are there with docker's empty value, because clients read them.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use wharf_runtime::config::{Mount, MountKind};
@@ -18,10 +20,11 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 /// Bytes of /dev/shm unless asked otherwise.
 const SHM_SIZE: u64 = 64 << 20;
 
-/// The whole object; `size` is that of the writable layer, if it was asked for, and `volume_dir` says where a volume is.
+/// The whole object. With the container's places come the ids of all networks, by their names; `size` is that of the
+/// writable layer, if it was asked for, and `volume_dir` says where a volume is.
 pub fn container(
     container: &Container,
-    attachments: &[Attachment],
+    connected: (&[Attachment], &BTreeMap<String, String>),
     size: Option<u64>,
     log_path: &str,
     volume_dir: &dyn Fn(&str) -> String,
@@ -50,7 +53,7 @@ pub fn container(
         "HostConfig": host_config(container),
         "Mounts": container.config.mounts.iter().map(|mount| mount_point(mount, volume_dir)).collect::<Vec<_>>(),
         "Config": config(container),
-        "NetworkSettings": network(container, attachments),
+        "NetworkSettings": network(container, connected),
     });
     if container.backend() == BackendKind::Wasm {
         object["Walls"] = container.state.walls.as_ref().map(walls).into();
@@ -276,8 +279,8 @@ fn env(image: &[String], own: &[String]) -> Vec<String> {
     image.iter().filter(|variable| !replaced.contains(&name(variable))).chain(own).cloned().collect()
 }
 
-fn network(container: &Container, attachments: &[Attachment]) -> Value {
-    let mut settings = ports::network_settings(container, attachments);
+fn network(container: &Container, (attachments, ids): (&[Attachment], &BTreeMap<String, String>)) -> Value {
+    let mut settings = ports::network_settings(container, attachments, ids);
     settings["SandboxID"] = if container.backend() == BackendKind::Wasm { "" } else { container.id.as_str() }.into();
     settings
 }

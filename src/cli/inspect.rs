@@ -103,7 +103,8 @@ fn container(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Va
     let attachments = engine.attachments()?.remove(&container.id).unwrap_or_default();
     let log_path = engine.paths().log(&container.id).display().to_string();
     let volume_dir = |name: &str| engine.volumes().mountpoint(name).display().to_string();
-    let mut object = container_json::container(&container, &attachments, size, &log_path, &volume_dir);
+    let connected = (&attachments[..], &network::ids(&engine)?);
+    let mut object = container_json::container(&container, connected, size, &log_path, &volume_dir);
     let running: Vec<String> = engine.execs(&container).into_iter().filter(is_running).map(|exec| exec.id).collect();
     if !running.is_empty() {
         object["ExecIDs"] = running.into();

@@ -1,6 +1,7 @@
 //! `network`: the networks of an instance, with docker's words
 //! (<https://docs.docker.com/reference/cli/docker/network/>).
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,8 +11,8 @@ use wharf_runtime::config::EndpointConfig;
 use wharf_runtime::engine::{Engine, ListOptions};
 use wharf_runtime::error::Class;
 use wharf_runtime::events::Kind;
-use wharf_runtime::network::BRIDGE;
 use wharf_runtime::network::networks::{Network, NetworkSpec};
+use wharf_runtime::network::{BRIDGE, Endpoint};
 
 use super::container_prune::Filters;
 use super::context::Context;
@@ -241,6 +242,9 @@ enum Shown {
     Plain(&'static str, &'static str),
 }
 
+/// Those that are no records, with their drivers.
+const PLAIN: [(&str, &str); 2] = [("host", "host"), ("none", "null")];
+
 impl Shown {
     fn name(&self) -> &str {
         match self {
@@ -313,7 +317,7 @@ fn list(parsed: &Parsed, context: &Context) -> Result<()> {
         }
     }
     let engine = context.engine()?;
-    let plain = [Shown::Plain("host", "host"), Shown::Plain("none", "null")];
+    let plain = PLAIN.map(|(name, driver)| Shown::Plain(name, driver));
     let recorded = engine.networks().list()?.into_iter().map(Shown::Recorded);
     let mut networks: Vec<Shown> = recorded.chain(plain).filter(|network| fits(network, &filters)).collect();
     networks.sort_by(|a, b| a.name().cmp(b.name()));
@@ -347,6 +351,21 @@ pub fn object(context: &Context, name: &str) -> Result<Option<Value>> {
     }
 }
 
+/// The ids of all networks, by their names.
+///
+/// # Errors
+/// The engine's.
+pub fn ids(engine: &Engine) -> wharf_runtime::Result<BTreeMap<String, String>> {
+    let plain = PLAIN.map(|(name, driver)| Shown::Plain(name, driver));
+    let all = engine.networks().list()?.into_iter().map(Shown::Recorded).chain(plain);
+    Ok(all.map(|network| (network.name().to_owned(), network.id())).collect())
+}
+
+/// What docker calls a container's place on a network: 64 hexadecimal digits.
+pub fn endpoint_id(container: &str, endpoint: &Endpoint) -> String {
+    wharf_images::Digest::of(format!("endpoint {container} {}", endpoint.network_id).as_bytes()).hex().to_owned()
+}
+
 fn json(engine: &Engine, name: &str) -> wharf_runtime::Result<Value> {
     let plain = |shown: Shown| {
         json!({
@@ -355,10 +374,8 @@ fn json(engine: &Engine, name: &str) -> wharf_runtime::Result<Value> {
             "Ingress": false, "Containers": {}, "Options": {}, "Labels": {},
         })
     };
-    match name {
-        "host" => return Ok(plain(Shown::Plain("host", "host"))),
-        "none" => return Ok(plain(Shown::Plain("none", "null"))),
-        _ => {}
+    if let Some((name, driver)) = PLAIN.into_iter().find(|(known, _)| *known == name) {
+        return Ok(plain(Shown::Plain(name, driver)));
     }
     let network = engine.networks().get(name)?;
     let mut containers = Map::new();
@@ -367,7 +384,7 @@ fn json(engine: &Engine, name: &str) -> wharf_runtime::Result<Value> {
             let container = engine.container(&id)?;
             let object = json!({
                 "Name": container.name,
-                "EndpointID": wharf_images::Digest::of(format!("endpoint {id} {}", network.id).as_bytes()).hex(),
+                "EndpointID": endpoint_id(&id, endpoint),
                 "MacAddress": endpoint.mac,
                 "IPv4Address": format!("{}/{}", endpoint.address, endpoint.prefix),
                 "IPv6Address": endpoint.six.map_or_else(String::new, |six| format!("{}/{}", six.address, six.prefix)),

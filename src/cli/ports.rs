@@ -1,5 +1,6 @@
 //! Published ports as docker shows them, and `port`.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use serde_json::{Map, Value, json};
@@ -11,6 +12,7 @@ use wharf_runtime::network::store::Attachment;
 
 use super::context::Context;
 use super::failure::{Failure, Result};
+use super::network::endpoint_id;
 use super::parse::Parsed;
 use super::verb::{Listed, Operands, Verb};
 
@@ -127,8 +129,8 @@ fn ipam(place: &EndpointConfig) -> Value {
     asked.into()
 }
 
-/// `NetworkSettings`.
-pub fn network_settings(container: &Container, attachments: &[Attachment]) -> Value {
+/// `NetworkSettings`. `ids` are those of networks, by their names.
+pub fn network_settings(container: &Container, attachments: &[Attachment], ids: &BTreeMap<String, String>) -> Value {
     let mut ports = by_port(bound(attachments), ip);
     if container.state.state.is_live() {
         let only_exposed = wharf_runtime::plan::exposed(&container.config, &container.image).unwrap_or_default();
@@ -149,8 +151,8 @@ pub fn network_settings(container: &Container, attachments: &[Attachment]) -> Va
             json!({
                 "Aliases": if endpoint.aliases.is_empty() { Value::Null } else { json!(endpoint.aliases) },
                 "MacAddress": endpoint.mac,
-                "NetworkID": endpoint.network,
-                "EndpointID": format!("{}-{}", endpoint.network, container.id),
+                "NetworkID": ids.get(&endpoint.network),
+                "EndpointID": endpoint_id(&container.id, endpoint),
                 "Gateway": endpoint.gateway,
                 "IPAddress": endpoint.address,
                 "IPPrefixLen": endpoint.prefix,
@@ -166,7 +168,11 @@ pub fn network_settings(container: &Container, attachments: &[Attachment]) -> Va
     }
     // Those on which it is to be when it runs.
     for network in super::ps::networks(container) {
-        let empty = json!({"IPAddress": "", "Gateway": "", "MacAddress": "", "NetworkID": network, "Aliases": null});
+        // One that is gone has none.
+        let id = ids.get(&network).map_or("", String::as_str);
+        let empty = json!({
+            "IPAddress": "", "Gateway": "", "MacAddress": "", "NetworkID": id, "EndpointID": "", "Aliases": null,
+        });
         networks.entry(network).or_insert(empty);
     }
     let first = attachments.first().map(|attachment| &attachment.endpoint);

@@ -257,6 +257,29 @@ fn places(wharf: &Wharf, name: &str) -> String {
 }
 
 #[test]
+fn a_container_names_its_networks_by_their_ids() {
+    let wharf = Wharf::with_busybox();
+    let mut ids = vec![wharf.ok(&["network", "inspect", "-f", "{{.Id}}", "bridge"])];
+    ids.push(wharf.ok(&["network", "create", "own"]));
+    assert!(ids.iter().all(|id| id.len() == 64 && id.bytes().all(|digit| digit.is_ascii_hexdigit())), "{ids:?}");
+    assert_eq!(wharf.ok(&["network", "inspect", "-f", "{{.Id}}", "own"]), ids[1]);
+    wharf.ok(&["create", "--name", "web", "--network", "bridge", "--network", "own", "busybox", "sleep", "1000"]);
+    let told = |field: &str| {
+        let template = format!("{{{{range .NetworkSettings.Networks}}}}{{{{.{field}}}}} {{{{end}}}}");
+        wharf.ok(&["inspect", "-f", &template, "web"]).split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!((told("NetworkID"), told("EndpointID")), (ids.clone(), vec![]), "before it has run");
+    wharf.ok(&["start", "web"]);
+    assert_eq!(told("NetworkID"), ids);
+    let endpoint = "{{range .Containers}}{{.EndpointID}}{{end}}";
+    let endpoints = ["bridge", "own"].map(|network| wharf.ok(&["network", "inspect", "-f", endpoint, network]));
+    assert_eq!(told("EndpointID"), endpoints);
+    wharf.ok(&["run", "-d", "--name", "bare", "--network", "none", "busybox", "true"]);
+    let none = wharf.ok(&["network", "inspect", "-f", "{{.Id}}", "none"]);
+    assert_eq!(wharf.ok(&["inspect", "-f", "{{.NetworkSettings.Networks.none.NetworkID}}", "bare"]), none);
+}
+
+#[test]
 fn containers_come_to_networks_and_leave_them_while_they_run() {
     let wharf = Wharf::with_busybox();
     for (name, third) in [("front", 71), ("back", 72)] {
