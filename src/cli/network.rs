@@ -164,9 +164,6 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
         let parts = text.split_once('/').and_then(|(first, prefix)| Some((first.parse().ok()?, prefix.parse().ok()?)));
         parts.ok_or_else(|| format!("invalid CIDR address: {text}"))
     })?;
-    if ranges.1.is_some() {
-        return Err(Failure::new("--ip-range is supported for IPv4 addresses only"));
-    }
     let spec = NetworkSpec {
         name: parsed.operands()[0].clone(),
         subnet: nets.0,
@@ -175,6 +172,7 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
         ipv6: parsed.switch("ipv6"),
         subnet6: nets.1,
         gateway6: gateways.1.map(|(address, _)| address),
+        range6: ranges.1,
         internal: parsed.switch("internal"),
         options: values::map(parsed.read_all("opt", values::option)?),
         labels: values::map(parsed.read_all("label", values::label)?),
@@ -422,8 +420,11 @@ fn pools(network: &Network) -> Vec<Value> {
     if let Some((first, prefix)) = network.range {
         four["IPRange"] = format!("{first}/{prefix}").into();
     }
-    let six =
+    let mut six =
         network.six.map(|six| json!({"Subnet": format!("{}/{}", six.address, six.prefix), "Gateway": six.gateway}));
+    if let (Some(six), Some((first, prefix))) = (&mut six, network.range6) {
+        six["IPRange"] = format!("{first}/{prefix}").into();
+    }
     std::iter::once(four).chain(six).collect()
 }
 

@@ -280,6 +280,33 @@ fn a_container_names_its_networks_by_their_ids() {
 }
 
 #[test]
+fn ipv6_addresses_come_from_the_range_that_was_asked_for() {
+    let wharf = Wharf::with_busybox();
+    let range = ["--ipv6", "--subnet", "fd00:222:9::/64", "--ip-range", "fd00:222:9::100/127"];
+    wharf.ok(&[&["network", "create"][..], &range, &["ranged"]].concat());
+    let shown = wharf.ok(&["network", "inspect", "-f", "{{(index .IPAM.Config 1).IPRange}}", "ranged"]);
+    assert_eq!(shown, "fd00:222:9::100/127");
+    let run = |name: &str, network: &str| {
+        wharf.run(&["run", "-d", "--name", name, "--network", network, "busybox", "sleep", "1000"])
+    };
+    let template = "{{.NetworkSettings.Networks.ranged.GlobalIPv6Address}}";
+    for (name, network, address) in [
+        ("one", "ranged", "fd00:222:9::100"),
+        ("two", "name=ranged,ip6=fd00:222:9::7", "fd00:222:9::7"),
+        ("three", "ranged", "fd00:222:9::101"),
+    ] {
+        assert_eq!(run(name, network).code, 0);
+        assert_eq!(wharf.ok(&["inspect", "-f", template, name]), address);
+    }
+    let full = run("four", "ranged");
+    assert!(full.stderr.contains("no available IPv6 addresses"), "{full}");
+    assert!(wharf.ok(&["exec", "one", "ip", "-6", "addr"]).contains("fd00:222:9::100/64"));
+    let args = ["network", "create", "--ipv6", "--subnet", "fd00:222:8::/64", "--ip-range", "fd00:222:9::/120", "x"];
+    let refused = wharf.exits(1, &args);
+    assert!(refused.stderr.contains("it must lie in the network's --subnet"), "{refused}");
+}
+
+#[test]
 fn containers_come_to_networks_and_leave_them_while_they_run() {
     let wharf = Wharf::with_busybox();
     for (name, third) in [("front", 71), ("back", 72)] {

@@ -38,6 +38,10 @@ pub const SCHEMA: Schema = Schema {
         ALTER TABLE networks ADD COLUMN prefix6 INTEGER;
         ALTER TABLE networks ADD COLUMN gateway6 BLOB;
     ",
+        "
+        ALTER TABLE networks ADD COLUMN range_address6 BLOB;
+        ALTER TABLE networks ADD COLUMN range_prefix6 INTEGER;
+    ",
     ],
 };
 
@@ -63,6 +67,8 @@ pub struct Network {
     pub range: Option<(Ipv4Addr, u8)>,
     /// Its IPv6 addresses, if it has any: the first, the length of the prefix, and the host as containers see it.
     pub six: Option<Six>,
+    /// The part of these from which containers get theirs, if not all.
+    pub range6: Option<(Ipv6Addr, u8)>,
     /// When it was made.
     pub created: Timestamp,
     /// It has no way out.
@@ -117,6 +123,8 @@ pub struct NetworkSpec {
     pub subnet6: Option<(Ipv6Addr, u8)>,
     /// The host's IPv6 address on it; the first if `None`.
     pub gateway6: Option<Ipv6Addr>,
+    /// The part of its IPv6 addresses from which containers are to get theirs; all if `None`.
+    pub range6: Option<(Ipv6Addr, u8)>,
     /// It is to have no way out.
     pub internal: bool,
     /// The driver's options.
@@ -148,7 +156,7 @@ pub(super) fn uid(id: i64, name: &str, created: i64) -> String {
 }
 
 const COLUMNS: &str = "SELECT id, name, driver, address, prefix, gateway, created, internal, movable, options, labels, range_address, \
-     range_prefix, address6, prefix6, gateway6 FROM networks";
+     range_prefix, address6, prefix6, gateway6, range_address6, range_prefix6 FROM networks";
 
 /// The network of this name, or whose [`Network::uid`] begins so.
 ///
@@ -269,8 +277,8 @@ pub fn create(db: &Db, spec: &NetworkSpec, is_free: &dyn Fn(Ipv4Addr, u8) -> boo
         let created = nanoseconds(Timestamp::now());
         tx.prepare_cached(
             "INSERT INTO networks (name, driver, address, prefix, gateway, created, internal, movable, options, labels, \
-             range_address, range_prefix, address6, prefix6, gateway6) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+             range_address, range_prefix, address6, prefix6, gateway6, range_address6, range_prefix6) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
         )?
         .execute(params![
             spec.name,
@@ -288,6 +296,8 @@ pub fn create(db: &Db, spec: &NetworkSpec, is_free: &dyn Fn(Ipv4Addr, u8) -> boo
             six.map(|six| six.address.octets()),
             six.map(|six| six.prefix),
             six.map(|six| six.gateway.octets()),
+            spec.range6.map(|(first, _)| first.octets()),
+            spec.range6.map(|(_, prefix)| prefix),
         ])?;
         let made = one(tx, tx.last_insert_rowid())?;
         events::emit(tx, &made.event("create"))?;
@@ -358,6 +368,12 @@ fn check(spec: &NetworkSpec) -> Result<()> {
     if let Some((first, prefix)) = spec.range {
         let within = spec.subnet.is_some_and(|subnet| overlap(subnet, (first, prefix)) && subnet.1 <= prefix);
         if !within || prefix > 32 || base(first, prefix) != first {
+            return invalid(format!("invalid ip-range {first}/{prefix}: it must lie in the network's --subnet"));
+        }
+    }
+    if let Some((first, prefix)) = spec.range6 {
+        let within = spec.subnet6.is_some_and(|subnet| overlap6(subnet, (first, prefix)) && subnet.1 <= prefix);
+        if !within || prefix > 128 || base6(first, prefix) != first {
             return invalid(format!("invalid ip-range {first}/{prefix}: it must lie in the network's --subnet"));
         }
     }
@@ -446,6 +462,7 @@ fn network(row: &Row<'_>) -> Result<Network> {
     let ip6 = |column| row.get::<_, [u8; 16]>(column).map(Ipv6Addr::from);
     let range: Option<u8> = row.get(12)?;
     let prefix6: Option<u8> = row.get(14)?;
+    let range6: Option<u8> = row.get(17)?;
     Ok(Network {
         id: row.get(0)?,
         name: row.get(1)?,
@@ -460,6 +477,7 @@ fn network(row: &Row<'_>) -> Result<Network> {
         labels: from_json(row, 10)?,
         range: range.map(|prefix| Ok::<_, Error>((ip(11)?, prefix))).transpose()?,
         six: prefix6.map(|prefix| Ok::<_, Error>(Six { address: ip6(13)?, prefix, gateway: ip6(15)? })).transpose()?,
+        range6: range6.map(|prefix| Ok::<_, Error>((ip6(16)?, prefix))).transpose()?,
     })
 }
 
@@ -613,6 +631,16 @@ mod tests {
         refuse(subnet("0.0.0.0", 0));
         let far = NetworkSpec { gateway: Some(Ipv4Addr::new(10, 1, 0, 1)), ..subnet("10.0.0.0", 24) };
         assert_eq!(refuse(far), "no matching subnet for gateway 10.1.0.1");
+        let subnet6 = |text: &str, range: (&str, u8)| NetworkSpec {
+            ipv6: true,
+            subnet6: Some((text.parse().unwrap(), 64)),
+            range6: Some((range.0.parse().unwrap(), range.1)),
+            ..spec("x")
+        };
+        for range in [("fd00:2::", 120), ("fd00:1::1", 120), ("fd00::", 48), ("fd00:1::", 129)] {
+            let expected = format!("invalid ip-range {}/{}: it must lie in the network's --subnet", range.0, range.1);
+            assert_eq!(refuse(subnet6("fd00:1::", range)), expected);
+        }
         let option = NetworkSpec { options: BTreeMap::from([("foo".to_owned(), "bar".to_owned())]), ..spec("x") };
         assert_eq!(refuse(option), "network option foo=bar is not supported");
     }

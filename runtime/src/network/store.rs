@@ -233,9 +233,13 @@ fn free6(tx: &Transaction<'_>, network: &Network, six: Six) -> Result<Ipv6Addr> 
     let mut select = tx.prepare_cached("SELECT address6 FROM endpoints WHERE network = ?1 AND address6 IS NOT NULL")?;
     let taken = select.query_map([network.id], |row| row.get::<_, [u8; 16]>(0).map(u128::from_be_bytes))?;
     let taken: HashSet<u128> = taken.collect::<rusqlite::Result<_>>()?;
-    let first = six.address.to_bits();
-    let size = 1u128 << (128 - u32::from(six.prefix));
-    let free = (first + 1..first + size).find(|address| !taken.contains(address) && *address != six.gateway.to_bits());
+    let (first, prefix) = network.range6.unwrap_or((six.address, six.prefix));
+    let (first, size) = (first.to_bits(), 1u128 << (128 - u32::from(prefix)));
+    // The first one of a network means its routers (RFC 4291, 2.6.1).
+    let reserved = [six.address.to_bits(), six.gateway.to_bits()];
+    // The last one may be the last of all.
+    let mut addresses = first..=first + (size - 1);
+    let free = addresses.find(|address| !taken.contains(address) && !reserved.contains(address));
     free.map(Ipv6Addr::from_bits).ok_or_else(|| {
         let message = format!("no available IPv6 addresses on this network's address pools: {}", network.name);
         Error::new(Class::LimitExceeded, message)
@@ -485,6 +489,7 @@ mod tests {
             range: Some((Ipv4Addr::new(10, 9, 0, 248), 29)),
             ipv6: true,
             subnet6: Some((Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 0), 64)),
+            range6: Some((Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 0x100), 125)),
             ..networks::NetworkSpec::default()
         };
         networks::create(&db, &spec, &|_, _| true).unwrap();
@@ -492,7 +497,7 @@ mod tests {
             |last: u8| EndpointConfig { address: Some(Ipv4Addr::new(10, 9, 0, last)), ..EndpointConfig::on("own") };
         let own = take(&db, 0, &at(7)).unwrap();
         assert_eq!((own.address, own.mac.to_string().as_str()), (Ipv4Addr::new(10, 9, 0, 7), "02:42:0a:09:00:07"));
-        assert_eq!(own.six.unwrap().address.to_string(), "fd00:9::2");
+        assert_eq!(own.six.unwrap().address.to_string(), "fd00:9::100");
         for (refused, words) in [
             (at(7), "Address already in use"),
             (at(254), "Address already in use"),
