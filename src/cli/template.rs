@@ -20,6 +20,25 @@ const FUNCTIONS: &[(&str, Func)] = &[
     ("truncate", truncate),
     ("pad", pad),
     ("label", label),
+    ("index", index),
+];
+
+/// The fields of docker's objects that are maps, of which one may ask for a key that is not there. The others are
+/// structs, which have all their fields.
+const MAPS: &[&str] = &[
+    "Annotations",
+    "Attributes",
+    "Containers",
+    "DriverOpts",
+    "ExposedPorts",
+    "Labels",
+    "Networks",
+    "Options",
+    "PortBindings",
+    "Ports",
+    "Sysctls",
+    "Tmpfs",
+    "Volumes",
 ];
 
 /// The field of a row that holds its labels; none of docker's fields begins like this.
@@ -92,12 +111,37 @@ pub fn from_json(value: serde_json::Value) -> Value {
         serde_json::Value::String(s) => Value::String(s),
         serde_json::Value::Array(list) => Value::Array(list.into_iter().map(from_json).collect()),
         // A struct, so that a field that does not exist is an error and not silence.
-        serde_json::Value::Object(map) => Value::Object(map.into_iter().map(|(k, v)| (k, from_json(v))).collect()),
+        serde_json::Value::Object(map) => Value::Object(map.into_iter().map(field).collect()),
         serde_json::Value::Number(n) => match (n.as_i64(), n.as_u64(), n.as_f64()) {
             (Some(n), _, _) => Value::from(n),
             (_, Some(n), _) => Value::from(n),
             (_, _, n) => Value::Number(Number::float(n.unwrap_or(f64::NAN))),
         },
+    }
+}
+
+/// A field of a struct, which may be one of docker's maps.
+fn field((name, value): (String, serde_json::Value)) -> (String, Value) {
+    let value = match value {
+        // The options of a container's log driver: elsewhere docker calls a struct so.
+        serde_json::Value::Object(mut log) if name == "LogConfig" => {
+            let config = log.remove("Config").map(|config| ("Config".to_owned(), map(config)));
+            Value::Object(log.into_iter().map(field).chain(config).collect())
+        }
+        value if MAPS.contains(&name.as_str()) => map(value),
+        value => from_json(value),
+    };
+    (name, value)
+}
+
+/// One of docker's maps. What is none is left as it is: other objects have lists and numbers of these names.
+fn map(value: serde_json::Value) -> Value {
+    match value {
+        // Go's nil map can be asked for keys like an empty one.
+        serde_json::Value::Null => Value::NoValue,
+        // Its keys are people's, not names of fields.
+        serde_json::Value::Object(map) => Value::Map(map.into_iter().map(|(k, v)| (k, from_json(v))).collect()),
+        other => from_json(other),
     }
 }
 
@@ -213,6 +257,22 @@ fn text<'a>(function: &str, args: &'a [Value]) -> Result<&'a str, FuncError> {
     }
 }
 
+/// Go's `index`: for a key that a map does not have, the empty value of what it has.
+fn index(args: &[Value]) -> Result<Value, FuncError> {
+    let Some((collection, keys)) = args.split_first() else {
+        return Err(FuncError::Generic("index takes a map or a list and a key".to_owned()));
+    };
+    keys.iter().try_fold(collection.clone(), |value, key| match (&value, key) {
+        (Value::Map(map), Value::String(key)) => {
+            let of_texts = || map.values().all(|value| matches!(value, Value::String(_)));
+            Ok(map.get(key).cloned().unwrap_or_else(|| if of_texts() { Value::from("") } else { Value::Nil }))
+        }
+        (Value::NoValue, Value::String(_)) => Ok(Value::from("")),
+        (Value::Nil, _) => Err(FuncError::Generic("index of untyped nil".to_owned())),
+        _ => gtmpl_ng::funcs::index(&[value, key.clone()]),
+    })
+}
+
 /// A count of characters; more than a screenful of screens is nobody's wish.
 fn count(n: &Number) -> usize {
     n.as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0).min(1 << 16)
@@ -252,6 +312,51 @@ mod tests {
         ];
         for (template, want) in cases {
             assert_eq!(render(template), want, "{template}");
+        }
+    }
+
+    /// As the docker client prints them for the same objects; only for an object that is not there it has `<nil>`.
+    #[test]
+    fn a_key_that_a_map_does_not_have_is_no_error() {
+        let shown = |template: &str| {
+            let value = json!({
+                "Config": {"Labels": {"a": "1"}, "Volumes": {}},
+                "HostConfig": {"LogConfig": {"Type": "local", "Config": {"max-file": "2"}}},
+                "NetworkSettings": {
+                    "Networks": {"Labels": {"IPAddress": "10.0.0.2"}},
+                    "Ports": {"80/tcp": [{"HostPort": "8080"}], "81/tcp": null},
+                },
+                "Labels": null,
+            });
+            Format::parse(template)
+                .and_then(|format| format.render(from_json(value)))
+                .map_err(|e| e.text("wharf", false))
+        };
+        for (template, want) in [
+            ("{{.Config.Labels.a}}{{index .Config.Labels \"a\"}}", "11"),
+            ("{{index .Config.Labels \"nope\"}}|", "|"),
+            ("{{.Config.Labels.nope}}", "<no value>"),
+            ("{{.Labels.nope}}|{{index .Labels \"nope\"}}|{{json .Labels}}", "<no value>||null"),
+            ("{{.NetworkSettings.Networks.nope}}", "<no value>"),
+            ("{{.NetworkSettings.Networks.nope.IPAddress}}", "<no value>"),
+            ("{{index .NetworkSettings.Networks \"nope\"}}", "<no value>"),
+            ("{{.NetworkSettings.Networks.Labels.IPAddress}}", "10.0.0.2"),
+            ("{{json (index .NetworkSettings.Ports \"99/tcp\")}}", "null"),
+            ("{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}", "8080"),
+            ("{{if index .NetworkSettings.Ports \"99/tcp\"}}yes{{else}}no{{end}}", "no"),
+            ("{{range $name, $x := .Config.Volumes}}{{$name}}{{end}}|{{.Config.Volumes}}", "|map[]"),
+            ("{{index .HostConfig.LogConfig.Config \"max-file\"}}{{.HostConfig.LogConfig.Config.mode}}", "2<no value>"),
+        ] {
+            assert_eq!(shown(template).as_deref(), Ok(want), "{template}");
+        }
+        // Structs have all their fields, and what is not there has none.
+        for (template, why) in [
+            ("{{.Config.Nope}}", "there is no field \"Nope\""),
+            ("{{.NetworkSettings.Networks.Labels.Nope}}", "there is no field \"Nope\""),
+            ("{{(index (index .NetworkSettings.Ports \"81/tcp\") 0).HostPort}}", "index of untyped nil"),
+        ] {
+            let told = shown(template).expect_err(template);
+            assert!(told.contains(why), "{template}: {told}");
         }
     }
 
