@@ -44,6 +44,7 @@ pub fn sweep(store: &ImageStore, users: Users<'_>) -> Result<Option<u64>> {
         }
     }
     freed += store.snapshots.sweep(&reached.chains)?;
+    store.forget_sizes(&reached.chains)?;
     for path in abandoned_ingests(store)? {
         freed += remove_file(&path)?;
     }

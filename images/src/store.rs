@@ -12,6 +12,7 @@ mod history;
 mod layout;
 mod list;
 mod remove;
+mod sizes;
 mod unpack;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub use history::HistoryItem;
 pub use list::Summary;
 pub use remove::{Pruned, Removed, Users};
 use rusqlite::{Connection, OptionalExtension, Transaction};
+pub use sizes::LayerSizes;
 
 use crate::content::ContentStore;
 use crate::db::{Db, Schema};
@@ -63,6 +65,7 @@ pub const SCHEMA: Schema = Schema {
         CREATE INDEX images_id ON images (id);
     ",
         events::TABLE,
+        "CREATE TABLE layer_sizes (diff_id TEXT PRIMARY KEY, size INTEGER NOT NULL) STRICT;",
     ],
 };
 

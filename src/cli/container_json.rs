@@ -20,12 +20,12 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 /// Bytes of /dev/shm unless asked otherwise.
 const SHM_SIZE: u64 = 64 << 20;
 
-/// The whole object. With the container's places come the ids of all networks, by their names; `size` is that of the
-/// writable layer, if it was asked for, and `volume_dir` says where a volume is.
+/// The whole object. With the container's places come the ids of all networks, by their names; `sizes` are those of the
+/// writable layer and of the image, if they were asked for, and `volume_dir` says where a volume is.
 pub fn container(
     container: &Container,
     connected: (&[Attachment], &BTreeMap<String, String>),
-    size: Option<u64>,
+    sizes: Option<(u64, u64)>,
     log_path: &str,
     volume_dir: &dyn Fn(&str) -> String,
 ) -> Value {
@@ -58,9 +58,9 @@ pub fn container(
     if container.backend() == BackendKind::Wasm {
         object["Walls"] = container.state.walls.as_ref().map(walls).into();
     }
-    if let Some(size) = size {
-        object["SizeRw"] = size.into();
-        object["SizeRootFs"] = (size + container.image.size).into();
+    if let Some((own, image)) = sizes {
+        object["SizeRw"] = own.into();
+        object["SizeRootFs"] = (own + image).into();
     }
     object
 }
@@ -219,7 +219,12 @@ fn host_config(container: &Container) -> Value {
 }
 
 fn mount_point(mount: &Mount, volume_dir: &dyn Fn(&str) -> String) -> Value {
-    let mode = if mount.read_only { "ro" } else { "" };
+    let mode = match &mount.kind {
+        _ if mount.read_only => "ro",
+        // Docker's word for every volume that has a name.
+        MountKind::Volume(volume) if !volume.anonymous => "z",
+        MountKind::Volume(_) | MountKind::Bind(_) | MountKind::Tmpfs(_) => "",
+    };
     let (kind, source, propagation) = match &mount.kind {
         MountKind::Bind(bind) => ("bind", bind.source.clone(), bind.propagation.name()),
         MountKind::Volume(volume) => ("volume", volume_dir(&volume.name), ""),
@@ -265,6 +270,7 @@ fn config(container: &Container) -> Value {
         "Labels": ps::labels(container),
         "StopSignal": config.stop_signal.as_ref().or(image.stop_signal.as_ref()),
         "StopTimeout": config.stop_timeout,
+        "OnBuild": null,
     });
     if let Some(health) = container.health_config() {
         object["Healthcheck"] = serde_json::to_value(health).unwrap_or_default();

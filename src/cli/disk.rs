@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use wharf_images::gc::check;
 use wharf_images::store::{Filters, Summary};
-use wharf_images::{Digest, ImageStore, Reference};
+use wharf_images::{Digest, ImageStore, Layer, Reference};
 use wharf_runtime::engine::{Engine, ListOptions};
 use wharf_runtime::volume::Volume;
 
@@ -151,7 +151,7 @@ static IMAGES: Listing<ImageRow> = Listing {
         Column { field: "Repository", header: "REPOSITORY", text: ImageRow::repository },
         Column { field: "Tag", header: "TAG", text: ImageRow::tag },
         Column { field: "CreatedSince", header: "CREATED", text: ImageRow::created },
-        Column { field: "Size", header: "SIZE", text: |row| units::size(row.summary.image.size) },
+        Column { field: "Size", header: "SIZE", text: |row| units::size(row.summary.size) },
         Column { field: "SharedSize", header: "SHARED SIZE", text: |row| units::size(row.shared) },
         Column { field: "UniqueSize", header: "UNIQUE SIZE", text: ImageRow::unique },
         Column { field: "Containers", header: "CONTAINERS", text: |row| row.containers.to_string() },
@@ -174,7 +174,7 @@ impl ImageRow {
     }
 
     fn unique(&self) -> String {
-        units::size(self.summary.image.size - self.shared)
+        units::size(self.summary.size - self.shared)
     }
 }
 
@@ -225,7 +225,7 @@ fn verbose(parsed: &Parsed, engine: &Engine) -> Result<()> {
 
 fn image_rows(engine: &Engine) -> Result<Vec<ImageRow>> {
     let now = Timestamp::now();
-    let found = engine.images()?.list(&Filters::default())?;
+    let (found, sizes) = (engine.images()?.list(&Filters::default())?, engine.images()?.layer_sizes()?);
     // A layer that two images have is shared by both.
     let mut users: BTreeMap<String, usize> = BTreeMap::new();
     for summary in &found {
@@ -235,9 +235,8 @@ fn image_rows(engine: &Engine) -> Result<Vec<ImageRow>> {
     }
     let mut rows = Vec::new();
     for summary in found {
-        let blobs = summary.image.layers.iter().map(wharf_images::Layer::blob);
-        let shared = blobs.filter(|blob| users.get(blob.digest.as_str()).is_some_and(|n| *n > 1)).map(|blob| blob.size);
-        let shared = shared.sum();
+        let shared = |layer: &&Layer| users.get(layer.blob().digest.as_str()).is_some_and(|n| *n > 1);
+        let shared = summary.image.layers.iter().filter(shared).map(|layer| sizes.layer(layer)).sum();
         let containers = engine.users_of_image(&summary.image.id)?.len();
         let names: Vec<_> = summary.names.iter().cloned().map(Some).collect();
         for name in if names.is_empty() { vec![None] } else { names } {
@@ -248,7 +247,7 @@ fn image_rows(engine: &Engine) -> Result<Vec<ImageRow>> {
 }
 
 fn images(engine: &Engine, store: &ImageStore) -> Result<Usage> {
-    let mut seen = BTreeSet::new();
+    let (mut seen, sizes) = (BTreeSet::new(), store.layer_sizes()?);
     let mut usage = Usage { kind: "Images", total: 0, active: 0, size: 0, reclaimable: check::reclaimable(store)? };
     for record in store.records()? {
         let Ok(image) = store.resolve(record.target.as_str(), None) else { continue };
@@ -256,9 +255,10 @@ fn images(engine: &Engine, store: &ImageStore) -> Result<Usage> {
             continue;
         }
         usage.total += 1;
-        usage.size += image.size;
+        let size = sizes.image(&image);
+        usage.size += size;
         if engine.users_of_image(&image.id)?.is_empty() {
-            usage.reclaimable += image.size;
+            usage.reclaimable += size;
         } else {
             usage.active += 1;
         }

@@ -30,7 +30,7 @@ pub fn image(store: &ImageStore, image: &Image) -> Result<Value> {
         "Os": image.platform.os,
         "Architecture": image.platform.architecture,
         "Variant": image.platform.variant.as_deref().unwrap_or_default(),
-        "Size": image.size,
+        "Size": store.layer_sizes()?.image(image),
         "Config": {
             "User": config.user,
             "ExposedPorts": set(&config.exposed_ports),
@@ -43,6 +43,7 @@ pub fn image(store: &ImageStore, image: &Image) -> Result<Value> {
             "StopSignal": config.stop_signal,
             "Healthcheck": config.healthcheck,
             "Shell": config.shell,
+            "OnBuild": null,
         },
         "RootFS": {"Type": "layers", "Layers": layers},
         "Descriptor": {"digest": image.target.to_string()},

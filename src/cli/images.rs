@@ -49,6 +49,7 @@ struct Row {
     image: Image,
     name: Option<Reference>,
     created: Option<Timestamp>,
+    size: u64,
     now: Timestamp,
     no_trunc: bool,
 }
@@ -61,8 +62,8 @@ static LISTING: Listing<Row> = Listing {
         Column { field: "Digest", header: "DIGEST", text: |row| row.image.target.to_string() },
         Column { field: "CreatedSince", header: "CREATED", text: |row| row.time(|at| units::ago(at, row.now)) },
         Column { field: "CreatedAt", header: "CREATED AT", text: |row| row.time(units::date) },
-        Column { field: "Size", header: "SIZE", text: |row| units::size(row.image.size) },
-        Column { field: "VirtualSize", header: "VIRTUAL SIZE", text: |row| units::size(row.image.size) },
+        Column { field: "Size", header: "SIZE", text: |row| units::size(row.size) },
+        Column { field: "VirtualSize", header: "VIRTUAL SIZE", text: |row| units::size(row.size) },
         Column { field: "SharedSize", header: "SHARED SIZE", text: |_| UNKNOWN.to_owned() },
         Column { field: "UniqueSize", header: "UNIQUE SIZE", text: |_| UNKNOWN.to_owned() },
         Column { field: "Containers", header: "CONTAINERS", text: |_| UNKNOWN.to_owned() },
@@ -99,10 +100,10 @@ fn images(parsed: &Parsed, context: &Context) -> Result<()> {
     let now = Timestamp::now();
     let no_trunc = parsed.switch("no-trunc");
     let mut rows = Vec::new();
-    for Summary { image, names, created } in engine.images()?.list(&filters)? {
+    for Summary { image, names, created, size } in engine.images()?.list(&filters)? {
         // The year 1 is Go's way to write that there is no time.
         let created = created.filter(|at| *at > GO_ZERO).and_then(|seconds| Timestamp::from_second(seconds).ok());
-        let row = |name| Row { image: image.clone(), name, created, now, no_trunc };
+        let row = |name| Row { image: image.clone(), name, created, size, now, no_trunc };
         if names.is_empty() {
             rows.push(row(None));
         } else {

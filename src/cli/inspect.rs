@@ -42,7 +42,7 @@ pub static VERBS: &[Verb] = &[
         operands: Operands::AtLeast(1),
         trailing: false,
         sections: &[Section { title: "Options", flags: &[FORMAT_OBJECT, SIZE] }],
-        run: |parsed, context| show(parsed, |name| container(parsed, context, name)),
+        run: |parsed, context| show(parsed, |name| container_alone(parsed, context, name)),
     },
 ];
 
@@ -61,7 +61,7 @@ fn inspect(parsed: &Parsed, context: &Context) -> Result<()> {
                 },
             },
         }),
-        "container" => show(parsed, |name| container(parsed, context, name)),
+        "container" => show(parsed, |name| container_alone(parsed, context, name)),
         "image" => show(parsed, |name| image(context, name)),
         "network" => show(parsed, |name| network::object(context, name)),
         "volume" => show(parsed, |name| volume::object(context, name)),
@@ -92,6 +92,12 @@ fn exec(context: &Context, id: &str) -> Result<Option<Value>> {
     Ok(found.map(|exec| container_json::exec(&exec)))
 }
 
+/// Where nothing but a container was meant, docker says so.
+fn container_alone(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Value>> {
+    let missing = || Failure::new(format!("Error: No such container: {name}"));
+    container(parsed, context, name)?.ok_or_else(missing).map(Some)
+}
+
 fn container(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Value>> {
     let engine = context.engine()?;
     let container = match engine.container(name) {
@@ -99,12 +105,15 @@ fn container(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Va
         Err(e) if e.class() == Class::NotFound => return Ok(None),
         Err(e) => return Err(e.into()),
     };
-    let size = if parsed.switch("size") { Some(engine.size(&container.id)?) } else { None };
+    let sizes = match parsed.switch("size") {
+        true => Some((engine.size(&container.id)?, engine.images()?.layer_sizes()?.image(&container.image))),
+        false => None,
+    };
     let attachments = engine.attachments()?.remove(&container.id).unwrap_or_default();
     let log_path = engine.paths().log(&container.id).display().to_string();
     let volume_dir = |name: &str| engine.volumes().mountpoint(name).display().to_string();
     let connected = (&attachments[..], &network::ids(&engine)?);
-    let mut object = container_json::container(&container, connected, size, &log_path, &volume_dir);
+    let mut object = container_json::container(&container, connected, sizes, &log_path, &volume_dir);
     let running: Vec<String> = engine.execs(&container).into_iter().filter(is_running).map(|exec| exec.id).collect();
     if !running.is_empty() {
         object["ExecIDs"] = running.into();

@@ -53,7 +53,7 @@ pub struct Row {
     container: Container,
     now: Timestamp,
     no_trunc: bool,
-    size: Option<u64>,
+    size: Option<(u64, u64)>,
     labels: BTreeMap<String, String>,
     attachments: Vec<Attachment>,
 }
@@ -96,15 +96,24 @@ fn ps(parsed: &Parsed, context: &Context) -> Result<()> {
         containers.truncate(last);
     }
     let now = Timestamp::now();
-    let with_size = parsed.switch("size") || parsed.value("format").is_some_and(|format| format.contains(".Size"));
+    let with_size = parsed.switch("size") || parsed.value("format").is_some_and(shows_size);
+    let sizes = if with_size { Some(engine.images()?.layer_sizes()?) } else { None };
     let mut attachments = engine.attachments()?;
     let rows = containers.into_iter().map(|container| {
         let attachments = attachments.remove(&container.id).unwrap_or_default();
-        let size = if with_size { Some(engine.size(&container.id)?) } else { None };
+        let size = match &sizes {
+            Some(sizes) => Some((engine.size(&container.id)?, sizes.image(&container.image))),
+            None => None,
+        };
         Ok(Row { now, no_trunc: parsed.switch("no-trunc"), size, labels: labels(&container), attachments, container })
     });
     let shown = if parsed.switch("size") { &SHOWN[..] } else { &SHOWN[..7] };
     LISTING.print(parsed, &rows.collect::<Result<Vec<_>>>()?, shown)
+}
+
+/// A format that shows the size asks for it, as docker has it: by its name, or as one of all fields.
+fn shows_size(format: &str) -> bool {
+    format.contains(".Size") || format.contains("json .}") || format.contains("json . ")
 }
 
 /// All containers with their sizes.
@@ -112,11 +121,11 @@ fn ps(parsed: &Parsed, context: &Context) -> Result<()> {
 /// # Errors
 /// The engine's.
 pub fn with_sizes(engine: &Engine) -> Result<Vec<Row>> {
-    let now = Timestamp::now();
+    let (now, sizes) = (Timestamp::now(), engine.images()?.layer_sizes()?);
     let mut attachments = engine.attachments()?;
     let row = |container: Container| {
         let attachments = attachments.remove(&container.id).unwrap_or_default();
-        let size = Some(engine.size(&container.id)?);
+        let size = Some((engine.size(&container.id)?, sizes.image(&container.image)));
         Ok(Row { now, no_trunc: false, size, labels: labels(&container), attachments, container })
     };
     engine.list(ListOptions { all: true })?.into_iter().map(row).collect()
@@ -136,7 +145,12 @@ impl Row {
     }
 
     fn command(&self) -> String {
-        let command = self.container.args.join(" ");
+        // As docker's daemon: what has spaces in quotes, but for the program, and nothing escaped.
+        let words = self.container.args.iter().enumerate().map(|(place, word)| match place > 0 && word.contains(' ') {
+            true => format!("'{word}'"),
+            false => word.clone(),
+        });
+        let command = words.collect::<Vec<_>>().join(" ");
         format!("{:?}", if self.no_trunc { command } else { ellipsis(&command, COMMAND) })
     }
 
@@ -144,7 +158,7 @@ impl Row {
     fn size(&self) -> String {
         match self.size {
             None => "0B".to_owned(),
-            Some(own) => format!("{} (virtual {})", units::size(own), units::size(own + self.container.image.size)),
+            Some((own, image)) => format!("{} (virtual {})", units::size(own), units::size(own + image)),
         }
     }
 
@@ -294,7 +308,7 @@ mod tests {
             let container = container(name, state, code);
             let labels = labels(&container);
             let now = at("2024-05-01T12:02:00Z");
-            Row { now, no_trunc, size: Some(12), labels, attachments: Vec::new(), container }
+            Row { now, no_trunc, size: Some((12, 4_260_000)), labels, attachments: Vec::new(), container }
         };
         states.map(row).into()
     }

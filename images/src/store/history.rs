@@ -15,7 +15,7 @@ pub struct HistoryItem {
     pub created: Option<String>,
     /// The step, as a command.
     pub created_by: String,
-    /// Bytes of the layer as stored; 0 for a step that made none.
+    /// Bytes of the layer as it is unpacked; 0 for a step that made none.
     pub size: u64,
     /// Free text.
     pub comment: String,
@@ -45,6 +45,7 @@ impl ImageStore {
     /// `NotFound` when its documents are not here.
     pub fn history(&self, image: &Image) -> Result<Vec<HistoryItem>> {
         let config = self.config_file(image)?;
+        let sizes = self.layer_sizes()?;
         let mut layers = image.layers.iter();
         let mut items: Vec<HistoryItem> = config
             .history
@@ -53,7 +54,7 @@ impl ImageStore {
                 id: None,
                 created: step.created,
                 created_by: step.created_by.unwrap_or_default(),
-                size: if step.empty_layer { 0 } else { layers.next().map_or(0, |l| l.blob().size) },
+                size: if step.empty_layer { 0 } else { layers.next().map_or(0, |layer| sizes.layer(layer)) },
                 comment: step.comment.unwrap_or_default(),
                 tags: Vec::new(),
             })
@@ -66,7 +67,7 @@ impl ImageStore {
                 Layer::Tar(_) => "<missing>".to_owned(),
                 Layer::Wasm(blob) | Layer::Other(blob) => blob.media_type.clone(),
             },
-            size: layer.blob().size,
+            size: sizes.layer(layer),
             comment: if image.is_wasm() { image.style.description().to_owned() } else { String::new() },
             tags: Vec::new(),
         }));

@@ -15,6 +15,8 @@ pub struct Summary {
     pub names: Vec<Reference>,
     /// When it was created, seconds since 1970, if it says.
     pub created: Option<i64>,
+    /// Bytes of its layers as they are unpacked.
+    pub size: u64,
 }
 
 impl ImageStore {
@@ -30,6 +32,7 @@ impl ImageStore {
             }
         };
         let (before, since) = (moment(&filters.before)?, moment(&filters.since)?);
+        let sizes = self.layer_sizes()?;
         let mut summaries: Vec<Summary> = Vec::new();
         let rows = self.db.read(|c| {
             super::matches(
@@ -53,7 +56,8 @@ impl ImageStore {
             if names.is_empty() && (had_names || !filters.references.is_empty()) {
                 continue;
             }
-            summaries.push(Summary { image, names, created: at.map(|at| at.as_second()) });
+            let size = sizes.image(&image);
+            summaries.push(Summary { image, names, created: at.map(|at| at.as_second()), size });
         }
         summaries.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.names.cmp(&b.names)));
         Ok(summaries)

@@ -251,7 +251,7 @@ fn history_tells_each_layer() {
     assert_eq!(history.len(), 1);
     assert_eq!(history[0].id.as_ref(), Some(&image.id));
     assert_eq!(history[0].created_by, "COPY . /");
-    assert_eq!(history[0].size, image.size);
+    assert_eq!(history[0].size, image.size, "before it is unpacked, as it is stored");
     assert_eq!(history[0].tags, ["a:latest"]);
 
     let config = put(&store.content, crate::image::WASM_CONFIG, br#"{"os":"wasip1","architecture":"wasm"}"#);
@@ -364,4 +364,22 @@ fn many_processes_worth_of_changes_leave_one_truth() {
     assert_eq!(store.resolve("t7:2", None).unwrap().target, target);
     let index = std::fs::read_to_string(store.content.layout_dir().join("index.json")).unwrap();
     assert_eq!(index.matches(layout::REF_NAME).count(), 17);
+}
+
+#[test]
+fn sizes_are_those_of_the_files() {
+    let store = TestStore::new();
+    store.add("a", &[("x", b"0123456789"), ("y", b"01234")]);
+    let image = store.resolve("a", None).unwrap();
+    let shown = || (store.list(&Filters::default()).unwrap()[0].size, store.history(&image).unwrap()[0].size);
+    assert_eq!(shown(), (image.size, image.size), "as stored, before it is unpacked");
+    store.ensure_unpacked(&image, &NoReport).unwrap();
+    assert_eq!(shown(), (15, 15));
+    assert_eq!(store.layer_sizes().unwrap().image(&image), 15);
+    // What is gone is forgotten, and what is there is not.
+    crate::gc::sweep(&store, &no_users).unwrap();
+    assert_eq!(shown(), (15, 15));
+    store.remove("a", false, &no_users).unwrap();
+    crate::gc::sweep(&store, &no_users).unwrap();
+    assert_eq!(store.layer_sizes().unwrap().image(&image), image.size);
 }

@@ -85,6 +85,7 @@ impl ImageStore {
                 format!("a layer unpacks to {} and the image's config promised {diff_id}", unpacked.diff_id),
             ));
         }
+        self.note_size(diff_id, unpacked.bytes)?;
         self.snapshots.commit_layer(chain, path)
     }
 
