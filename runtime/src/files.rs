@@ -226,7 +226,7 @@ impl Engine {
         }
         let id = made?;
         let told = container.event("commit").with("comment", &commit.message).with("imageID", id.as_str());
-        let reference = commit.reference.as_ref().map(ToString::to_string).unwrap_or_default();
+        let reference = commit.reference.as_ref().map(Reference::familiar).unwrap_or_default();
         self.tell(&told.with("imageRef", reference))?;
         Ok(id)
     }

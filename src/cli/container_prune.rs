@@ -54,7 +54,7 @@ impl Filters {
                     return Err(Failure::new("more than one until filter specified"));
                 }
                 "until" => read.until = Some(units::parse_moment(&value, now).map_err(Failure::new)?),
-                _ => return Err(Failure::new(format!("invalid filter '{name}'"))),
+                _ => return Err(Failure::new(format!("Error: invalid filter '{name}'"))),
             }
         }
         Ok(read)

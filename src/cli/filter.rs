@@ -34,12 +34,12 @@ impl Filters {
                 "exited" => drop(value.parse::<i32>().map_err(|_| invalid(name, value))?),
                 "status" => drop(value.parse::<State>().map_err(|_| invalid(name, value))?),
                 "health" if !["none", "starting", "healthy", "unhealthy"].contains(&value.as_str()) => {
-                    return Err(Failure::new(format!("unrecognized filter value for health: {value}")));
+                    return Err(Failure::new(format!("Error: unrecognized filter value for health: {value}")));
                 }
                 "is-task" => drop(parse_bool(value).ok_or_else(|| invalid(name, value))?),
                 "expose" | "publish" => drop(parse_expose(value).map_err(Failure::new)?),
                 name if NAMES.contains(&name) => {}
-                _ => return Err(Failure::new(format!("invalid filter '{name}'"))),
+                _ => return Err(Failure::new(format!("Error: invalid filter '{name}'"))),
             }
         }
         Ok(Filters(filters))
@@ -183,7 +183,7 @@ fn ports<'a>(values: impl Iterator<Item = &'a str>) -> Vec<ExposedPort> {
 }
 
 fn invalid(name: &str, value: &str) -> Failure {
-    Failure::new(format!("invalid filter '{name}={value}'"))
+    Failure::new(format!("Error: invalid filter '{name}={value}'"))
 }
 
 #[cfg(test)]

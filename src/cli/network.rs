@@ -311,7 +311,7 @@ fn list(parsed: &Parsed, context: &Context) -> Result<()> {
     let filters = parsed.read_all("filter", values::filter)?;
     for (name, _) in &filters {
         if !matches!(name.as_str(), "driver" | "id" | "label" | "name" | "scope" | "type" | "dangling") {
-            return Err(Failure::new(format!("invalid filter '{name}'")));
+            return Err(Failure::new(format!("Error: invalid filter '{name}'")));
         }
     }
     let engine = context.engine()?;

@@ -6,9 +6,9 @@ use std::io::Write as _;
 use serde_json::{Map, Value, json};
 use wharf_runtime::config::EndpointConfig;
 use wharf_runtime::container::Container;
-use wharf_runtime::network::PortBinding;
 use wharf_runtime::network::ports::{ExposedPort, parse_expose};
 use wharf_runtime::network::store::Attachment;
+use wharf_runtime::network::{PortBinding, Protocol};
 
 use super::context::Context;
 use super::failure::{Failure, Result};
@@ -43,13 +43,13 @@ fn port(parsed: &Parsed, context: &Context) -> Result<()> {
         lines.sort();
         return Ok(std::io::stdout().write_all(lines.concat().as_bytes())?);
     };
-    let port = match parse_expose(wanted).map_err(Failure::new)?[..] {
+    let port = match parse_expose(wanted).unwrap_or_default()[..] {
         [port] => port,
-        _ => return Err(Failure::new(format!("invalid port: {wanted}: one port was expected"))),
+        _ => return Err(Failure::new(format!("Error: invalid port ({wanted}): one port was expected"))),
     };
     let lines: Vec<String> = bound.iter().filter(|b| exposed(b) == port).map(|b| host(b) + "\n").collect();
     if lines.is_empty() {
-        return Err(Failure::new(format!("Error: No public port '{port}' published for {name}")));
+        return Err(Failure::new(format!("Error: No public port '{wanted}' published for {name}")));
     }
     Ok(std::io::stdout().write_all(lines.concat().as_bytes())?)
 }
@@ -74,10 +74,47 @@ pub fn column(container: &Container, attachments: &[Attachment]) -> String {
         return String::new();
     }
     let bound = bound(attachments);
-    let published = bound.iter().map(ToString::to_string);
     let only_exposed = wharf_runtime::plan::exposed(&container.config, &container.image).unwrap_or_default();
     let only_exposed = only_exposed.into_iter().filter(|port| !bound.iter().any(|b| exposed(b) == *port));
-    only_exposed.map(|port| port.to_string()).chain(published).collect::<Vec<_>>().join(", ")
+    displayed(&only_exposed.collect::<Vec<_>>(), &bound)
+}
+
+/// As docker's client writes them (its `formatter.DisplayablePorts`): neighbours that keep their numbers as one range,
+/// first those, then the ports whose number is another on the host.
+fn displayed(only_exposed: &[ExposedPort], bound: &[&PortBinding]) -> String {
+    type Port = (u16, String, u16, Protocol);
+    let mut all: Vec<Port> = only_exposed.iter().map(|port| (port.port, String::new(), 0, port.protocol)).collect();
+    all.extend(bound.iter().map(|b| (b.container_port, ip(b), b.host_port, b.protocol)));
+    all.sort();
+    let range = |ip: &str, protocol: Protocol, first: u16, last: u16| {
+        let ports = if first == last { first.to_string() } else { format!("{first}-{last}") };
+        let host = if ip.is_empty() { String::new() } else { format!("{}->", joined(ip, &ports)) };
+        format!("{host}{ports}/{protocol}")
+    };
+    let (mut shown, mut elsewhere) = (Vec::new(), Vec::new());
+    let mut open: Vec<(String, Protocol, u16, u16)> = Vec::new();
+    for (port, ip, host_port, protocol) in all {
+        if !ip.is_empty() && host_port != port {
+            elsewhere.push(format!("{}->{port}/{protocol}", joined(&ip, &host_port.to_string())));
+            continue;
+        }
+        match open.iter_mut().find(|group| group.0 == ip && group.1 == protocol) {
+            None => open.push((ip, protocol, port, port)),
+            Some(group) if group.3.checked_add(1) == Some(port) => group.3 = port,
+            Some(group) => {
+                shown.push(range(&group.0, group.1, group.2, group.3));
+                (group.2, group.3) = (port, port);
+            }
+        }
+    }
+    shown.extend(open.iter().map(|(ip, protocol, first, last)| range(ip, *protocol, *first, *last)));
+    shown.extend(elsewhere);
+    shown.join(", ")
+}
+
+/// `0.0.0.0:80`, `[::]:80`
+fn joined(ip: &str, ports: &str) -> String {
+    if ip.contains(':') { format!("[{ip}]:{ports}") } else { format!("{ip}:{ports}") }
 }
 
 /// `{"80/tcp": [{"HostIp": ..., "HostPort": ...}]}`
@@ -171,7 +208,9 @@ pub fn network_settings(container: &Container, attachments: &[Attachment], ids: 
         // One that is gone has none.
         let id = ids.get(&network).map_or("", String::as_str);
         let empty = json!({
-            "IPAddress": "", "Gateway": "", "MacAddress": "", "NetworkID": id, "EndpointID": "", "Aliases": null,
+            "Aliases": null, "MacAddress": "", "NetworkID": id, "EndpointID": "", "Gateway": "", "IPAddress": "",
+            "IPPrefixLen": 0, "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPv6Gateway": "", "IPAMConfig": null,
+            "Links": null, "GwPriority": 0, "DNSNames": null,
         });
         networks.entry(network).or_insert(empty);
     }
@@ -183,6 +222,37 @@ pub fn network_settings(container: &Container, attachments: &[Attachment], ids: 
         "IPAddress": text(|e| e.address.to_string()),
         "IPPrefixLen": first.map_or(0, |e| e.prefix),
         "MacAddress": text(|e| e.mac.to_string()),
+        "EndpointID": first.map_or_else(String::new, |e| endpoint_id(&container.id, e)),
+        "GlobalIPv6Address": text(|e| e.six.map_or_else(String::new, |six| six.address.to_string())),
+        "GlobalIPv6PrefixLen": first.and_then(|e| e.six).map_or(0, |six| six.prefix),
+        "IPv6Gateway": text(|e| e.six.map_or_else(String::new, |six| six.gateway.to_string())),
         "Networks": networks,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wharf_runtime::network::ports::parse_publish;
+
+    #[test]
+    fn ports_stand_as_docker_has_them() {
+        let bound = |texts: &[&str]| -> Vec<PortBinding> {
+            let all = texts.iter().flat_map(|text| parse_publish(text).expect("ports"));
+            all.map(|b| b.bound(b.host_ip.unwrap_or([0, 0, 0, 0].into()), b.host_port)).collect()
+        };
+        let shown = |exposed: &[&str], published: &[&str]| {
+            let exposed: Vec<_> = exposed.iter().flat_map(|text| parse_expose(text).expect("ports")).collect();
+            displayed(&exposed, &bound(published).iter().collect::<Vec<_>>())
+        };
+        assert_eq!(shown(&[], &[]), "");
+        assert_eq!(
+            shown(&["7000"], &["8080:80", "127.0.0.1:9000-9001:9000-9001/udp", "32768:81"]),
+            "7000/tcp, 127.0.0.1:9000-9001->9000-9001/udp, 0.0.0.0:8080->80/tcp, 0.0.0.0:32768->81/tcp"
+        );
+        assert_eq!(
+            shown(&["1-3", "5/udp", "6/udp", "9"], &["80:80", "[::1]:80:80"]),
+            "1-3/tcp, 9/tcp, 5-6/udp, 0.0.0.0:80->80/tcp, [::1]:80->80/tcp"
+        );
+    }
 }

@@ -226,10 +226,10 @@ impl Filters {
     pub fn of(filters: Vec<(String, String)>, names: &[&str]) -> Result<Self> {
         for (name, value) in &filters {
             if !names.contains(&name.as_str()) {
-                return Err(Failure::new(format!("invalid filter '{name}'")));
+                return Err(Failure::new(format!("Error: invalid filter '{name}'")));
             }
             if matches!(name.as_str(), "dangling" | "all") && parse_bool(value).is_none() {
-                return Err(Failure::new(format!("invalid filter '{name}={value}'")));
+                return Err(Failure::new(format!("Error: invalid filter '{name}={value}'")));
             }
         }
         Ok(Filters(filters))

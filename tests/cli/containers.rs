@@ -50,9 +50,9 @@ fn failures_are_partial() {
 fn filters_are_checked() {
     let wharf = Wharf::new();
     let stderr = |filter: &str| wharf.exits(1, &["ps", "--filter", filter]).stderr;
-    assert_eq!(stderr("foo=bar"), "invalid filter 'foo'\n");
-    assert_eq!(stderr("status=sleeping"), "invalid filter 'status=sleeping'\n");
-    assert_eq!(stderr("exited=x"), "invalid filter 'exited=x'\n");
+    assert_eq!(stderr("foo=bar"), "Error: invalid filter 'foo'\n");
+    assert_eq!(stderr("status=sleeping"), "Error: invalid filter 'status=sleeping'\n");
+    assert_eq!(stderr("exited=x"), "Error: invalid filter 'exited=x'\n");
     assert_eq!(stderr("before=x"), "Error: No such container: x\n");
 }
 

@@ -74,9 +74,8 @@ impl ImageStore {
             Some(name) => {
                 if let (Some(holder), false) = (holder, force) {
                     return Err(in_use(format!(
-                        "unable to remove repository reference {:?} (must force) - container {holder} is using its \
-                         referenced image {shown_id}",
-                        familiar(name)
+                        "unable to remove repository reference {text:?} (must force) - container {holder} is using its \
+                         referenced image {shown_id}"
                     )));
                 }
                 vec![name.clone()]
