@@ -278,11 +278,11 @@ fn config(container: &Container) -> Value {
     object
 }
 
-/// The image's variables, replaced and followed by the container's.
+/// The container's variables, and those of the image's that they do not replace: docker's order.
 fn env(image: &[String], own: &[String]) -> Vec<String> {
     let name = |variable: &String| variable.split('=').next().unwrap_or_default().to_owned();
     let replaced: Vec<_> = own.iter().map(name).collect();
-    image.iter().filter(|variable| !replaced.contains(&name(variable))).chain(own).cloned().collect()
+    own.iter().chain(image.iter().filter(|variable| !replaced.contains(&name(variable)))).cloned().collect()
 }
 
 fn network(container: &Container, (attachments, ids): (&[Attachment], &BTreeMap<String, String>)) -> Value {
@@ -299,7 +299,7 @@ mod tests {
     fn own_variables_replace_the_images() {
         let texts = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
         let merged = env(&texts(&["PATH=/bin", "A=1"]), &texts(&["A=2", "B=3"]));
-        assert_eq!(merged, texts(&["PATH=/bin", "A=2", "B=3"]));
+        assert_eq!(merged, texts(&["A=2", "B=3", "PATH=/bin"]));
     }
 
     #[test]

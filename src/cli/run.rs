@@ -202,7 +202,8 @@ fn attach(parsed: &Parsed, context: &Context) -> Result<()> {
         return Err(Failure::new(format!("You cannot attach to a {refused}")));
     }
     let stdin = container.config.interactive && !parsed.switch("no-stdin");
-    let attachment = Attachment::new(parsed, stdin, container.config.tty)?.signals(parsed.switch("sig-proxy"));
+    let attachment = Attachment::new(parsed, stdin, container.config.tty)?;
+    let attachment = attachment.signals(parsed.switch("sig-proxy")).told();
     let session = engine.attach(name, attachment.request())?;
     attachment.relay(session)
 }
@@ -228,7 +229,7 @@ fn exec(parsed: &Parsed, context: &Context) -> Result<()> {
     };
     let attachment = match parsed.switch("detach") {
         true => None,
-        false => Some(Attachment::new(parsed, parsed.switch("interactive"), tty)?),
+        false => Some(Attachment::new(parsed, parsed.switch("interactive"), tty)?.told()),
     };
     let request = attachment.as_ref().map(Attachment::request);
     let engine = context.engine()?;

@@ -19,6 +19,7 @@ pub struct Attachment {
     tty: bool,
     signals: bool,
     detach_keys: Vec<u8>,
+    told: bool,
 }
 
 impl Attachment {
@@ -32,7 +33,7 @@ impl Attachment {
         }
         let detach_keys = parsed.value("detach-keys").unwrap_or_default();
         let detach_keys = values::detach_keys(detach_keys).map_err(Failure::new)?;
-        Ok(Attachment { stdin, stdout: true, stderr: true, tty, signals: false, detach_keys })
+        Ok(Attachment { stdin, stdout: true, stderr: true, tty, signals: false, detach_keys, told: false })
     }
 
     /// The same with only these streams, if any are named.
@@ -49,6 +50,14 @@ impl Attachment {
     #[must_use]
     pub fn signals(mut self, signals: bool) -> Self {
         self.signals = signals && !self.tty;
+        self
+    }
+
+    /// The same of something that was there before: docker tells who leaves it by keys that it is still there, and ends
+    /// with 1.
+    #[must_use]
+    pub fn told(mut self) -> Self {
+        self.told = true;
         self
     }
 
@@ -72,6 +81,7 @@ impl Attachment {
         drop(raw);
         match outcome? {
             Outcome::Exited(code) => exit(code),
+            Outcome::Detached if self.told => Err(Failure::new("read escape sequence")),
             Outcome::Detached => Ok(()),
         }
     }

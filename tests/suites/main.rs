@@ -34,6 +34,7 @@ mod sockets;
 mod stack;
 mod storm;
 mod tour;
+mod tutorial;
 mod volumes;
 mod walls;
 mod words;
