@@ -44,12 +44,13 @@ pub fn args(config: &ContainerConfig, image: &Image) -> Result<Vec<String>> {
     Ok(args)
 }
 
-/// The environment: the image's, overridden by name by the container's, each in its order. A name alone takes the
-/// variable away.
+/// The environment, in docker's order: the container's, then what of the image's it does not name. A name alone takes
+/// the variable away.
 pub fn env(config: &ContainerConfig, image: &Image) -> Vec<String> {
     let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     let mut env: Vec<String> = Vec::with_capacity(image.config.env.len() + config.env.len());
-    for entry in image.config.env.iter().chain(&config.env) {
+    let images = image.config.env.iter().filter(|entry| !config.env.iter().any(|own| name(own) == name(entry)));
+    for entry in config.env.iter().chain(images) {
         match env.iter().position(|e| name(e) == name(entry)) {
             Some(at) if entry.contains('=') => env[at].clone_from(entry),
             Some(at) => drop(env.remove(at)),
