@@ -342,3 +342,160 @@ fn other_machines_reach_what_a_wasm_guest_publishes_and_nothing_else() {
         assert_eq!(heard(&near, "198.51.105.1", 28090), "");
     }
 }
+
+/// As [`with_both`], but the program is a file of its image, by which another process of the container can run it.
+fn with_program() -> Wharf {
+    let wharf = Wharf::with_busybox();
+    let config = serde_json::json!({"Entrypoint": ["/net.wasm"]});
+    wharf.load(&images::wasm_files("net", &[("net.wasm", &images::read(&images::guest("net-p2")))], &config));
+    wharf
+}
+
+/// The address on a network of a container.
+fn address_on(wharf: &Wharf, name: &str, network: &str) -> String {
+    wharf.ok(&["inspect", "-f", &format!("{{{{.NetworkSettings.Networks.{network}.IPAddress}}}}"), name])
+}
+
+/// What a wasm container hears of another's `peer`, called by another process of its own.
+fn heard_by_wasm(wharf: &Wharf, name: &str, to: &str) -> String {
+    wharf.run(&["exec", name, "/net.wasm", "dial", to]).stdout.replace('!', "")
+}
+
+#[test]
+fn a_wasm_container_is_on_several_networks() {
+    let wharf = with_program();
+    let (one, two) = (own_network(&wharf, "one", 11), own_network(&wharf, "two", 12));
+    let both = ["--network", "name=one,alias=hub-one", "--network", "two", "-p", "80"];
+    serve(&wharf, "hub", &both, &["peer", "0.0.0.0:80"]);
+    for (network, prefix) in [("one", &one), ("two", &two)] {
+        let own = address_on(&wharf, "hub", network);
+        assert!(own.starts_with(prefix), "{own}");
+        let there =
+            wharf.ok(&["network", "inspect", network, "-f", "{{range .Containers}}{{.Name}}@{{.IPv4Address}}{{end}}"]);
+        assert_eq!(there, format!("hub@{own}/24"));
+        // A neighbour of its kind and one of the other call it, by its name and by its address there; and it calls them.
+        let (wasm, linux) = (format!("wasm-{network}"), format!("linux-{network}"));
+        serve(&wharf, &wasm, &["--network", network], &["peer", "0.0.0.0:81"]);
+        let script = "while :; do nc -l -p 82 -e sh -c 'echo from linux'; done";
+        wharf.ok(&["run", "-d", "--name", &linux, "--network", network, "busybox", "sh", "-c", script]);
+        for to in ["hub", &own] {
+            let said = heard_by_wasm(&wharf, &wasm, &format!("{to}:80"));
+            assert!(said.contains(&format!("you are {}:", address(&wharf, &wasm))), "{network}: {said}");
+            assert!(said.contains(&format!("connected to {own}:80 ")), "{network}: {said}");
+            let said = told(&wharf, &linux, to, 80);
+            assert!(said.starts_with(&format!("you are {}:", address(&wharf, &linux))), "{network}: {said}");
+            assert!(said.ends_with(&format!("I am {own}:80")), "{network}: {said}");
+        }
+        assert!(heard_by_wasm(&wharf, "hub", &format!("{wasm}:81")).contains(&format!("you are {own}:")));
+        eventually("it is served", PATIENCE, || {
+            heard_by_wasm(&wharf, "hub", &format!("{linux}:82")).contains("from linux").then_some(())
+        });
+    }
+    // An alias is one on its network, and networks are apart.
+    assert!(told(&wharf, "linux-one", "hub-one", 80).starts_with("you are"));
+    assert_eq!(told(&wharf, "linux-two", "hub-one", 80), "");
+    assert!(heard_by_wasm(&wharf, "wasm-one", "wasm-two:81").starts_with("failed: "));
+    let far = format!("{}:80", address_on(&wharf, "hub", "two"));
+    assert!(heard_by_wasm(&wharf, "wasm-one", &far).starts_with("failed: "));
+    // Its own name is its address where it leads out, which is where the published port leads in: the first by name.
+    let found = wharf.ok(&["exec", "hub", "/net.wasm", "lookup", "hub"]);
+    assert_eq!(found.lines().next(), Some(address_on(&wharf, "hub", "one").as_str()));
+    let port = wharf.ok(&["port", "hub", "80"]).lines().next().unwrap_or_default().replace("0.0.0.0:", "");
+    let host = |port: &str| tool(Command::new("busybox").args(["nc", "-w", "2", "127.0.0.1", port]));
+    assert!(host(&port).contains("I am 0.0.0.0:80"), "{}", host(&port));
+}
+
+#[test]
+fn a_wasm_container_comes_to_networks_and_leaves_them_while_it_runs() {
+    let wharf = with_program();
+    own_network(&wharf, "one", 13);
+    let two = own_network(&wharf, "two", 14);
+    wharf.ok(&["network", "create", "--internal", "shut"]);
+    serve(&wharf, "hub", &["--network", "one", "-p", "80"], &["peer", "0.0.0.0:80"]);
+    serve(&wharf, "names", &["--network", "one"], &["answer", "0.0.0.0:53"]);
+    for network in ["one", "two", "shut"] {
+        idle(&wharf, &format!("linux-{network}"), &["--network", network]);
+        serve(&wharf, &format!("wasm-{network}"), &["--network", network], &["peer", "0.0.0.0:81"]);
+    }
+    let ask = |from: &str, to: &str| wharf.ok(&["exec", from, "/net.wasm", "ask", to, "anybody"]);
+    let networks =
+        || wharf.ok(&["inspect", "-f", "{{range $name, $n := .NetworkSettings.Networks}}{{$name}} {{end}}", "hub"]);
+    assert!(heard_by_wasm(&wharf, "wasm-two", "hub:80").starts_with("failed: "));
+    assert_eq!(told(&wharf, "linux-two", "hub", 80), "");
+    for _ in 0..2 {
+        let wanted = format!("{two}.77");
+        wharf.ok(&["network", "connect", "--ip", &wanted, "--alias", "guest", "two", "hub"]);
+        wharf.ok(&["network", "connect", "two", "names"]);
+        assert_eq!((networks().trim(), address_on(&wharf, "hub", "two")), ("one two", wanted.clone()));
+        let again = wharf.exits(1, &["network", "connect", "two", "hub"]);
+        assert!(again.stderr.contains("endpoint already exists in network two"), "{again}");
+        for to in ["hub", "guest", &wanted] {
+            let said = heard_by_wasm(&wharf, "wasm-two", &format!("{to}:80"));
+            assert!(said.contains(&format!("connected to {wanted}:80 ")), "{to}: {said}");
+            assert!(told(&wharf, "linux-two", to, 80).ends_with(&format!("I am {wanted}:80")), "{to}");
+        }
+        assert!(heard_by_wasm(&wharf, "hub", "wasm-two:81").contains(&format!("you are {wanted}:")));
+        assert!(heard_by_wasm(&wharf, "wasm-one", "hub:80").contains("you are"), "where it was it is still");
+        assert!(told(&wharf, "linux-one", "hub", 80).starts_with("you are"));
+        // Datagrams of both kinds.
+        let (names, wasm) = (address_on(&wharf, "names", "two"), address(&wharf, "wasm-two"));
+        assert!(ask("wasm-two", "names:53").starts_with(&format!("{names}:53 answered: anybody from {wasm}:")));
+        let to = format!("{names}:53");
+        let said = within(&wharf, "linux-two", move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+            socket.send_to(b"hello", to).expect("sent");
+            let mut space = [0; 100];
+            let (length, from) = socket.recv_from(&mut space).expect("an answer");
+            format!("{} from {from}", String::from_utf8_lossy(&space[..length]))
+        });
+        assert!(said.starts_with("hello from ") && said.ends_with(&format!("from {names}:53")), "{said}");
+        for (container, gone) in [("hub", &wanted), ("names", &names)] {
+            wharf.ok(&["network", "disconnect", "two", container]);
+            let there = wharf.ok(&["network", "inspect", "two", "-f", "{{json .Containers}}"]);
+            assert!(!there.contains(&format!("\"{container}\"")) && !there.contains(&format!("{gone}/")), "{there}");
+        }
+        assert_eq!(networks().trim(), "one");
+        for to in ["hub:80", &format!("{wanted}:80")] {
+            assert!(heard_by_wasm(&wharf, "wasm-two", to).starts_with("failed: "), "{to}");
+        }
+        assert!(is_silent(&wharf, "linux-two", &wanted, 80));
+        assert_eq!(ask("wasm-two", &format!("{names}:53")), "no answer");
+        assert!(heard_by_wasm(&wharf, "hub", "wasm-two:81").starts_with("failed: "));
+        assert!(told(&wharf, "linux-one", "hub", 80).starts_with("you are"));
+    }
+    // The published port goes with the way out.
+    let port = wharf.ok(&["port", "hub", "80"]).lines().next().unwrap_or_default().replace("0.0.0.0:", "");
+    let host = || {
+        let script = format!("nc -w 2 127.0.0.1 {port} </dev/null | head -c 7");
+        let out = Command::new("busybox").args(["sh", "-c", &script]).output().expect("busybox");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    assert_eq!(host(), "you are");
+    wharf.ok(&["network", "connect", "shut", "hub"]);
+    wharf.ok(&["network", "disconnect", "one", "hub"]);
+    assert_eq!(host(), "", "an internal network leads nowhere, nor in");
+    assert!(heard_by_wasm(&wharf, "wasm-shut", "hub:80").contains("you are"));
+    assert!(heard_by_wasm(&wharf, "wasm-one", "hub:80").starts_with("failed: "));
+    wharf.ok(&["network", "connect", "one", "hub"]);
+    eventually("it is published again", PATIENCE, || (host() == "you are").then_some(()));
+    // Of no network at all, and back; what it has is written down.
+    wharf.ok(&["network", "disconnect", "one", "hub"]);
+    wharf.ok(&["network", "disconnect", "shut", "hub"]);
+    assert_eq!(networks(), "");
+    assert!(heard_by_wasm(&wharf, "hub", "127.0.0.1:80").contains("you are 127.0.0.1:"), "it has itself");
+    wharf.ok(&["network", "connect", "two", "hub"]);
+    assert!(told(&wharf, "linux-two", "hub", 80).starts_with("you are"));
+    wharf.ok(&["restart", "-t", "0", "hub"]);
+    eventually("it is there again", PATIENCE, || {
+        told(&wharf, "linux-two", "hub", 80).starts_with("you are").then_some(())
+    });
+    // Nothing of a place that it has left stays on the host.
+    let id = wharf.ok(&["inspect", "-f", "{{.Id}}", "hub"]);
+    wharf.ok(&["network", "connect", "one", "hub"]);
+    let devices = || tool(Command::new("ip").args(["-o", "link"])).matches(&format!("wv{}", &id[..12])).count();
+    assert!(told(&wharf, "linux-one", "hub", 80).starts_with("you are"));
+    assert_eq!(devices(), 2);
+    wharf.ok(&["network", "disconnect", "one", "hub"]);
+    assert_eq!(devices(), 1);
+}

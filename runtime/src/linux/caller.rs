@@ -6,7 +6,7 @@
 //! bytes keep others from taking the name first.
 //!
 //! By the same way a guest's own monitor brings it a listener that it could not have when it began to listen: the kernel's,
-//! on the bridge of its network. Such a call has a name of its own and carries a descriptor.
+//! on the bridge of a network, or the host's. Such a call has a name of its own and carries a descriptor.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -19,8 +19,11 @@ use rustix::net::{
     SocketAddrAny, SocketAddrUnix, recvmsg, sendmsg,
 };
 
+use crate::network::line::Source;
+
 const PREFIX: &str = "wharf";
-const DOOR: &str = "door";
+/// What is brought, by the name of the call.
+const DOORS: [(&str, Source); 2] = [("bridge", Source::Bridge), ("host", Source::Host)];
 /// How long what the monitor sends right after it has called may take to be there.
 const MOMENT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
@@ -36,8 +39,9 @@ pub(super) fn name(caller: SocketAddr, called: SocketAddr) -> io::Result<SocketA
 ///
 /// # Errors
 /// When there is no randomness.
-pub(super) fn door() -> io::Result<SocketAddrUnix> {
-    unique(DOOR)
+pub(super) fn door(source: Source) -> io::Result<SocketAddrUnix> {
+    let door = DOORS.iter().find(|(_, known)| *known == source);
+    unique(door.ok_or(io::ErrorKind::InvalidInput)?.0)
 }
 
 fn unique(what: &str) -> io::Result<SocketAddrUnix> {
@@ -52,15 +56,15 @@ fn unique(what: &str) -> io::Result<SocketAddrUnix> {
 pub(super) enum Caller {
     /// A container, from its address to one of ours.
     Container(SocketAddr, SocketAddr),
-    /// Our monitor, with a listener.
-    Door,
+    /// Our monitor, with a listener of this kind.
+    Door(Source),
 }
 
 /// Sends a descriptor.
 ///
 /// # Errors
 /// The kernel's.
-pub(super) fn hand_over(way: &OwnedFd, fd: &OwnedFd) -> io::Result<()> {
+pub(super) fn hand_over(way: &OwnedFd, fd: impl AsFd) -> io::Result<()> {
     let fds = [fd.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -92,7 +96,7 @@ pub(super) fn parse(peer: Option<SocketAddrAny>) -> Option<Caller> {
     }
     let (_, caller) = (parts.next()?, parts.next()?);
     match parts.next() {
-        None => (caller == DOOR).then_some(Caller::Door),
+        None => DOORS.iter().find(|(door, _)| *door == caller).map(|(_, source)| Caller::Door(*source)),
         Some(called) => Some(Caller::Container(caller.parse().ok()?, called.parse().ok()?)),
     }
 }
@@ -114,7 +118,10 @@ mod tests {
         }
         assert_eq!(parse(Some(SocketAddrUnix::new_unnamed().into())), None);
         assert_eq!(parse(None), None);
-        assert_eq!(parse(Some(door().unwrap().into())), Some(Caller::Door));
+        for source in [Source::Bridge, Source::Host] {
+            assert_eq!(parse(Some(door(source).unwrap().into())), Some(Caller::Door(source)));
+        }
+        assert!(door(Source::Network).is_err());
     }
 
     #[test]

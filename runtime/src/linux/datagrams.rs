@@ -22,7 +22,7 @@ use super::sockets;
 use crate::engine::Engine;
 use crate::network::packet::{self, HEADER, MOST};
 use crate::network::recent::Recent;
-use crate::network::r#virtual::{Route, covers, route};
+use crate::network::r#virtual::{Route, covers, on, route, source};
 use crate::network::{Fault, Protocol};
 
 /// Each socket takes up to five descriptors of the monitor, which may have 1024.
@@ -44,8 +44,9 @@ pub(crate) struct Wake {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Task,
-    Inbox,
-    Bridge,
+    /// On the network with this number.
+    Inbox(i64),
+    Bridge(i64),
     Published(usize),
     Outside(usize),
 }
@@ -54,10 +55,10 @@ struct Relay {
     local: SocketAddr,
     /// Our end of the pair.
     task: OwnedFd,
-    /// On the container's network: the socket, and its name.
-    inbox: Option<(OwnedFd, String)>,
-    /// On the network's bridge, once there are Linux containers to meet.
-    bridge: Option<OwnedFd>,
+    /// On the container's networks, by their numbers: the socket, and its name.
+    inboxes: BTreeMap<i64, (OwnedFd, String)>,
+    /// On the networks' bridges, once there are Linux containers to meet.
+    bridges: BTreeMap<i64, OwnedFd>,
     /// Which of the published ports are its own.
     published: Vec<usize>,
     /// On the host's networks, by family.
@@ -76,15 +77,15 @@ impl Relays {
         self.0.iter().flat_map(move |(number, relay)| {
             let wake = move |end| Wake { number: *number, end };
             let task = std::iter::once((wake(End::Task), relay.task.as_fd()));
-            let inbox = relay.inbox.iter().map(move |(fd, _)| (wake(End::Inbox), fd.as_fd()));
-            let bridge = relay.bridge.iter().map(move |fd| (wake(End::Bridge), fd.as_fd()));
+            let inboxes = relay.inboxes.iter().map(move |(network, (fd, _))| (wake(End::Inbox(*network)), fd.as_fd()));
+            let bridges = relay.bridges.iter().map(move |(network, fd)| (wake(End::Bridge(*network)), fd.as_fd()));
             let ports = relay
                 .published
                 .iter()
                 .filter_map(move |index| Some((wake(End::Published(*index)), published.get(*index)?.socket.as_fd())));
             let outside = relay.outside.iter().enumerate();
             let outside = outside.filter_map(move |(n, fd)| Some((wake(End::Outside(n)), fd.as_ref()?.as_fd())));
-            task.chain(inbox).chain(bridge).chain(ports).chain(outside)
+            task.chain(inboxes).chain(bridges).chain(ports).chain(outside)
         })
     }
 
@@ -103,22 +104,14 @@ impl Relays {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(sockets::fault)?;
-        let inbox = match gate.on_network(local) {
-            Some(at) if real.is_none() => {
-                let file = gate.file_of(at, Protocol::Udp);
-                // Of two families' sockets with one port the first has the network.
-                if self.0.values().any(|other| other.inbox.as_ref().is_some_and(|(_, taken)| *taken == file)) {
-                    None
-                } else {
-                    let socket = sockets::unix(SocketType::DGRAM).map_err(Fault::from)?;
-                    let name = gate.at(&file).map_err(|_| Fault::Unknown)?;
-                    gate.unlink(&file);
-                    bind(&socket, &name).map_err(sockets::fault)?;
-                    Some((socket, file))
+        let mut inboxes = BTreeMap::new();
+        if real.is_none() {
+            for (network, at) in gate.on_networks(local) {
+                if let Some(inbox) = self.inbox(at, gate)? {
+                    inboxes.insert(network, inbox);
                 }
             }
-            _ => None,
-        };
+        }
         // What came before somebody was there is lost.
         for port in published.iter().filter_map(|index| gate.published.get(*index)) {
             while recv(&port.socket, &mut [0; 1], RecvFlags::DONTWAIT).is_ok() {}
@@ -126,27 +119,85 @@ impl Relays {
         let open = real.is_some();
         let mut outside = [None, None];
         outside[family(local)] = real;
-        let (sent, heard) = (Recent::default(), Recent::default());
-        self.0.insert(number, Relay { local, task: ours, inbox, bridge: None, published, outside, open, sent, heard });
+        let (sent, heard, bridges) = (Recent::default(), Recent::default(), BTreeMap::new());
+        self.0.insert(number, Relay { local, task: ours, inboxes, bridges, published, outside, open, sent, heard });
         Ok(theirs.into())
     }
 
-    /// The guest has closed it. Gives the name of its socket on the network, which is to be taken away.
-    pub fn remove(&mut self, number: u64) -> Option<String> {
-        let (_, file) = self.0.remove(&number)?.inbox?;
-        Some(file)
+    /// A socket for this address of a network, and its name. Of two families' sockets with one port the first has it.
+    fn inbox(&self, at: SocketAddrV4, gate: &mut Gate) -> Result<Option<(OwnedFd, String)>, Fault> {
+        let file = gate.file_of(at, Protocol::Udp);
+        if self.0.values().flat_map(|other| other.inboxes.values()).any(|(_, taken)| *taken == file) {
+            return Ok(None);
+        }
+        let socket = sockets::unix(SocketType::DGRAM).map_err(Fault::from)?;
+        let name = gate.at(&file).map_err(|_| Fault::Unknown)?;
+        gate.unlink(&file);
+        bind(&socket, &name).map_err(sockets::fault)?;
+        Ok(Some((socket, file)))
     }
 
-    /// Gives the socket with this number one on the network's bridge too.
+    /// The container has come to this network.
+    pub fn appear(&mut self, network: i64, gate: &mut Gate) {
+        let all: Vec<_> = self.0.iter().filter(|(_, relay)| !relay.open).map(|(n, relay)| (*n, relay.local)).collect();
+        for (number, local) in all {
+            for (_, at) in gate.on_networks(local).into_iter().filter(|(reached, _)| *reached == network) {
+                // Without one its datagrams there are lost, as datagrams may be.
+                if let Ok(Some(inbox)) = self.inbox(at, gate)
+                    && let Some(relay) = self.0.get_mut(&number)
+                {
+                    relay.inboxes.insert(network, inbox);
+                }
+            }
+        }
+    }
+
+    /// The container has left this network. Gives the names of its sockets there, which are to be taken away.
+    pub fn vanish(&mut self, network: i64) -> Vec<String> {
+        let gone = self.0.values_mut().filter_map(|relay| {
+            relay.bridges.remove(&network);
+            relay.inboxes.remove(&network)
+        });
+        gone.map(|(_, file)| file).collect()
+    }
+
+    /// A published port leads to the socket with this number.
+    pub fn publish(&mut self, number: u64, index: usize) {
+        if let Some(relay) = self.0.get_mut(&number) {
+            relay.published.push(index);
+        }
+    }
+
+    /// A published port leads nowhere any more.
+    pub fn withdraw(&mut self, index: usize) {
+        for relay in self.0.values_mut().filter(|relay| relay.published.contains(&index)) {
+            relay.published.retain(|own| *own != index);
+            relay.heard = Recent::default();
+        }
+    }
+
+    /// The guest has closed it. Gives the names of its sockets on networks, which are to be taken away.
+    pub fn remove(&mut self, number: u64) -> Vec<String> {
+        let inboxes = self.0.remove(&number).map(|relay| relay.inboxes).unwrap_or_default();
+        inboxes.into_values().map(|(_, file)| file).collect()
+    }
+
+    /// Gives the socket with this number one on a network's bridge too. False when there is no such socket yet.
     ///
     /// # Errors
     /// Those of `make`.
-    pub fn meet(&mut self, number: u64, make: impl FnOnce() -> Result<OwnedFd, Fault>) -> Result<(), Fault> {
+    pub fn meet(
+        &mut self,
+        number: u64,
+        network: i64,
+        make: impl FnOnce() -> Result<OwnedFd, Fault>,
+    ) -> Result<bool, Fault> {
+        let Some(relay) = self.0.get_mut(&number) else { return Ok(false) };
         // Of two families' sockets with one port the first has the network.
-        match self.0.get_mut(&number).filter(|relay| relay.bridge.is_none() && relay.inbox.is_some()) {
-            Some(relay) => make().map(|socket| relay.bridge = Some(socket)),
-            None => Ok(()),
+        if relay.inboxes.contains_key(&network) && !relay.bridges.contains_key(&network) {
+            relay.bridges.insert(network, make()?);
         }
+        Ok(true)
     }
 
     /// Passes on what has come.
@@ -155,8 +206,8 @@ impl Relays {
         for _ in 0..AT_ONCE {
             let more = match wake.end {
                 End::Task => self.of_task(wake.number, &mut buffer, gate, engine),
-                End::Inbox => self.of_inbox(wake.number, &mut buffer, gate),
-                End::Bridge => self.of_bridge(wake.number, &mut buffer),
+                End::Inbox(network) => self.of_inbox(wake.number, network, &mut buffer),
+                End::Bridge(network) => self.of_bridge(wake.number, network, &mut buffer),
                 End::Published(index) => self.of_published(wake.number, index, &mut buffer, gate),
                 End::Outside(n) => self.of_outside(wake.number, n, &mut buffer, gate),
             };
@@ -173,9 +224,7 @@ impl Relays {
             Err(Errno::AGAIN | Errno::INTR) => return None,
             // It has closed its end without a word.
             _ => {
-                if let Some(file) = self.remove(number) {
-                    gate.unlink(&file);
-                }
+                self.remove(number).iter().for_each(|file| gate.unlink(file));
                 return None;
             }
         };
@@ -186,18 +235,15 @@ impl Relays {
 
     fn send(&mut self, number: u64, to: SocketAddr, data: &[u8], gate: &mut Gate, engine: &Engine) {
         let Some(relay) = self.0.get_mut(&number) else { return };
-        let endpoint = gate.endpoint.as_ref();
-        let mode = gate.mode();
         if let Some((index, real)) = relay.heard.get(&to)
             && let Some(port) = gate.published.get(*index)
         {
             let _ = sendto(&port.socket, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, real);
             return;
         }
-        match route(mode, endpoint, to) {
+        match route(gate.mode(), &gate.places, to) {
             Route::Own => {
-                let own = endpoint.map(|e| IpAddr::V4(e.address)).filter(|_| !to.ip().is_loopback());
-                let from = SocketAddr::new(own.unwrap_or(to.ip()), relay.local.port());
+                let from = source(&gate.places, to.ip(), relay.local.port());
                 let there = self.0.values().find(|other| covers(other.local, to));
                 if let Some(there) = there {
                     there.deliver(from, data);
@@ -209,10 +255,12 @@ impl Relays {
                     return;
                 }
                 let file = gate.file_of(at, Protocol::Udp);
-                let (Some((inbox, _)), Ok(name)) = (&relay.inbox, gate.at(&file)) else { return };
+                let network = on(&gate.places, *at.ip()).map(|own| own.network_id);
+                let inbox = network.and_then(|network| relay.inboxes.get(&network));
+                let (Some(network), Some((inbox, _)), Ok(name)) = (network, inbox, gate.at(&file)) else { return };
                 let sent = sendto(inbox, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &name);
                 if let Err(Errno::NOENT | Errno::CONNREFUSED) = sent {
-                    relay.cross(at, data, gate, engine);
+                    relay.cross(network, at, data, gate, engine);
                 }
             }
             Route::Host(port) => match gate.grants.check_host(port) {
@@ -230,23 +278,23 @@ impl Relays {
         }
     }
 
-    fn of_inbox(&mut self, number: u64, buffer: &mut [u8], gate: &Gate) -> Option<()> {
+    fn of_inbox(&mut self, number: u64, network: i64, buffer: &mut [u8]) -> Option<()> {
         let relay = self.0.get(&number)?;
-        let (inbox, _) = relay.inbox.as_ref()?;
+        let (inbox, _) = relay.inboxes.get(&network)?;
         let (_, length, from) = recvfrom(inbox, &mut *buffer, RecvFlags::DONTWAIT).ok()?;
         let name = SocketAddrUnix::try_from(from?).ok();
         let path = name.as_ref().and_then(|name| std::str::from_utf8(name.path_bytes()?).ok());
         let file = path.and_then(|path| path.rsplit('/').next());
         // Whoever has no name on our network is no neighbour.
-        if let Some(from) = file.and_then(|file| gate.address_of(file, Protocol::Udp)) {
+        if let Some(from) = file.and_then(|file| address_of(file, network)) {
             relay.deliver(from.into(), &buffer[..length]);
         }
         Some(())
     }
 
-    fn of_bridge(&mut self, number: u64, buffer: &mut [u8]) -> Option<()> {
+    fn of_bridge(&mut self, number: u64, network: i64, buffer: &mut [u8]) -> Option<()> {
         let relay = self.0.get(&number)?;
-        let (length, from) = received(relay.bridge.as_ref()?, buffer)?;
+        let (length, from) = received(relay.bridges.get(&network)?, buffer)?;
         relay.deliver(from, &buffer[..length]);
         Some(())
     }
@@ -256,7 +304,7 @@ impl Relays {
         let socket = &gate.published.get(index)?.socket;
         let (length, real) = received(socket, buffer)?;
         // The host's loopback is not the guest's, and an IPv4 socket knows no IPv6: both are the host, as in docker.
-        let host = gate.endpoint.as_ref().map(|e| IpAddr::V4(e.gateway));
+        let host = gate.places.first().map(|e| IpAddr::V4(e.gateway));
         let shown = match host {
             Some(host) if real.ip().is_loopback() || real.is_ipv6() && relay.local.is_ipv4() => {
                 SocketAddr::new(host, real.port())
@@ -274,7 +322,7 @@ impl Relays {
         if relay.open {
             relay.deliver(real, &buffer[..length]);
         } else if relay.sent.get(&real).is_some() {
-            let host = gate.endpoint.as_ref().filter(|_| real.ip().is_loopback());
+            let host = gate.places.first().filter(|_| real.ip().is_loopback());
             let shown = host.map_or(real.ip(), |e| e.gateway.into());
             relay.deliver(SocketAddr::new(shown, real.port()), &buffer[..length]);
         }
@@ -289,11 +337,12 @@ impl Relay {
     }
 
     /// To a Linux container; lost if none has the address.
-    fn cross(&mut self, to: SocketAddrV4, data: &[u8], gate: &mut Gate, engine: &Engine) {
-        if self.bridge.is_none() {
-            self.bridge = gate.cross_datagrams(engine, self.local, to);
+    fn cross(&mut self, network: i64, to: SocketAddrV4, data: &[u8], gate: &mut Gate, engine: &Engine) {
+        if !self.bridges.contains_key(&network) {
+            let socket = gate.cross_datagrams(engine, self.local, to);
+            self.bridges.extend(socket.map(|socket| (network, socket)));
         }
-        if let Some(socket) = &self.bridge {
+        if let Some(socket) = self.bridges.get(&network) {
             let _ = sendto(socket, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &SocketAddr::from(to));
         }
     }
@@ -308,6 +357,16 @@ impl Relay {
             let _ = sendto(socket, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &to);
         }
     }
+}
+
+/// The address of this network that a socket of this name stands for.
+fn address_of(file: &str, network: i64) -> Option<SocketAddrV4> {
+    let rest = file.strip_suffix(Protocol::Udp.name())?.strip_suffix('.')?;
+    let mut parts = rest.split('-');
+    if parts.next()?.parse() != Ok(network) {
+        return None;
+    }
+    Some(SocketAddrV4::new(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// Where sockets of this address's family are kept.

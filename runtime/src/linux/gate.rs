@@ -12,12 +12,14 @@
 //!   port. A neighbour's monitor (never its task) connects to it and hands its task the connection ([`super::caller`]).
 //!   One that is bound to the loopback has a name that only this gate knows.
 //! - *Linux containers* of the network are met on its bridge ([`bridge`]).
+//! - A container may be on *several networks*, and come to others and leave them while it runs ([`places`]).
 //! - *Datagrams* are passed on one by one ([`super::datagrams`]).
 //! - *Names* are containers' (from the store), else looked up ([`super::resolver`]).
 //!
 //! Nothing here blocks: a guest can slow down no one but itself.
 
 mod bridge;
+mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -44,7 +46,7 @@ use crate::error::{Error, Result};
 use crate::monitor::protocol::Failure;
 use crate::network::grants::{Denial, Grants, HOST_NAME, canonical, canonical_name, is_name};
 use crate::network::line::{Answer, Ask, Gatekeeper, Source};
-use crate::network::r#virtual::{PortTable, Route, covers, given, route, source};
+use crate::network::r#virtual::{PortTable, Route, covers, given, on, route, source};
 use crate::network::{Endpoint, Fault, PortBinding, Protocol, WasmMode, WasmNetwork};
 use crate::{paths, plan};
 
@@ -60,18 +62,17 @@ pub(crate) struct Gate {
     network: WasmNetwork,
     id: String,
     names: Vec<String>,
-    /// The place on its network that is asked for.
-    place: Option<EndpointConfig>,
+    /// The places on networks that are asked for.
+    wanted: Vec<EndpointConfig>,
     /// Names that were given addresses by hand.
     hosts: Vec<(String, String)>,
     dns: Vec<IpAddr>,
     pub(super) grants: Grants,
-    pub(super) endpoint: Option<Endpoint>,
+    /// Those that it has, in the order in which they lead out.
+    pub(super) places: Vec<Endpoint>,
     joined: bool,
-    /// The network has no way out.
-    internal: bool,
-    /// Its place on the network's bridge, once it has met Linux containers there.
-    foothold: Option<Foothold>,
+    /// Its places on its networks' bridges, by the networks' numbers, once it has met Linux containers there.
+    footholds: BTreeMap<i64, Foothold>,
     ports: PortTable,
     bound: BTreeMap<u64, Local>,
     next: u64,
@@ -91,6 +92,8 @@ pub(super) struct Published {
     pub socket: File,
     /// Who has it: the number of a bound address. Nobody: what comes is turned away.
     pub holder: Option<u64>,
+    /// The container has no network that leads out: nothing comes.
+    shut: bool,
 }
 
 /// Handed out to a server of ours, for good.
@@ -102,12 +105,12 @@ struct Local {
     guest: u64,
     protocol: Protocol,
     address: SocketAddr,
-    /// The name of the unix socket that listens for it.
-    file: Option<String>,
+    /// The names of the unix socket that listens for it: one for each network on which it is reached.
+    files: Vec<String>,
     /// The guest has asked for this port, so others may look for it there.
     asked: bool,
-    /// Linux containers reach it.
-    met: bool,
+    /// The networks on whose bridges Linux containers reach it.
+    met: Vec<i64>,
     /// On the host's network: the socket itself.
     real: Option<OwnedFd>,
 }
@@ -130,14 +133,13 @@ impl Gate {
             network: network.clone(),
             id: container.id.clone(),
             names: vec![plan::hostname(container).to_owned(), container.short_id().to_owned()],
-            place: container.config.places().first().cloned(),
+            wanted: container.config.places().into_owned(),
             hosts: container.config.extra_hosts.clone(),
             dns: container.config.dns.clone(),
             grants: Grants::new(&network.allow, &network.deny),
-            endpoint: None,
+            places: Vec::new(),
             joined: false,
-            internal: false,
-            foothold: None,
+            footholds: BTreeMap::new(),
             ports: PortTable::default(),
             bound: BTreeMap::new(),
             next: SERVER + 1,
@@ -159,18 +161,23 @@ impl Gate {
         let mut all = Vec::new();
         for wanted in &self.network.published {
             let sockets = sockets::publish(wanted)?;
-            all.extend(sockets.into_iter().map(|(binding, socket)| Published { binding, socket, holder: None }));
+            all.extend(sockets.into_iter().map(|(binding, socket)| Published {
+                binding,
+                socket,
+                holder: None,
+                shut: false,
+            }));
         }
         self.published = all;
         Ok(())
     }
 
-    /// True when the container must have its place on the network before its guest asks.
+    /// True when the container must have its places on networks before its guest asks.
     pub fn is_wanted(&self) -> bool {
-        !self.network.published.is_empty() || self.place.as_ref().is_some_and(|place| !place.aliases.is_empty())
+        !self.network.published.is_empty() || self.wanted.iter().any(|place| !place.aliases.is_empty())
     }
 
-    /// Takes the container's place on its network.
+    /// Takes the container's places on its networks.
     ///
     /// # Errors
     /// The store's.
@@ -178,21 +185,35 @@ impl Gate {
         if self.joined {
             return Ok(());
         }
-        if let Some(place) = &self.place {
+        if !self.wanted.is_empty() {
             if super::is_root() {
-                bridges::settle(engine, &place.network)?;
+                self.wanted.iter().try_for_each(|place| bridges::settle(engine, &place.network))?;
             }
-            let ports: Vec<PortBinding> = self.published.iter().map(|p| p.binding.clone()).collect();
-            self.endpoint = engine.attach_networks(&self.id, &[(place, &ports)], false)?.pop();
-            self.internal = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.internal);
+            let ports = self.bindings();
+            let way_out = bridges::leading(engine, &self.wanted)?.unwrap_or(0);
+            let places = self.wanted.iter().enumerate();
+            let places: Vec<_> =
+                places.map(|(at, place)| (place, if at == way_out { &ports[..] } else { &[] })).collect();
+            self.places = engine.attach_networks(&self.id, &places, false)?;
+            self.arrange();
         }
         self.joined = true;
         Ok(())
     }
 
+    /// The published ports, as they are bound.
+    fn bindings(&self) -> Vec<PortBinding> {
+        self.published.iter().map(|published| published.binding.clone()).collect()
+    }
+
+    /// True when none of its networks leads out.
+    fn is_internal(&self) -> bool {
+        self.network.mode != WasmMode::Host && self.places.iter().all(|place| place.internal)
+    }
+
     /// True when it has a place in the store that must be let go.
     pub fn has_joined(&self) -> bool {
-        self.endpoint.is_some()
+        !self.places.is_empty()
     }
 
     /// What the person should read in the container's log.
@@ -225,7 +246,8 @@ impl Gate {
     /// What to poll for reading.
     pub fn polls(&self) -> impl Iterator<Item = (Wake, BorrowedFd<'_>)> {
         let early = self.published.iter().enumerate().filter_map(|(index, published)| {
-            let turned_away = published.holder.is_none() && published.binding.protocol == Protocol::Tcp;
+            let nobodys = published.holder.is_none() && !published.shut;
+            let turned_away = nobodys && published.binding.protocol == Protocol::Tcp;
             turned_away.then(|| (Wake::Early(index), published.socket.as_fd()))
         });
         let lookups = self.lookups.iter().map(|(number, lookup)| (Wake::Lookup(*number), lookup.socket()));
@@ -295,12 +317,12 @@ impl Gate {
             let socket = sockets::bound(protocol, local).map_err(Fault::from)?;
             (sockets::local(&socket).unwrap_or(local), Some(socket))
         } else {
-            (self.ports.bind(protocol, local, self.endpoint.as_ref())?, None)
+            (self.ports.bind(protocol, local, &self.places)?, None)
         };
         let number = self.next;
         self.next += 1;
         let asked = local.port() != 0;
-        self.bound.insert(number, Local { guest, protocol, address, file: None, asked, met: false, real });
+        self.bound.insert(number, Local { guest, protocol, address, files: Vec::new(), asked, met: Vec::new(), real });
         Ok((number, address))
     }
 
@@ -309,19 +331,16 @@ impl Gate {
         if local.real.is_none() {
             self.ports.release(local.protocol, local.address);
         }
-        if let Some(file) = local.file {
-            self.unlink(&file);
-        }
-        if let Some(file) = self.relays.remove(number) {
-            self.unlink(&file);
-        }
+        let inboxes = self.relays.remove(number);
+        local.files.iter().chain(&inboxes).for_each(|file| self.unlink(file));
+        self.footholds.values_mut().for_each(|foothold| foothold.close(number));
         for published in self.published.iter_mut().filter(|p| p.holder == Some(number)) {
             published.holder = None;
         }
     }
 
     fn listen(&mut self, guest: u64, number: u64) -> Result<(Vec<Source>, Vec<File>), Fault> {
-        let Some(local) = self.of(guest, number).filter(|l| l.protocol == Protocol::Tcp && l.file.is_none()) else {
+        let Some(local) = self.of(guest, number).filter(|l| l.protocol == Protocol::Tcp && l.files.is_empty()) else {
             return Err(Fault::InvalidState);
         };
         if let Some(socket) = &local.real {
@@ -329,36 +348,48 @@ impl Gate {
             return Ok((vec![Source::Host], vec![copy(socket)?]));
         }
         let address = local.address;
-        let reached = self.on_network(address);
-        // Of two families' sockets with one port the first has the network.
-        let file = match reached.map(|at| self.file_of(at, Protocol::Tcp)) {
-            Some(file) if !self.bound.values().any(|l| l.file.as_ref() == Some(&file)) => file,
-            _ => format!("own-{}-{number}", &self.id[..12]),
-        };
+        let mut names = self.free_names(address);
+        if names.is_empty() {
+            names.push(self.own_name(number));
+        }
         let socket = sockets::unix(SocketType::STREAM).map_err(Fault::from)?;
-        let name = self.at(&file).map_err(|_| Fault::Unknown)?;
+        let name = self.at(&names[0]).map_err(|_| Fault::Unknown)?;
         // One of a container that had the address before and whose monitor was killed.
-        self.unlink(&file);
+        self.unlink(&names[0]);
         bind(&socket, &name).and_then(|()| listen(&socket, sockets::BACKLOG)).map_err(sockets::fault)?;
+        names[1..].iter().try_for_each(|other| self.name_too(&names[0], other))?;
         let (mut kinds, mut files) = (vec![Source::Network], vec![File::from(socket)]);
         for index in self.hand_out(number, address, Protocol::Tcp) {
             kinds.push(Source::Host);
             files.push(self.published[index].socket.try_clone().map_err(Fault::from)?);
         }
         if let Some(local) = self.bound.get_mut(&number) {
-            local.file = Some(file);
+            local.files = names;
         }
         Ok((kinds, files))
+    }
+
+    /// The names on its networks of a listener that is bound so. Of two families' sockets with one port the first has them.
+    fn free_names(&self, bound: SocketAddr) -> Vec<String> {
+        let mut names: Vec<_> =
+            self.on_networks(bound).into_iter().map(|(_, at)| self.file_of(at, Protocol::Tcp)).collect();
+        names.retain(|name| !self.bound.values().any(|local| local.files.contains(name)));
+        names
+    }
+
+    /// The name of a listener that is on no network.
+    fn own_name(&self, number: u64) -> String {
+        format!("own-{}-{number}", &self.id[..12])
     }
 
     /// Gives the published ports that lead to this address to whoever is bound to it.
     fn hand_out(&mut self, number: u64, address: SocketAddr, protocol: Protocol) -> Vec<usize> {
         // Nothing comes into an internal network either.
-        let outward = !address.ip().is_loopback() && !self.internal;
+        let outward = !address.ip().is_loopback() && !self.is_internal();
         let mut handed = Vec::new();
         for (index, published) in self.published.iter_mut().enumerate() {
             let wanted = (published.binding.container_port, published.binding.protocol) == (address.port(), protocol);
-            if outward && wanted && published.holder.is_none() {
+            if outward && wanted && published.holder.is_none() && !published.shut {
                 published.holder = Some(number);
                 handed.push(index);
             }
@@ -366,28 +397,17 @@ impl Gate {
         handed
     }
 
-    /// Where neighbours reach a socket that is bound so.
-    pub(super) fn on_network(&self, bound: SocketAddr) -> Option<SocketAddrV4> {
-        let own = self.endpoint.as_ref()?;
-        let reached = bound.ip().is_unspecified() || bound.ip() == IpAddr::V4(own.address);
-        reached.then(|| SocketAddrV4::new(own.address, bound.port()))
+    /// Where neighbours reach a socket that is bound so, with the numbers of their networks.
+    pub(super) fn on_networks(&self, bound: SocketAddr) -> Vec<(i64, SocketAddrV4)> {
+        let ip = bound.ip();
+        let reached = self.places.iter().filter(|own| ip.is_unspecified() || ip == IpAddr::V4(own.address));
+        reached.map(|own| (own.network_id, SocketAddrV4::new(own.address, bound.port()))).collect()
     }
 
-    /// The name of the socket that stands for an address of our network.
+    /// The name of the socket that stands for an address of one of our networks.
     pub(super) fn file_of(&self, at: SocketAddrV4, protocol: Protocol) -> String {
-        let network = self.endpoint.as_ref().map_or(0, |e| e.network_id);
+        let network = on(&self.places, *at.ip()).map_or(0, |own| own.network_id);
         format!("{network}-{}-{}.{protocol}", at.ip(), at.port())
-    }
-
-    /// The address of our network that a socket of this name stands for.
-    pub(super) fn address_of(&self, file: &str, protocol: Protocol) -> Option<SocketAddrV4> {
-        let network = self.endpoint.as_ref()?.network_id.to_string();
-        let rest = file.strip_suffix(protocol.name())?.strip_suffix('.')?;
-        let mut parts = rest.split('-');
-        if parts.next()? != network {
-            return None;
-        }
-        Some(SocketAddrV4::new(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
     }
 
     /// A socket's address by a short name: its path may have only 107 bytes (unix(7)).
@@ -403,6 +423,13 @@ impl Gate {
         let name = format!("/proc/self/fd/{}/{file}", handle.as_raw_fd());
         self.handle = Some(handle);
         SocketAddrUnix::new(name.as_bytes()).map_err(|e| Error::os("name a socket", e))
+    }
+
+    /// Gives a socket of our directory another name besides.
+    fn name_too(&mut self, file: &str, other: &str) -> Result<(), Fault> {
+        self.unlink(other);
+        let Some(handle) = &self.handle else { return Err(Fault::Unknown) };
+        rustix::fs::linkat(handle, file, handle, other, AtFlags::empty()).map_err(sockets::fault)
     }
 
     pub(super) fn unlink(&self, file: &str) {
@@ -426,19 +453,19 @@ impl Gate {
             sockets::begin_connect(&socket, to)?;
             return Ok((sockets::local(&socket).unwrap_or(to), socket));
         }
-        match route(&self.network.mode, self.endpoint.as_ref(), to) {
+        match route(&self.network.mode, &self.places, to) {
             Route::Own => {
                 let called = self.bound.values().find(|l| l.protocol == Protocol::Tcp && covers(l.address, to));
-                let file = called.and_then(|l| l.file.clone()).ok_or(Fault::ConnectionRefused)?;
+                let file = called.and_then(|l| l.files.first().cloned()).ok_or(Fault::ConnectionRefused)?;
                 let port = self.port_or_any(port);
-                let local = source(self.endpoint.as_ref(), to.ip(), port);
+                let local = source(&self.places, to.ip(), port);
                 Ok((local, self.call(&file, local, to)?))
             }
             Route::Neighbour(at) => {
                 self.grants.check_neighbour(at.into()).map_err(|denial| self.deny(&denial))?;
                 let file = self.file_of(at, Protocol::Tcp);
                 let own = self.port_or_any(port);
-                let local = source(self.endpoint.as_ref(), IpAddr::V4(*at.ip()), own);
+                let local = source(&self.places, IpAddr::V4(*at.ip()), own);
                 match self.call(&file, local, at.into()) {
                     // No wasm container listens there.
                     Err(Fault::ConnectionRefused) => self.cross(engine, port, at),
@@ -463,7 +490,7 @@ impl Gate {
     /// True when there is a way to this address beyond the network: not out of an internal one, nor into another one.
     pub(super) fn leads_out(&self, engine: &Engine, to: IpAddr) -> bool {
         let into_another = || super::is_root() && bridges::leads_inside(engine.paths(), canonical(to));
-        !self.internal && (self.network.mode == WasmMode::Host || !into_another())
+        !self.is_internal() && (self.network.mode == WasmMode::Host || !into_another())
     }
 
     fn port_or_any(&mut self, port: Option<u16>) -> u16 {
@@ -476,15 +503,15 @@ impl Gate {
     /// `ConnectionRefused` when nothing does.
     pub fn call_guest(&mut self, port: u16) -> Result<OwnedFd, Fault> {
         let listens = |local: &&Local| local.protocol == Protocol::Tcp && local.address.port() == port;
-        let called = self.bound.values().filter(listens).find(|local| local.file.is_some() || local.real.is_some());
-        let Some(Local { address, file, .. }) = called else { return Err(Fault::ConnectionRefused) };
+        let called = self.bound.values().filter(listens).find(|local| !local.files.is_empty() || local.real.is_some());
+        let Some(Local { address, files, .. }) = called else { return Err(Fault::ConnectionRefused) };
         let loopback = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
         let ip = if address.ip().is_unspecified() { loopback } else { address.ip() };
-        let (to, file) = (SocketAddr::new(ip, port), file.clone());
+        let (to, file) = (SocketAddr::new(ip, port), files.first().cloned());
         match file {
             Some(file) => {
                 let port = self.ports.ephemeral();
-                self.call(&file, source(self.endpoint.as_ref(), ip, port), to)
+                self.call(&file, source(&self.places, ip, port), to)
             }
             None => {
                 let socket = sockets::inet(Protocol::Tcp, ip).map_err(Fault::from)?;
@@ -510,9 +537,7 @@ impl Gate {
         let local = sockets::local(&socket);
         let shown = match self.network.mode {
             WasmMode::Host => local.unwrap_or(to),
-            WasmMode::None | WasmMode::Network(_) => {
-                source(self.endpoint.as_ref(), to.ip(), local.map_or(0, |at| at.port()))
-            }
+            WasmMode::None | WasmMode::Network(_) => source(&self.places, to.ip(), local.map_or(0, |at| at.port())),
         };
         Ok((shown, socket))
     }
@@ -540,7 +565,7 @@ impl Gate {
             // RFC 6761, 6.3.
             return here(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
-        let given = given(&self.hosts, self.endpoint.as_ref(), &name);
+        let given = given(&self.hosts, &self.places, &name);
         if !given.is_empty() {
             for address in &given {
                 if self.grants.check_answer(&name, *address).is_ok() {
@@ -549,19 +574,21 @@ impl Gate {
             }
             return here(given);
         }
-        if let Some(own) = &self.endpoint {
+        if let Some(first) = self.places.first() {
             if self.names.iter().any(|n| n.eq_ignore_ascii_case(&name)) {
-                return here(vec![own.address.into()]);
+                return here(self.places.iter().map(|own| own.address.into()).collect());
             }
             if name == HOST_NAME {
-                return here(vec![own.gateway.into()]);
+                return here(vec![first.gateway.into()]);
             }
+        }
+        for own in &self.places {
             let found = engine.resolve(own.network_id, &name).map_err(|_| Fault::TemporaryResolverFailure)?;
             if !found.is_empty() {
                 return here(found.into_iter().map(IpAddr::V4).collect());
             }
         }
-        if self.network.mode == WasmMode::None || self.internal {
+        if self.is_internal() {
             return Err(Fault::NameUnresolvable);
         }
         self.grants.check_name(&name).map_err(|denial| self.deny(&denial))?;
@@ -622,7 +649,7 @@ impl Gate {
         match ask {
             Ask::Failed(_) | Ask::Ready(_) => Ok(None),
             Ask::Join => alone(match self.join(engine) {
-                Ok(()) => Answer::Joined(self.endpoint.as_ref().map(|e| (e.address.into(), e.gateway.into()))),
+                Ok(()) => Answer::Joined(self.places.first().map(|e| (e.address.into(), e.gateway.into()))),
                 Err(e) => Answer::Error(Failure::from(&e)),
             }),
             Ask::Bind { protocol, local } => {

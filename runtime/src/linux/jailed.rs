@@ -247,8 +247,8 @@ impl Listener for Doors {
                 match attempt(door, false, || acceptfrom_with(door, flags)) {
                     Ok((fd, peer)) => {
                         let caller = if *source == Source::Network { caller::parse(peer.clone()) } else { None };
-                        if caller == Some(Caller::Door) {
-                            self.add(&fd);
+                        if let Some(Caller::Door(kind)) = caller {
+                            self.add(kind, &fd);
                             return self.poll_accept(cx);
                         }
                         if let Some(connected) = self.accepted(*source, fd, peer) {
@@ -265,6 +265,11 @@ impl Listener for Doors {
                     }
                     // One that was given up before it was accepted (accept(2), "Error handling").
                     Err(e) if is_passing(&e) => {}
+                    // The container has left that network: this door is shut, the others are not.
+                    Err(e) if *source != Source::Network && Errno::from_io_error(&e) == Some(Errno::INVAL) => {
+                        self.doors.remove(at);
+                        return self.poll_accept(cx);
+                    }
                     Err(e) => return Poll::Ready(Err(Fault::from(e))),
                 }
             }
@@ -291,9 +296,9 @@ fn is_passing(e: &io::Error) -> bool {
 
 impl Doors {
     /// Takes in another listener, which the monitor brings.
-    fn add(&mut self, way: &OwnedFd) {
+    fn add(&mut self, kind: Source, way: &OwnedFd) {
         if let Some(door) = caller::take_over(way).and_then(|listener| watch(listener).ok()) {
-            self.doors.push((Source::Bridge, door));
+            self.doors.push((kind, door));
         }
     }
 
@@ -301,7 +306,7 @@ impl Doors {
         let (remote, local) = match source {
             Source::Network => match caller::parse(peer)? {
                 Caller::Container(caller, called) => (caller, called),
-                Caller::Door => return None,
+                Caller::Door(_) => return None,
             },
             Source::Host | Source::Bridge => {
                 let _ = sockopt::set_tcp_nodelay(&fd, true);

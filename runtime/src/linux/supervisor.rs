@@ -760,14 +760,24 @@ impl Monitor {
         self.quiet_at = Some(Instant::now() + QUIET);
         let id = self.container.id.clone();
         change.apply(&id, &mut self.container.config.places().into_owned())?;
-        let own = self.main()?.task.network()?;
-        let (Some(connected), Some(own)) = (&mut self.connected, own) else {
-            let message = "the networks of a WebAssembly container cannot be changed while it runs";
-            return Err(Error::new(Class::Unsupported, message).with_hint("stop it first"));
-        };
-        match change {
-            Reconnect::Connect(place) => connected.connect(&self.engine, &self.container, &own, place)?,
-            Reconnect::Disconnect(network) => connected.disconnect(&self.engine, &self.container, &own, network)?,
+        if let Some(gate) = &mut self.gate {
+            let moved = match change {
+                Reconnect::Connect(place) => gate.connect_to(&self.engine, place),
+                Reconnect::Disconnect(network) => gate.disconnect_from(&self.engine, network),
+            };
+            self.gate_woken(|_, _| ());
+            moved?;
+        } else {
+            let own = self.main()?.task.network()?;
+            let (Some(connected), Some(own)) = (&mut self.connected, own) else {
+                let message =
+                    "the networks of a container that another program connects cannot be changed while it runs";
+                return Err(Error::new(Class::Unsupported, message).with_hint("stop it first"));
+            };
+            match change {
+                Reconnect::Connect(place) => connected.connect(&self.engine, &self.container, &own, place)?,
+                Reconnect::Disconnect(network) => connected.disconnect(&self.engine, &self.container, &own, network)?,
+            }
         }
         let containers = self.engine.containers()?;
         self.container.config = containers.set_endpoints(&self.container, |places| change.apply(&id, places))?;

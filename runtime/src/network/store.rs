@@ -91,16 +91,16 @@ pub fn attach(
     })
 }
 
-/// Gives the container one more place, on the first interface that is free.
+/// Gives the container one more place, on the first interface that is free, `with_six` an IPv6 address if there are any.
 ///
 /// # Errors
 /// As [`attach`]; `Conflict` when it has a place on that network.
-pub fn connect(db: &Db, container: &str, wanted: &EndpointConfig) -> Result<Endpoint> {
+pub fn connect(db: &Db, container: &str, wanted: &EndpointConfig, with_six: bool) -> Result<Endpoint> {
     db.write(|tx| {
         let mut taken = tx.prepare_cached("SELECT number FROM endpoints WHERE container = ?1")?;
         let taken: Vec<u8> = taken.query_map([container], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         let number = (0..u8::MAX).find(|number| !taken.contains(number)).unwrap_or(u8::MAX);
-        attach_in(tx, container, wanted, (number, true), &[])
+        attach_in(tx, container, wanted, (number, with_six), &[])
     })
 }
 
@@ -515,8 +515,8 @@ mod tests {
         assert_eq!((1..7).map(|n| last(n).unwrap()).collect::<Vec<_>>(), [248, 249, 250, 251, 252, 253]);
         assert_eq!(last(8).unwrap_err().class(), Class::LimitExceeded);
         // A second place of the same container, and none twice.
-        assert_eq!(connect(&db, &id(0), &EndpointConfig::on(BRIDGE)).unwrap().number, 1);
-        assert_eq!(connect(&db, &id(0), &EndpointConfig::on(BRIDGE)).unwrap_err().class(), Class::Conflict);
+        assert_eq!(connect(&db, &id(0), &EndpointConfig::on(BRIDGE), true).unwrap().number, 1);
+        assert_eq!(connect(&db, &id(0), &EndpointConfig::on(BRIDGE), true).unwrap_err().class(), Class::Conflict);
         let places =
             |db: &Db| attachments(db).unwrap()[&id(0)].iter().map(|a| a.endpoint.network.clone()).collect::<Vec<_>>();
         assert_eq!(places(&db), ["own", BRIDGE]);

@@ -1,5 +1,7 @@
 //! The rules of a container's own network, which are the same wherever its sockets really are: which addresses it has,
 //! which ports are taken, and where a destination lies.
+//!
+//! A container's places on networks are told in the order in which they lead out: what goes further goes by the first.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -15,7 +17,7 @@ const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
 pub enum Route {
     /// In the container itself.
     Own,
-    /// Another container of its network.
+    /// Another container of one of its networks.
     Neighbour(SocketAddrV4),
     /// The host, on this port.
     Host(u16),
@@ -25,36 +27,43 @@ pub enum Route {
     Nowhere,
 }
 
-/// Where `to` lies for a container that is connected so.
-pub fn route(mode: &WasmMode, endpoint: Option<&Endpoint>, to: SocketAddr) -> Route {
+/// Where `to` lies for a container that has these places.
+pub fn route(mode: &WasmMode, places: &[Endpoint], to: SocketAddr) -> Route {
     if *mode == WasmMode::Host {
         return Route::Outside;
     }
-    match (grants::canonical(to.ip()), endpoint) {
-        (ip, _) if ip.is_loopback() => Route::Own,
-        (IpAddr::V4(ip), Some(own)) if ip == own.address => Route::Own,
-        (IpAddr::V4(ip), Some(own)) if ip == own.gateway => Route::Host(to.port()),
-        (IpAddr::V4(ip), Some(own)) if own.is_neighbour(ip) => Route::Neighbour(SocketAddrV4::new(ip, to.port())),
-        (_, Some(_)) => Route::Outside,
-        (_, None) => Route::Nowhere,
+    match grants::canonical(to.ip()) {
+        ip if ip.is_loopback() => Route::Own,
+        _ if places.is_empty() => Route::Nowhere,
+        IpAddr::V4(ip) => match on(places, ip) {
+            Some(own) if ip == own.address => Route::Own,
+            Some(own) if ip == own.gateway => Route::Host(to.port()),
+            Some(_) => Route::Neighbour(SocketAddrV4::new(ip, to.port())),
+            None => Route::Outside,
+        },
+        IpAddr::V6(_) => Route::Outside,
     }
 }
 
+/// The place on the network that has this address.
+pub fn on(places: &[Endpoint], address: Ipv4Addr) -> Option<&Endpoint> {
+    places.iter().find(|own| own.is_neighbour(address))
+}
+
 /// The container's own address towards `to`: what a socket that connects there is called.
-pub fn source(endpoint: Option<&Endpoint>, to: IpAddr, port: u16) -> SocketAddr {
-    let ip = match (to, endpoint) {
-        (ip, _) if ip.is_loopback() => ip,
-        (IpAddr::V4(_), Some(own)) => own.address.into(),
-        (IpAddr::V4(_), None) => Ipv4Addr::LOCALHOST.into(),
+pub fn source(places: &[Endpoint], to: IpAddr, port: u16) -> SocketAddr {
+    let ip = match to {
+        ip if ip.is_loopback() => ip,
+        IpAddr::V4(ip) => on(places, ip).or(places.first()).map_or(Ipv4Addr::LOCALHOST, |own| own.address).into(),
         // There are no IPv6 networks yet; towards the outside the host's address is used, which is not shown.
-        (IpAddr::V6(_), _) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
     };
     SocketAddr::new(ip, port)
 }
 
 /// The addresses that somebody gave a name by hand (`--add-host`). Whether they may be reached is another question.
-pub fn given(hosts: &[(String, String)], endpoint: Option<&Endpoint>, name: &str) -> Vec<IpAddr> {
-    let gateway = endpoint.map(|own| IpAddr::V4(own.gateway));
+pub fn given(hosts: &[(String, String)], places: &[Endpoint], name: &str) -> Vec<IpAddr> {
+    let gateway = places.first().map(|own| IpAddr::V4(own.gateway));
     let address = |text: &str| if text == HOST_GATEWAY { gateway } else { text.parse().ok() };
     let of_name = hosts.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
     of_name.filter_map(|(_, text)| address(text)).collect()
@@ -93,15 +102,10 @@ impl PortTable {
     ///
     /// # Errors
     /// `AddressNotBindable` for an address that is not the container's; `AddressInUse`.
-    pub fn bind(
-        &mut self,
-        protocol: Protocol,
-        local: SocketAddr,
-        endpoint: Option<&Endpoint>,
-    ) -> Result<SocketAddr, Fault> {
-        let own = endpoint.map(|e| IpAddr::V4(e.address));
+    pub fn bind(&mut self, protocol: Protocol, local: SocketAddr, places: &[Endpoint]) -> Result<SocketAddr, Fault> {
         let ip = local.ip();
-        if !(ip.is_unspecified() || ip.is_loopback() || Some(ip) == own) {
+        let is_own = places.iter().any(|own| ip == IpAddr::V4(own.address));
+        if !(ip.is_unspecified() || ip.is_loopback() || is_own) {
             return Err(Fault::AddressNotBindable);
         }
         if local.port() != 0 {
@@ -167,14 +171,28 @@ mod tests {
         }
     }
 
+    /// On another network.
+    fn second() -> Endpoint {
+        Endpoint {
+            network: "back".to_owned(),
+            network_id: 2,
+            address: Ipv4Addr::new(10, 9, 0, 7),
+            prefix: 24,
+            gateway: Ipv4Addr::new(10, 9, 0, 1),
+            number: 1,
+            ..endpoint()
+        }
+    }
+
     fn at(text: &str) -> SocketAddr {
         text.parse().expect("address")
     }
 
     #[test]
     fn destinations() {
-        let own = endpoint();
-        let to = |text| route(&WasmMode::Network("bridge".to_owned()), Some(&own), at(text));
+        let mode = WasmMode::Network("bridge".to_owned());
+        let own = [endpoint(), second()];
+        let to = |text| route(&mode, &own, at(text));
         assert_eq!(to("127.0.0.1:80"), Route::Own);
         assert_eq!(to("127.255.0.9:80"), Route::Own);
         assert_eq!(to("[::1]:80"), Route::Own);
@@ -184,28 +202,48 @@ mod tests {
         assert_eq!(to("172.30.9.9:80"), Route::Neighbour(SocketAddrV4::new(Ipv4Addr::new(172, 30, 9, 9), 80)));
         assert_eq!(to("172.31.0.1:80"), Route::Outside);
         assert_eq!(to("[2001:db8::1]:80"), Route::Outside);
-        assert_eq!(route(&WasmMode::None, None, at("1.2.3.4:80")), Route::Nowhere);
-        assert_eq!(route(&WasmMode::None, None, at("127.0.0.1:80")), Route::Own);
-        assert_eq!(route(&WasmMode::Host, None, at("127.0.0.1:80")), Route::Outside);
+        for (second, route) in [
+            ("10.9.0.7:80", Route::Own),
+            ("10.9.0.1:80", Route::Host(80)),
+            ("10.9.0.8:80", Route::Neighbour(SocketAddrV4::new(Ipv4Addr::new(10, 9, 0, 8), 80))),
+            ("10.9.1.8:80", Route::Outside),
+        ] {
+            assert_eq!(to(second), route, "{second}");
+        }
+        assert_eq!(route(&mode, &own[..1], at("10.9.0.8:80")), Route::Outside);
+        assert_eq!(route(&WasmMode::None, &[], at("1.2.3.4:80")), Route::Nowhere);
+        assert_eq!(route(&WasmMode::None, &[], at("127.0.0.1:80")), Route::Own);
+        assert_eq!(route(&WasmMode::Host, &[], at("127.0.0.1:80")), Route::Outside);
+    }
+
+    #[test]
+    fn a_caller_has_the_address_of_the_network_that_he_calls_on() {
+        let own = [endpoint(), second()];
+        let from = |to: &str| source(&own, to.parse().unwrap(), 5).to_string();
+        assert_eq!(from("10.9.0.8"), "10.9.0.7:5");
+        assert_eq!(from("172.30.0.9"), "172.30.0.2:5");
+        assert_eq!(from("1.2.3.4"), "172.30.0.2:5", "what goes further goes by the first");
+        assert_eq!(from("127.0.0.2"), "127.0.0.2:5");
+        assert_eq!(source(&[], "1.2.3.4".parse().unwrap(), 5).to_string(), "127.0.0.1:5");
     }
 
     #[test]
     fn ports_are_taken_once() {
-        let (mut table, own) = (PortTable::default(), endpoint());
-        let mut bind = |text| table.bind(Protocol::Tcp, at(text), Some(&own));
+        let (mut table, own) = (PortTable::default(), [endpoint(), second()]);
+        let mut bind = |text| table.bind(Protocol::Tcp, at(text), &own);
         assert_eq!(bind("0.0.0.0:80"), Ok(at("0.0.0.0:80")));
         for taken in ["0.0.0.0:80", "127.0.0.1:80", "172.30.0.2:80"] {
             assert_eq!(bind(taken), Err(Fault::AddressInUse), "{taken}");
         }
         assert!(bind("[::]:80").is_ok(), "the families are apart");
-        assert!(bind("127.0.0.1:81").is_ok() && bind("172.30.0.2:81").is_ok());
+        assert!(bind("127.0.0.1:81").is_ok() && bind("172.30.0.2:81").is_ok() && bind("10.9.0.7:81").is_ok());
         assert_eq!(bind("0.0.0.0:81"), Err(Fault::AddressInUse));
-        for foreign in ["172.30.0.3:1", "8.8.8.8:1", "[fe80::1]:1", "172.30.0.1:1"] {
+        for foreign in ["172.30.0.3:1", "8.8.8.8:1", "[fe80::1]:1", "172.30.0.1:1", "10.9.0.8:1"] {
             assert_eq!(bind(foreign), Err(Fault::AddressNotBindable), "{foreign}");
         }
-        assert!(table.bind(Protocol::Udp, at("0.0.0.0:80"), None).is_ok(), "the protocols are apart");
+        assert!(table.bind(Protocol::Udp, at("0.0.0.0:80"), &[]).is_ok(), "the protocols are apart");
         table.release(Protocol::Tcp, at("0.0.0.0:80"));
-        assert!(table.bind(Protocol::Tcp, at("127.0.0.1:80"), None).is_ok());
+        assert!(table.bind(Protocol::Tcp, at("127.0.0.1:80"), &[]).is_ok());
     }
 
     #[test]
@@ -213,12 +251,12 @@ mod tests {
         let mut table = PortTable::default();
         let mut seen = std::collections::HashSet::new();
         for _ in EPHEMERAL {
-            let local = table.bind(Protocol::Tcp, at("0.0.0.0:0"), None).expect("a port");
+            let local = table.bind(Protocol::Tcp, at("0.0.0.0:0"), &[]).expect("a port");
             assert!(seen.insert(local.port()) && EPHEMERAL.contains(&local.port()));
         }
-        assert_eq!(table.bind(Protocol::Tcp, at("0.0.0.0:0"), None), Err(Fault::AddressInUse));
+        assert_eq!(table.bind(Protocol::Tcp, at("0.0.0.0:0"), &[]), Err(Fault::AddressInUse));
         table.release(Protocol::Tcp, at("0.0.0.0:40000"));
-        assert_eq!(table.bind(Protocol::Tcp, at("0.0.0.0:0"), None), Ok(at("0.0.0.0:40000")));
+        assert_eq!(table.bind(Protocol::Tcp, at("0.0.0.0:0"), &[]), Ok(at("0.0.0.0:40000")));
     }
 
     #[test]

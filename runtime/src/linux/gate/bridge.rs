@@ -1,27 +1,29 @@
-//! A wasm container on the bridge of its network, where Linux containers are.
+//! A wasm container on the bridges of its networks, where Linux containers are.
 //!
 //! Among themselves wasm containers speak over unix sockets, and most never need anything else. So a container comes to the
 //! bridge only when somebody of the other kind can be met there: when its guest listens and the network has a bridge, when
 //! it calls a Linux container, or when the first Linux container comes to a network on which it listens already.
 //!
-//! What it has there is a network namespace (network_namespaces(7)) with a device on the bridge, the container's address,
+//! What it has on each is a network namespace (network_namespaces(7)) with a device on the bridge, the container's address,
 //! and no process in it: the gate looks in to make a socket and comes back. So the address is never one of the host's. No
 //! service of the host answers on it, no port that the host has taken is in the guest's way, and the firewall's rules for
 //! Linux containers hold for it as they are. There is no way out of it but to the network's own addresses: what goes
 //! further leaves by the host ([`super::Gate`]). It goes with the last descriptor, whatever ends the monitor.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::net::{SocketType, bind, connect, listen};
+use rustix::net::{Shutdown, listen, shutdown};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Gate, Local, caller, sockets};
+use super::{Gate, Local, on, sockets};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::linux::container::unshare;
 use crate::linux::network::{self, Outside};
+use crate::network::line::Source;
 use crate::network::networks::Wiring;
 use crate::network::{Fault, Protocol, WasmMode};
 
@@ -31,6 +33,10 @@ const OWN: &str = "/proc/self/ns/net";
 pub(super) struct Foothold {
     namespace: File,
     home: File,
+    /// The name of the host's end.
+    outer: String,
+    /// What the guest listens on here, by its number: its process has these too.
+    listeners: BTreeMap<u64, OwnedFd>,
 }
 
 impl Foothold {
@@ -43,7 +49,8 @@ impl Foothold {
             Ok(namespace)
         });
         enter_or_abort(&home);
-        connected.map(|namespace| Foothold { namespace, home })
+        let (outer, listeners) = (wiring.outer.clone(), BTreeMap::new());
+        connected.map(|namespace| Foothold { namespace, home, outer, listeners })
     }
 
     /// Makes a socket of the container's address.
@@ -52,6 +59,22 @@ impl Foothold {
         let made = make();
         enter_or_abort(&self.home);
         made
+    }
+
+    /// What is bound under this number is free again.
+    pub(super) fn close(&mut self, number: u64) {
+        self.listeners.remove(&number);
+    }
+
+    /// Leaves the bridge. Whoever has a socket there is told of its end.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn give_up(self) -> Result<()> {
+        for listener in self.listeners.values() {
+            let _ = shutdown(listener, Shutdown::Both);
+        }
+        network::unplug(&self.outer)
     }
 }
 
@@ -71,78 +94,87 @@ fn enter_or_abort(home: &File) {
 }
 
 impl Gate {
-    /// Brings to the bridge what the guest has on the network, if there is a bridge and it is not there yet.
+    /// Brings to their bridges what the guest has on networks, where there is a bridge and it is not there yet.
     pub fn meet(&mut self, engine: &Engine) {
-        if !crate::linux::is_root() || !matches!(self.network.mode, WasmMode::Network(_)) {
+        if !crate::linux::is_root() || self.network.mode == WasmMode::Host {
             return;
         }
-        let here = |gate: &Gate, local: &Local| !local.met && local.asked && gate.on_network(local.address).is_some();
-        let unmet: Vec<u64> = self.bound.iter().filter(|(_, l)| here(self, l)).map(|(n, _)| *n).collect();
-        if unmet.is_empty() {
-            return;
+        let mut unmet: BTreeMap<i64, Vec<(u64, SocketAddrV4)>> = BTreeMap::new();
+        for (number, local) in self.bound.iter().filter(|(_, local)| local.asked) {
+            for (network, at) in self.on_networks(local.address) {
+                if !local.met.contains(&network) {
+                    unmet.entry(network).or_default().push((*number, at));
+                }
+            }
         }
-        match self.come(engine) {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(e) => return self.notices.push(format!("wharf: Linux containers cannot reach this one: {e}\n")),
-        }
-        for number in unmet {
-            if let Err(fault) = self.open_door(number) {
-                let address = self.bound.get(&number).map(|local| local.address);
-                let address = address.map(|address| address.to_string()).unwrap_or_default();
-                self.notices.push(format!("wharf: Linux containers cannot reach {address}: {fault}\n"));
+        for (network, here) in unmet {
+            match self.come(engine, network) {
+                Ok(true) => here.into_iter().for_each(|(number, at)| self.met_at(number, network, at)),
+                Ok(false) => {}
+                Err(e) => self.notices.push(format!("wharf: Linux containers cannot reach this one: {e}\n")),
             }
         }
     }
 
-    /// Takes a foothold, if the network has a bridge. False if it has none.
-    fn come(&mut self, engine: &Engine) -> Result<bool> {
-        if self.foothold.is_some() {
+    fn met_at(&mut self, number: u64, network: i64, at: SocketAddrV4) {
+        match self.open_door(number, network, at) {
+            Ok(true) => {
+                if let Some(local) = self.bound.get_mut(&number) {
+                    local.met.push(network);
+                }
+            }
+            // It does not listen yet.
+            Ok(false) => {}
+            Err(fault) => self.notices.push(format!("wharf: Linux containers cannot reach {at}: {fault}\n")),
+        }
+    }
+
+    /// Takes a foothold on this network, if it has a bridge. False if it has none.
+    fn come(&mut self, engine: &Engine, network: i64) -> Result<bool> {
+        if self.footholds.contains_key(&network) {
             return Ok(true);
         }
-        let Some(endpoint) = &self.endpoint else { return Ok(false) };
-        let Some((wiring, _lock)) = network::wiring(engine, &self.id, endpoint)? else { return Ok(false) };
-        self.foothold = Some(Foothold::gain(&wiring)?);
+        let Some(own) = self.places.iter().find(|own| own.network_id == network) else { return Ok(false) };
+        let Some((wiring, _lock)) = network::wiring(engine, &self.id, own)? else { return Ok(false) };
+        self.footholds.insert(network, Foothold::gain(&wiring)?);
         Ok(true)
     }
 
-    /// Listens, or waits for datagrams, on the bridge for what is bound under this number.
-    fn open_door(&mut self, number: u64) -> Result<(), Fault> {
-        let Some(local) = self.bound.get_mut(&number) else { return Ok(()) };
-        let (protocol, address, file) = (local.protocol, local.address, local.file.clone());
-        let Some(at) = self.on_network(address).filter(|_| protocol == Protocol::Udp || file.is_some()) else {
-            return Ok(());
-        };
-        if protocol == Protocol::Udp {
-            let mut relays = std::mem::take(&mut self.relays);
-            let met = relays.meet(number, || self.bound_there(Protocol::Udp, at.into()));
-            self.relays = relays;
-            met?;
-        } else if let Some(file) = file {
-            let listener = self.bound_there(Protocol::Tcp, at.into())?;
-            listen(&listener, sockets::BACKLOG).map_err(sockets::fault)?;
-            // To the guest's process, by the way by which neighbours come to it.
-            let way = sockets::unix(SocketType::STREAM).map_err(Fault::from)?;
-            let to = self.at(&file).map_err(|_| Fault::Unknown)?;
-            bind(&way, &caller::door().map_err(Fault::from)?).map_err(sockets::fault)?;
-            connect(&way, &to).map_err(sockets::fault)?;
-            caller::hand_over(&way, &listener).map_err(Fault::from)?;
+    /// Listens, or waits for datagrams, on a network's bridge for what is bound under this number. False for what neither
+    /// listens nor waits.
+    fn open_door(&mut self, number: u64, network: i64, at: SocketAddrV4) -> Result<bool, Fault> {
+        let Some(Local { protocol, files, .. }) = self.bound.get(&number) else { return Ok(false) };
+        match (*protocol, files.is_empty()) {
+            (Protocol::Udp, _) => {
+                let mut relays = std::mem::take(&mut self.relays);
+                let met = relays.meet(number, network, || self.bound_there(network, Protocol::Udp, at.into()));
+                self.relays = relays;
+                met
+            }
+            (Protocol::Tcp, true) => Ok(false),
+            (Protocol::Tcp, false) => {
+                let listener = self.bound_there(network, Protocol::Tcp, at.into())?;
+                listen(&listener, sockets::BACKLOG).map_err(sockets::fault)?;
+                self.bring(number, Source::Bridge, &listener)?;
+                if let Some(foothold) = self.footholds.get_mut(&network) {
+                    foothold.listeners.insert(number, listener);
+                }
+                Ok(true)
+            }
         }
-        if let Some(local) = self.bound.get_mut(&number) {
-            local.met = true;
-        }
-        Ok(())
     }
 
-    fn bound_there(&self, protocol: Protocol, at: SocketAddr) -> Result<OwnedFd, Fault> {
-        let foothold = self.foothold.as_ref().ok_or(Fault::RemoteUnreachable)?;
+    fn bound_there(&self, network: i64, protocol: Protocol, at: SocketAddr) -> Result<OwnedFd, Fault> {
+        let foothold = self.footholds.get(&network).ok_or(Fault::RemoteUnreachable)?;
         foothold.make(|| sockets::bound(protocol, at).map_err(Fault::from))
     }
 
-    /// True when a Linux container has this address of our network, and we are there to call it.
-    fn is_across(&mut self, engine: &Engine, at: SocketAddrV4) -> bool {
-        let Some(endpoint) = self.endpoint.as_ref().filter(|_| crate::linux::is_root()) else { return false };
-        network::is_linux(engine, endpoint.network_id, *at.ip()).unwrap_or(false) && self.come(engine).unwrap_or(false)
+    /// Our network and address there when a Linux container has this one, and we are there to call it.
+    fn across(&mut self, engine: &Engine, at: SocketAddrV4) -> Option<(i64, Ipv4Addr)> {
+        let own = on(&self.places, *at.ip()).filter(|_| crate::linux::is_root())?;
+        let (network, address) = (own.network_id, own.address);
+        let is_there = network::is_linux(engine, network, *at.ip()).unwrap_or(false);
+        (is_there && self.come(engine, network).unwrap_or(false)).then_some((network, address))
     }
 
     /// Begins a connection to a Linux container, from this port or any.
@@ -155,25 +187,23 @@ impl Gate {
         port: Option<u16>,
         to: SocketAddrV4,
     ) -> Result<(SocketAddr, OwnedFd), Fault> {
-        if !self.is_across(engine, to) {
-            return Err(Fault::ConnectionRefused);
-        }
-        let own = self.endpoint.as_ref().map(|endpoint| endpoint.address).ok_or(Fault::RemoteUnreachable)?;
+        let (network, own) = self.across(engine, to).ok_or(Fault::ConnectionRefused)?;
         let from = SocketAddr::new(own.into(), port.unwrap_or(0));
-        let socket = self.bound_there(Protocol::Tcp, from)?;
+        let socket = self.bound_there(network, Protocol::Tcp, from)?;
         sockets::begin_connect(&socket, to.into())?;
         Ok((sockets::local(&socket).unwrap_or(from), socket))
     }
 
-    /// A socket to send datagrams to this Linux container from what is bound so; none when it is no Linux container's.
+    /// A socket to send datagrams to this Linux container of a network from what is bound so; none when it is no Linux
+    /// container's.
     pub(in crate::linux) fn cross_datagrams(
         &mut self,
         engine: &Engine,
         bound: SocketAddr,
         to: SocketAddrV4,
     ) -> Option<OwnedFd> {
-        let from = self.on_network(bound)?;
-        let across = self.is_across(engine, to);
-        across.then(|| self.bound_there(Protocol::Udp, from.into()).ok()).flatten()
+        let (network, _) = self.across(engine, to)?;
+        let (_, from) = self.on_networks(bound).into_iter().find(|(reached, _)| *reached == network)?;
+        self.bound_there(network, Protocol::Udp, from.into()).ok()
     }
 }

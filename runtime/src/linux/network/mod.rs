@@ -270,13 +270,31 @@ fn way_out(ways: &[Way<'_>]) -> Option<usize> {
 
 /// True when the network that leads out has IPv6 addresses.
 fn leads_out_by_six(engine: &Engine, places: &[EndpointConfig]) -> Result<bool> {
+    let networks = of(engine, places)?;
+    let ways: Vec<_> = networks.iter().zip(places).map(|(network, place)| Way::of(network, place)).collect();
+    Ok(way_out(&ways).is_some_and(|at| networks[at].six.is_some()))
+}
+
+/// Which of a container's places leads out, if any does.
+///
+/// # Errors
+/// The store's; `NotFound` when there is no such network.
+pub fn leading(engine: &Engine, places: &[EndpointConfig]) -> Result<Option<usize>> {
+    if places.len() < 2 {
+        // There is no choice.
+        return Ok((!places.is_empty()).then_some(0));
+    }
+    let networks = of(engine, places)?;
+    Ok(way_out(&networks.iter().zip(places).map(|(network, place)| Way::of(network, place)).collect::<Vec<_>>()))
+}
+
+/// The networks of these places.
+fn of(engine: &Engine, places: &[EndpointConfig]) -> Result<Vec<Network>> {
     let db = engine.containers()?.db();
     let find = |place: &EndpointConfig| {
         networks::by_name(db, &place.network)?.ok_or_else(|| networks::no_such(&place.network))
     };
-    let networks: Vec<Network> = places.iter().map(find).collect::<Result<_>>()?;
-    let ways: Vec<_> = networks.iter().zip(places).map(|(network, place)| Way::of(network, place)).collect();
-    Ok(way_out(&ways).is_some_and(|at| networks[at].six.is_some()))
+    places.iter().map(find).collect()
 }
 
 /// How a container is connected at this place, which is no way out yet.
@@ -445,6 +463,15 @@ pub fn wiring(engine: &Engine, id: &str, endpoint: &Endpoint) -> Result<Option<(
         return Ok(None);
     };
     Ok(Some((wire(id, endpoint, &network, bridge), shared)))
+}
+
+/// Takes a container's device from its bridge, and with it both of its ends.
+///
+/// # Errors
+/// The kernel's.
+pub fn unplug(outer: &str) -> Result<()> {
+    let removed = Links::open().and_then(|links| links.remove(outer).map(drop));
+    removed.map_err(|e| Error::os("take the container from its network", e))
 }
 
 /// True when this address of a network is a Linux container's.

@@ -222,7 +222,7 @@ impl Datagrams for Packets {
         }
         let endpoint = self.shared.endpoint();
         let mut state = self.shared.state();
-        match route(&self.shared.network.mode, endpoint, to) {
+        match route(&self.shared.network.mode, self.shared.places(), to) {
             Route::Own => {
                 let own = endpoint.map(|e| IpAddr::V4(e.address)).filter(|_| !to.ip().is_loopback());
                 let from = SocketAddr::new(own.unwrap_or(to.ip()), self.local.port());

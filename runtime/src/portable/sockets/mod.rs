@@ -178,6 +178,11 @@ impl Shared {
         self.endpoint.get()
     }
 
+    /// The same, as a list: a container is on one network here.
+    fn places(&self) -> &[Endpoint] {
+        self.endpoint().map_or(&[], std::slice::from_ref)
+    }
+
     /// The network has no way out, and none in.
     fn is_internal(&self) -> bool {
         self.endpoint().is_some_and(|own| own.internal)
@@ -287,7 +292,7 @@ impl VirtualNetwork for Sockets {
             let socket = hold(protocol, local).map_err(Fault::from)?;
             (port_of(&socket, local), Some(socket))
         } else {
-            (state.ports.bind(protocol, local, self.0.endpoint())?, None)
+            (state.ports.bind(protocol, local, self.0.places())?, None)
         };
         let number = state.next;
         state.next += 1;
@@ -337,28 +342,28 @@ impl VirtualNetwork for Sockets {
         let local = from.and_then(|bound| state.bound.get_mut(&bound.id));
         let port = local.as_ref().map(|local| local.address.port());
         let real = local.and_then(|local| local.real.take());
-        let endpoint = self.0.endpoint();
+        let places = self.0.places();
         let later = |local, connection: Later| {
             let connection: Arc<dyn Connection> = Arc::new(connection);
             Ok(Connected { connection, local, remote })
         };
-        match route(&self.0.network.mode, endpoint, remote) {
+        match route(&self.0.network.mode, places, remote) {
             Route::Own => {
                 let called = state.bound.values().find(|l| l.protocol == Protocol::Tcp && covers(l.address, remote));
                 let word = called.and_then(|local| local.word.clone()).ok_or(Fault::ConnectionRefused)?;
-                let local = source(endpoint, remote.ip(), state.port_or_any(port));
+                let local = source(places, remote.ip(), state.port_or_any(port));
                 later(local, Later::new(doors::call(word, local, remote)))
             }
             Route::Neighbour(at) => {
                 state.grants.check_neighbour(at.into()).map_err(|denial| state.deny(&denial))?;
                 let file = self.0.file(at, Protocol::Tcp);
                 let word = std::fs::read_to_string(file).map_err(|_| Fault::ConnectionRefused)?;
-                let local = source(endpoint, IpAddr::V4(*at.ip()), state.port_or_any(port));
+                let local = source(places, IpAddr::V4(*at.ip()), state.port_or_any(port));
                 later(local, Later::new(doors::call(word, local, at.into())))
             }
             Route::Host(host_port) => {
                 state.grants.check_host(host_port).map_err(|denial| state.deny(&denial))?;
-                let local = source(endpoint, remote.ip(), state.port_or_any(port));
+                let local = source(places, remote.ip(), state.port_or_any(port));
                 later(local, Later::new(outside(None, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), host_port))))
             }
             Route::Outside => {
@@ -369,7 +374,7 @@ impl VirtualNetwork for Sockets {
                 let local = match self.0.network.mode {
                     // Which of the host's addresses it is shows only when there is a connection.
                     WasmMode::Host => from.map_or(unspecified(remote), |bound| bound.address),
-                    WasmMode::None | WasmMode::Network(_) => source(endpoint, remote.ip(), state.port_or_any(port)),
+                    WasmMode::None | WasmMode::Network(_) => source(places, remote.ip(), state.port_or_any(port)),
                 };
                 later(local, Later::new(outside(real, remote)))
             }
@@ -391,7 +396,7 @@ impl VirtualNetwork for Sockets {
             // RFC 6761, 6.3.
             return here(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
-        let given = given(&self.0.hosts, self.0.endpoint(), &name);
+        let given = given(&self.0.hosts, self.0.places(), &name);
         if !given.is_empty() {
             let mut state = self.0.state();
             for address in &given {
