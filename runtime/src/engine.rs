@@ -1154,8 +1154,7 @@ impl Engine {
         let Some(_sweep) = wharf_images::lease::SweepLock::try_take(&self.paths.root)? else { return Ok(0) };
         let strays = self.strays()?;
         for id in &strays {
-            // Of what was never recorded nobody knows another parent.
-            linux::monitor::clean(self, id, None)?;
+            linux::monitor::clean_unrecorded(self, id)?;
             self.remove_bytes(id, None)?;
         }
         Ok(strays.len())

@@ -98,7 +98,7 @@ pub fn check(container: &Container) -> Result<Vec<String>> {
 }
 
 /// A path below the root of a hierarchy that leads nowhere else.
-fn is_inner(path: &str) -> bool {
+pub(crate) fn is_inner(path: &str) -> bool {
     path.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains('\n'))
 }
 

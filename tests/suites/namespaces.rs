@@ -217,6 +217,43 @@ fn a_cgroup_below_another() {
 }
 
 #[test]
+fn a_cgroup_below_another_is_found_though_its_container_was_never_recorded() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["wasm", "pack", &images::guest("tools-p1"), "-t", "tools"]);
+    // So that a guest's process could be begun before anything is known of the container.
+    wharf.ok(&["run", "--rm", "tools", "args"]);
+    let parent = format!("wharf-unrecorded-{}", std::process::id());
+    for line in [["busybox", "sleep", "1000"], ["tools", "sleep", "1000000"]] {
+        // Nothing can be recorded while we write.
+        let mut database = rusqlite::Connection::open(wharf.root().join("wharf.db")).expect("the database");
+        let writing = database.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).expect("a turn");
+        let flags = ["run", "-d", "--network", "none", "--cgroup-parent", &parent];
+        let mut run = wharf.spawn(&[&flags[..], &line].concat());
+        let below = || -> Vec<PathBuf> {
+            let inside =
+                cgroups(&parent).into_iter().flat_map(|dir| std::fs::read_dir(dir).expect("cgroups").flatten());
+            inside.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+        };
+        eventually("a cgroup", PATIENCE, || (!below().is_empty()).then_some(()));
+        let monitor = eventually("a monitor", PATIENCE, || wharf.monitors().into_keys().next());
+        let monitor = i32::try_from(monitor).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        rustix::process::kill_process(monitor, rustix::process::Signal::KILL).expect("a living process");
+        eventually("the end of a monitor", PATIENCE, || wharf.monitors().is_empty().then_some(()));
+        drop(writing);
+        assert_ne!(crate::support::wharf::wait(&mut run, "run"), 0);
+        assert!(!below().is_empty(), "it is left over");
+        assert_eq!(wharf.ok(&["ps", "-aq"]), "");
+        wharf.run(&["system", "check", "--repair"]);
+        assert_eq!(below(), Vec::<PathBuf>::new(), "{line:?}");
+        assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");
+    }
+    drop(wharf);
+    for dir in cgroups(&parent) {
+        std::fs::remove_dir(dir).expect("nothing is left in it");
+    }
+}
+
+#[test]
 fn devices_by_rule() {
     let wharf = Wharf::with_busybox();
     // A number that no driver has: it may be opened, which fails, or may not even be tried.

@@ -47,7 +47,11 @@ impl Ahead {
 
 /// The module that the last `run` of this kind ran, by its file's name.
 pub(crate) fn guess(engine: &Engine, config: &ContainerConfig, pull: PullPolicy) -> Option<PathBuf> {
-    let plain = config.entrypoint.is_none() && config.platform.is_none() && pull == PullPolicy::Missing;
+    // Another parent of its cgroup is checked and noted before anything is made there.
+    let plain = config.cgroup_parent.is_none()
+        && config.entrypoint.is_none()
+        && config.platform.is_none()
+        && pull == PullPolicy::Missing;
     let noted = plain.then(|| fs::read_link(note(engine, &config.image)).ok())??;
     // Written by us, but it becomes a path.
     (noted.file_name() == Some(noted.as_os_str())).then_some(noted)

@@ -9,6 +9,7 @@ pub mod backend;
 mod caller;
 pub mod capabilities;
 pub mod cgroup;
+mod cgroup_note;
 mod channel;
 pub(crate) mod client;
 #[cfg(feature = "wasm")]

@@ -24,6 +24,7 @@ use crate::engine::{Attach, Designed, Engine, LOCK_PATIENCE, Options, PullPolicy
 use crate::error::{Error, Result};
 use crate::linux::ahead::{self, Ahead};
 use crate::linux::cgroup;
+use crate::linux::cgroup_note;
 use crate::linux::process::{self, SpawnOptions};
 use crate::linux::session::Session;
 use crate::linux::supervisor::{Launch, supervise};
@@ -292,4 +293,9 @@ pub(crate) fn backend(kind: BackendKind) -> Result<Box<dyn Backend>> {
 /// Ends whatever the container's dead monitor has left. Of both kinds that is what is in its cgroup; mounts end with it.
 pub(crate) fn clean(_: &Engine, id: &str, cgroup_parent: Option<&str>) -> Result<()> {
     cgroup::clear(&crate::plan::remains(id, cgroup_parent).cgroup)
+}
+
+/// The same of a container that was never recorded.
+pub(crate) fn clean_unrecorded(engine: &Engine, id: &str) -> Result<()> {
+    clean(engine, id, cgroup_note::read(&engine.paths().run_container(id)).as_deref())
 }

@@ -24,6 +24,7 @@ use crate::container::{Container, Status};
 use crate::engine::{Attach, Change, Engine, Protection, Reconnect};
 use crate::error::{Error, Result};
 use crate::linux::ahead::{self, Ahead};
+use crate::linux::cgroup_note;
 use crate::linux::check_limits;
 use crate::linux::client::{Client, Role};
 use crate::linux::gate::{self, Desk, Gate};
@@ -267,6 +268,9 @@ impl Monitor {
         let (spec, files) = plan::task_spec(engine, container, known)?;
         if let Workload::Wasm(task) = &spec.workload {
             gate.insert(Gate::new(engine, container, &task.network)).publish()?;
+        }
+        if let (true, Some(parent)) = (unrecorded.is_some(), &container.config.cgroup_parent) {
+            cgroup_note::leave(&paths.run_container(&id), parent)?;
         }
         let (task, ends) = match ahead.and_then(|ahead| ahead.into_parts(&spec)) {
             Some((task, ends)) => (task.plan(&spec)?, ends),

@@ -154,6 +154,11 @@ pub(crate) fn clean(engine: &Engine, id: &str, _: Option<&str>) -> Result<()> {
     }
 }
 
+/// The same of a container that was never recorded.
+pub(crate) fn clean_unrecorded(engine: &Engine, id: &str) -> Result<()> {
+    clean(engine, id, None)
+}
+
 /// The lock that the guest's process holds.
 pub(super) fn task_lock(engine: &Engine, id: &str) -> PathBuf {
     engine.paths().run_container(id).join("task")
