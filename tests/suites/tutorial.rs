@@ -222,6 +222,14 @@ fn walk(dir: &str, command: &dyn Fn(&[String]) -> Command) -> Vec<(String, Strin
     told
 }
 
+/// The screen, where a line may stand once more: what is typed before the terminal is handed over is echoed there, too.
+fn shown(terminal: &Terminal) -> String {
+    let screen = plain(&terminal.screen());
+    let mut lines: Vec<_> = screen.lines().collect();
+    lines.dedup();
+    lines.join("\n")
+}
+
 /// What needs somebody at a terminal.
 fn talk(command: &dyn Fn(&[String]) -> Command) -> Vec<(String, String)> {
     let ok = |line: &str| {
@@ -234,17 +242,19 @@ fn talk(command: &dyn Fn(&[String]) -> Command) -> Vec<(String, String)> {
     attached.send("hello\r");
     attached.expect("hello\r\nhello\r\n");
     attached.send("\u{10}\u{11}");
-    told.push(("attach, detached".to_owned(), format!("{} {}", attached.wait(), plain(&attached.screen()))));
+    attached.expect("read escape sequence");
+    told.push(("attach, detached".to_owned(), format!("{} {}", attached.wait(), shown(&attached))));
     let mut exec = Terminal::start(&command(&words("exec -it echo tools cat", "")));
     exec.send("there\r");
     exec.expect("there\r\nthere\r\n");
     exec.send("\u{4}");
-    told.push(("exec -it, ended".to_owned(), format!("{} {}", exec.wait(), plain(&exec.screen()))));
+    told.push(("exec -it, ended".to_owned(), format!("{} {}", exec.wait(), shown(&exec))));
     let mut exec = Terminal::start(&command(&words("exec -it echo tools cat", "")));
     exec.send("here\r");
     exec.expect("here\r\nhere\r\n");
     exec.send("\u{10}\u{11}");
-    told.push(("exec -it, detached".to_owned(), format!("{} {}", exec.wait(), plain(&exec.screen()))));
+    exec.expect("read escape sequence");
+    told.push(("exec -it, detached".to_owned(), format!("{} {}", exec.wait(), shown(&exec))));
     // Attached to the end, which the log and those who follow it see too.
     let follower =
         command(&words("logs -f echo", "")).stdout(std::process::Stdio::piped()).spawn().expect("a follower");
@@ -252,7 +262,7 @@ fn talk(command: &dyn Fn(&[String]) -> Command) -> Vec<(String, String)> {
     attached.send("bye\r");
     attached.expect("bye\r\nbye\r\n");
     attached.send("\u{4}");
-    told.push(("attach, ended".to_owned(), format!("{} {}", attached.wait(), plain(&attached.screen()))));
+    told.push(("attach, ended".to_owned(), format!("{} {}", attached.wait(), shown(&attached))));
     let followed = follower.wait_with_output().expect("a follower");
     let log = String::from_utf8_lossy(&followed.stdout).into_owned();
     told.push(("logs -f".to_owned(), format!("{:?} {}", followed.status.code(), plain(&log))));
