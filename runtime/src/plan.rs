@@ -11,6 +11,7 @@ use crate::config::{BindMount, ContainerConfig, IpcMode, MountKind, NetworkMode,
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::linux::journal;
 use crate::monitor::log::LogPolicy;
 use crate::network::ports::{self, ExposedPort, PortBinding};
 use crate::network::{Protocol, WasmMode, WasmNetwork};
@@ -67,7 +68,9 @@ pub fn env(config: &ContainerConfig, image: &Image) -> Vec<String> {
 /// `InvalidInput`, naming the flag.
 pub fn check(container: &Container) -> Result<Vec<String>> {
     let config = &container.config;
-    LogPolicy::of(container)?;
+    if let Some((socket, _)) = &LogPolicy::of(container)?.journal {
+        journal::check(socket)?;
+    }
     if let Some(signal) = &config.stop_signal {
         signal::parse(signal)?;
     }

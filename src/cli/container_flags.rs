@@ -42,7 +42,7 @@ const GENERAL: &[Flag] = &[
     Flag::value("isolation", "string", "Container isolation technology").or("default").not_yet(),
     Flag::list("label", "Set meta data on a container").short('l'),
     Flag::list("label-file", "Read in a line delimited file of labels"),
-    Flag::value("log-driver", "string", "Logging driver for the container (json-file, local or none)"),
+    Flag::value("log-driver", "string", "Logging driver for the container (json-file, local, journald or none)"),
     Flag::list("log-opt", "Log driver options"),
     Flag::value("name", "string", "Assign a name to the container"),
     Flag::switch("no-healthcheck", "Disable any container-specified HEALTHCHECK"),

@@ -49,7 +49,7 @@ pub fn container(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": null,
-        "LogPath": if container.config.log.driver == "none" { "" } else { log_path },
+        "LogPath": if matches!(container.config.log.driver.as_str(), "none" | "journald") { "" } else { log_path },
         "HostConfig": host_config(container),
         "Mounts": container.config.mounts.iter().map(|mount| mount_point(mount, volume_dir)).collect::<Vec<_>>(),
         "Config": config(container),

@@ -56,7 +56,7 @@ fn errors_of_run_carry_its_name_and_lead_to_its_help() {
     "#);
     insta::assert_snapshot!(fails(125, &["run", "--log-driver", "syslog", "wharf/hello"]), @r#"
     wharf: logger: no log driver named 'syslog' is registered
-    use json-file, local or none
+    use json-file, local, journald or none
 
     Run 'wharf run --help' for more information
     "#);

@@ -1,6 +1,9 @@
 //! `logs` and its drivers, `system df -v`, `system prune`.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::Duration;
 
 use crate::support::terminal::Terminal;
 use crate::support::{Wharf, images};
@@ -135,4 +138,57 @@ fn df_and_prune_tell_and_take_what_nobody_uses() {
     assert_eq!(wharf.ok(&["ps", "--format", "{{.Names}}"]), "up");
     wharf.exits(1, &["system", "prune", "-f", "--filter", "foo=bar"]);
     assert_eq!(wharf.ok(&["inspect", "-f", "{{.Wharf.Backend}}", "--type", "image", "busybox"]), "linux");
+}
+
+#[test]
+fn journald_gets_dockers_fields() {
+    let wharf = Wharf::with_busybox();
+    let line =
+        ["--log-driver", "journald", "--log-opt", "tag={{.Name}}/{{.ID}}", "--log-opt", "labels=of", "-l", "of=me"];
+    let program = ["busybox", "sh", "-c", "echo one; echo two >&2"];
+    // Nowhere to send it: nothing is made.
+    if !Path::new("/run/systemd/journal/socket").exists() {
+        for (verb, code) in [("run", 125), ("create", 1)] {
+            let refused = wharf.exits(code, &[&[verb], &line[..], &program].concat());
+            assert!(refused.stderr.contains("journald is not enabled on this host"), "{refused}");
+        }
+        assert_eq!(wharf.ok(&["ps", "-aq"]), "");
+    }
+    let refused = wharf.run(&["create", "--log-driver", "journald", "--log-opt", "tag={{.Nope}}", "busybox"]);
+    assert!(refused.code != 0 && refused.stderr.contains("invalid log tag: {{.Nope}}"), "{refused}");
+
+    // A journal of our own, where this container's monitor looks for it.
+    let place = wharf.dir().join("journal");
+    std::fs::create_dir(&place).expect("a directory");
+    let journal = UnixDatagram::bind(place.join("socket")).expect("a socket");
+    journal.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    let own = wharf.command(&[&["run", "--name", "told", "--network", "none"], &line[..], &program].concat());
+    let script = "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal \
+                  && mount --bind \"$0\" /run/systemd/journal && exec \"$@\"";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(&place).arg(own.get_program()).args(own.get_args());
+    for (name, value) in own.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    let ran = crate::support::wharf::run(command, &[]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (0, "one\n", "two\n"), "{ran}");
+    let id = wharf.ok(&["inspect", "-f", "{{.Id}}", "told"]);
+    let mut entries: Vec<String> = (0..2)
+        .map(|_| {
+            let mut bytes = vec![0; 4096];
+            let length = journal.recv(&mut bytes).expect("an entry");
+            String::from_utf8_lossy(&bytes[..length]).into_owned()
+        })
+        .collect();
+    entries.sort();
+    let fields = |priority: u8, message: &str| {
+        let short = &id[..12];
+        format!(
+            "CONTAINER_ID={short}\nCONTAINER_ID_FULL={id}\nCONTAINER_NAME=told\nCONTAINER_TAG=told/{short}\n\
+             IMAGE_NAME=busybox\nSYSLOG_IDENTIFIER=told/{short}\nOF=me\nPRIORITY={priority}\nMESSAGE={message}\n"
+        )
+    };
+    assert_eq!(entries, [fields(3, "two"), fields(6, "one")]);
+    let logged = wharf.exits(0, &["logs", "told"]);
+    assert_eq!((logged.stdout.as_str(), logged.stderr.as_str()), ("one\n", "two\n"));
 }

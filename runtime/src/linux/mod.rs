@@ -29,6 +29,7 @@ mod init;
 pub mod jail;
 #[cfg(feature = "wasm")]
 mod jailed;
+pub(crate) mod journal;
 mod kernel;
 pub(crate) mod landlock;
 mod launch;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::linux::journal::Journal;
 
 pub mod policy;
 mod rotate;
@@ -76,6 +77,7 @@ impl LogOptions {
 #[derive(Debug)]
 pub struct LogWriter {
     file: Option<Files>,
+    journal: Option<Journal>,
     /// `"attrs":{...},`, or nothing.
     attributes: Vec<u8>,
     pending: [Vec<u8>; 2],
@@ -95,8 +97,12 @@ impl LogWriter {
             written.map_err(|e| wharf_images::Error::json("log attributes", e))?;
             attributes.push(b',');
         }
+        let journal = match &policy.journal {
+            Some((socket, fields)) => Some(Journal::open(socket, fields)?),
+            None => None,
+        };
         let file = if policy.keep { Some(Files::open(path, policy)?) } else { None };
-        Ok(LogWriter { file, attributes, pending: [Vec::new(), Vec::new()], out: Vec::new() })
+        Ok(LogWriter { file, journal, attributes, pending: [Vec::new(), Vec::new()], out: Vec::new() })
     }
 
     /// Takes output as it comes, and writes the lines that are whole.
@@ -119,7 +125,8 @@ impl LogWriter {
             pending.extend_from_slice(part);
             bytes = &bytes[part.len()..];
             if whole {
-                self.entry(stream, &pending, now);
+                let partial = pending.last() != Some(&b'\n');
+                self.entry(stream, &pending, now, partial);
                 pending.clear();
             }
         }
@@ -135,13 +142,16 @@ impl LogWriter {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let pending = std::mem::take(&mut self.pending[stream as usize]);
             if !pending.is_empty() && self.file.is_some() {
-                self.entry(stream, &pending, Timestamp::now());
+                self.entry(stream, &pending, Timestamp::now(), false);
             }
         }
         self.flush_out()
     }
 
-    fn entry(&mut self, stream: Stream, text: &[u8], now: Timestamp) {
+    fn entry(&mut self, stream: Stream, text: &[u8], now: Timestamp, partial: bool) {
+        if let Some(journal) = &mut self.journal {
+            journal.send(stream == Stream::Stderr, text.strip_suffix(b"\n").unwrap_or(text), partial);
+        }
         self.out.extend_from_slice(b"{\"log\":\"");
         escape(&mut self.out, text);
         self.out.extend_from_slice(b"\",\"stream\":\"");

@@ -8,6 +8,7 @@ pub(crate) mod archives;
 pub(crate) mod files;
 mod hosted;
 mod hub;
+pub(crate) mod journal;
 mod link;
 pub mod monitor;
 mod registry;

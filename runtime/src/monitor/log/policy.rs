@@ -1,9 +1,11 @@
 //! What `--log-driver` and `--log-opt` say (<https://docs.docker.com/engine/logging/drivers/json-file/>).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::container::Container;
 use crate::error::{Class, Error, Result};
+use crate::linux::journal;
 use crate::plan;
 
 /// How a container's log is kept.
@@ -19,11 +21,20 @@ pub struct LogPolicy {
     pub compress: bool,
     /// What is written into each entry.
     pub attributes: BTreeMap<String, String>,
+    /// The journal's socket, if lines go there too, and the fields of each entry.
+    pub journal: Option<(PathBuf, Vec<(String, String)>)>,
 }
 
 impl Default for LogPolicy {
     fn default() -> Self {
-        LogPolicy { keep: true, max_size: None, max_files: 1, compress: false, attributes: BTreeMap::new() }
+        LogPolicy {
+            keep: true,
+            max_size: None,
+            max_files: 1,
+            compress: false,
+            attributes: BTreeMap::new(),
+            journal: None,
+        }
     }
 }
 
@@ -37,17 +48,25 @@ impl LogPolicy {
         let mut policy = match driver {
             "json-file" => LogPolicy::default(),
             "local" => LogPolicy { max_size: Some(20_000_000), max_files: 5, compress: true, ..LogPolicy::default() },
+            // Read by `logs` from a file like that of `local`: to read the journal takes its library.
+            "journald" => LogPolicy {
+                max_size: Some(20_000_000),
+                max_files: 5,
+                compress: true,
+                journal: Some((PathBuf::from(journal::SOCKET), Vec::new())),
+                ..LogPolicy::default()
+            },
             "none" => LogPolicy { keep: false, ..LogPolicy::default() },
             other => {
                 return Err(Error::new(
                     Class::InvalidInput,
                     format!("logger: no log driver named '{other}' is registered"),
                 )
-                .with_hint("use json-file, local or none"));
+                .with_hint("use json-file, local, journald or none"));
             }
         };
         let invalid = |text: String| Error::new(Class::InvalidInput, text);
-        let mut compress = None;
+        let (mut compress, mut tag) = (None, "{{.ID}}");
         for (name, value) in &container.config.log.options {
             match (driver, name.as_str()) {
                 ("json-file" | "local", "max-size") => {
@@ -65,22 +84,26 @@ impl LogPolicy {
                         value.parse().map_err(|_| invalid(format!("compress must be true or false: {value:?}")))?;
                     compress = Some(given);
                 }
-                ("json-file", "labels") => {
+                ("json-file" | "journald", "labels") => {
                     let labels = value.split(',').filter_map(|name| Some((name, label(container, name)?)));
                     policy.attributes.extend(labels.map(|(name, value)| (name.to_owned(), value)));
                 }
-                ("json-file", "env") => {
+                ("json-file" | "journald", "env") => {
                     let env = plan::env(&container.config, &container.image);
                     let wanted: Vec<&str> = value.split(',').collect();
                     let pairs = env.iter().filter_map(|entry| entry.split_once('='));
                     let pairs = pairs.filter(|(name, _)| wanted.contains(name));
                     policy.attributes.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
                 }
+                ("journald", "tag") => tag = if value.is_empty() { tag } else { value.as_str() },
                 // Output is written before anybody waits for it, so both ways are the same here.
                 (_, "mode") if matches!(value.as_str(), "blocking" | "non-blocking") => {}
                 (_, "max-buffer-size") => {}
                 _ => return Err(invalid(format!("unknown log opt '{name}' for {driver} log driver"))),
             }
+        }
+        if let Some((_, fields)) = &mut policy.journal {
+            *fields = entry_fields(container, tag, std::mem::take(&mut policy.attributes))?;
         }
         if let Some(compress) = compress {
             if compress && (policy.max_files < 2 || policy.max_size.is_none()) {
@@ -94,6 +117,62 @@ impl LogPolicy {
             return Err(invalid("max-file cannot be set without max-size: nothing would ever be put aside".to_owned()));
         }
         Ok(policy)
+    }
+}
+
+/// The fields that docker's driver gives each entry of the journal.
+fn entry_fields(
+    container: &Container,
+    tag: &str,
+    attributes: BTreeMap<String, String>,
+) -> Result<Vec<(String, String)>> {
+    let tag = tagged(container, tag)?;
+    let mut fields = vec![
+        ("CONTAINER_ID", container.short_id().to_owned()),
+        ("CONTAINER_ID_FULL", container.id.clone()),
+        ("CONTAINER_NAME", container.name.clone()),
+        ("CONTAINER_TAG", tag.clone()),
+        ("IMAGE_NAME", container.config.image.clone()),
+        ("SYSLOG_IDENTIFIER", tag),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect::<Vec<_>>();
+    let own = attributes.into_iter().map(|(name, value)| (field_name(&name), value));
+    let own: Vec<_> = own.filter(|(name, _)| !name.is_empty() && !fields.iter().any(|f| f.0 == *name)).collect();
+    fields.extend(own);
+    Ok(fields)
+}
+
+/// `com.example.x` as the journal's fields are named: capital letters, digits and lines below, which do not begin it.
+fn field_name(name: &str) -> String {
+    let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    name.chars().map(letter).collect::<String>().trim_start_matches('_').to_owned()
+}
+
+/// Docker's `--log-opt tag=`, of whose templates these are the fields
+/// (<https://docs.docker.com/engine/logging/log_tags/>).
+fn tagged(container: &Container, template: &str) -> Result<String> {
+    let mut text = template.to_owned();
+    for (field, value) in [
+        ("ID", container.short_id()),
+        ("FullID", &container.id),
+        ("Name", &container.name),
+        ("ImageID", container.image.id.short()),
+        ("ImageFullID", container.image.id.as_str()),
+        ("ImageName", &container.config.image),
+        ("DaemonName", "wharf"),
+    ] {
+        text = text.replace(&format!("{{{{.{field}}}}}"), value);
+    }
+    match text.contains("{{") {
+        false => Ok(text),
+        true => {
+            let error = Error::new(Class::InvalidInput, format!("invalid log tag: {template}"));
+            Err(error.with_hint(
+                "it may have {{.ID}}, {{.FullID}}, {{.Name}}, {{.ImageID}}, {{.ImageFullID}}, {{.ImageName}}",
+            ))
+        }
     }
 }
 
@@ -122,6 +201,12 @@ fn size(text: &str) -> Option<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_of_the_journal_are_named_as_it_wants() {
+        assert_eq!(field_name("com.example.some-name"), "COM_EXAMPLE_SOME_NAME");
+        assert_eq!(field_name("__x1"), "X1");
+    }
 
     #[test]
     fn sizes_are_dockers() {
