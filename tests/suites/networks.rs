@@ -3,6 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -254,6 +257,88 @@ fn places(wharf: &Wharf, name: &str) -> String {
     let script =
         "ip -o -4 addr | grep eth | while read a b c d e; do echo $b $d; done; ip route | grep default || true";
     wharf.ok(&["exec", name, "sh", "-c", script]).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Tells a container's name to whoever sends a datagram to its port 53, as a process of the container would.
+struct Teller(Arc<AtomicBool>, Option<JoinHandle<()>>);
+
+impl Teller {
+    fn start(wharf: &Wharf, name: &str) -> Self {
+        let (is_over, name_told) = (Arc::new(AtomicBool::new(false)), name.to_owned());
+        let over = Arc::clone(&is_over);
+        let pid = wharf.ok(&["inspect", "-f", "{{.State.Pid}}", name]);
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("the container's network");
+            let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), kind).expect("setns");
+            let socket = std::net::UdpSocket::bind("0.0.0.0:53").expect("a port");
+            socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a time limit");
+            ready.send(()).expect("heard");
+            while !over.load(Ordering::Relaxed) {
+                if let Ok((_, from)) = socket.recv_from(&mut [0; 10]) {
+                    socket.send_to(name_told.as_bytes(), from).expect("told");
+                }
+            }
+        });
+        is_ready.recv().expect("a server");
+        Teller(is_over, Some(thread))
+    }
+}
+
+impl Drop for Teller {
+    /// The container's network is not held any longer than this.
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        let _ = self.1.take().map(JoinHandle::join);
+    }
+}
+
+#[test]
+fn who_goes_on_sending_to_a_port_reaches_whoever_publishes_it_now() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["network", "create", "--subnet", "10.222.77.0/24", "front"]);
+    let run = |name: &str, flags: &[&str]| {
+        let all = [&["run", "-d", "--name", name, "--network", "front"][..], flags, &["busybox", "sleep", "1000"]];
+        wharf.ok(&all.concat());
+        Teller::start(&wharf, name)
+    };
+    let sender = || {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a time limit");
+        socket
+    };
+    let ask = |socket: &std::net::UdpSocket, port: u16| {
+        let mut space = [0; 100];
+        // Nobody there is an error of the socket's, told at one of the next calls.
+        let _ = socket.send_to(b"?", ("127.0.0.1", port));
+        let length = socket.recv(&mut space).unwrap_or(0);
+        String::from_utf8_lossy(&space[..length]).trim().to_owned()
+    };
+    let until = |socket: &std::net::UdpSocket, port: u16, name: &str| {
+        eventually(name, Duration::from_secs(20), || (ask(socket, port) == name).then_some(()));
+    };
+    let _other = run("other", &["-p", "28581:53/udp"]);
+    let one = run("one", &["-p", "28580:53/udp"]);
+    let first = address(&wharf, "one");
+    // Always from the same port, as an exchange that never ends.
+    let (stubborn, elsewhere) = (sender(), sender());
+    until(&stubborn, 28580, "one");
+    until(&elsewhere, 28581, "other");
+    drop(one);
+    wharf.ok(&["rm", "-f", "one"]);
+    // Another container has the address now, and has published nothing.
+    let _heir = run("heir", &[]);
+    assert_eq!(address(&wharf, "heir"), first);
+    for _ in 0..3 {
+        assert_eq!(ask(&stubborn, 28580), "", "the port is nobody's");
+    }
+    let known = || std::fs::read_to_string("/proc/net/nf_conntrack").expect("what the kernel remembers");
+    assert!(known().contains(" dport=28581 "), "others' exchanges go on");
+    let _two = run("two", &["-p", "28580:53/udp"]);
+    assert_ne!(address(&wharf, "two"), first);
+    until(&stubborn, 28580, "two");
+    until(&elsewhere, 28581, "other");
 }
 
 #[test]

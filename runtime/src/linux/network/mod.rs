@@ -8,6 +8,7 @@
 //!
 //! A container's devices go with its network namespace, and that with its last process, whatever happens to its monitor.
 
+mod conntrack;
 mod conversation;
 pub mod firewall;
 mod linger;
@@ -233,7 +234,8 @@ impl Connected {
         let _lock = lock(engine.paths(), Lock::Shared)?;
         let table = table(engine.paths());
         let published = Firewall::open(&table).and_then(|firewall| firewall.publish(&self.forwards));
-        published.map_err(|e| Error::os("publish ports by nf_tables", e))
+        published.map_err(|e| Error::os("publish ports by nf_tables", e))?;
+        conntrack::begin_anew(&self.forwards).map_err(|e| Error::os("forget older exchanges of published ports", e))
     }
 }
 
@@ -515,7 +517,8 @@ fn withdraw(engine: &Engine, forwards: &[Forward]) -> Result<()> {
     }
     let table = table(engine.paths());
     let withdrawn = Firewall::open(&table).and_then(|firewall| firewall.withdraw(forwards));
-    withdrawn.map_err(|e| Error::os("withdraw ports by nf_tables", e))
+    withdrawn.map_err(|e| Error::os("withdraw ports by nf_tables", e))?;
+    conntrack::forget(forwards).map_err(|e| Error::os("forget the exchanges of withdrawn ports", e))
 }
 
 /// Removes what the kernel has of a network. The lock is held.
