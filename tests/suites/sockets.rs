@@ -186,7 +186,7 @@ fn ports_are_shown_as_docker_shows_them() {
     assert_eq!(wharf.ok(&["port", "web"]), format!("80/tcp -> 127.0.0.1:{free}"));
     assert_eq!(wharf.ok(&["port", "web", "80/tcp"]), format!("127.0.0.1:{free}"));
     let missing = wharf.exits(1, &["port", "web", "81"]);
-    assert_eq!(missing.stderr, "Error: No public port '81/tcp' published for web\n");
+    assert_eq!(missing.stderr, "Error: No public port '81' published for web\n");
     assert_eq!(wharf.ok(&["ps", "--format", "{{.Ports}}"]), format!("9000/tcp, 127.0.0.1:{free}->80/tcp"));
     let inspect = |template: &str| wharf.ok(&["inspect", "-f", template, "web"]);
     let ports = inspect("{{json .NetworkSettings.Ports}}");
