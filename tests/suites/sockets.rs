@@ -178,6 +178,37 @@ fn summed(stream: &TcpStream, block: &[u8], number: usize, length: usize) -> ([u
 }
 
 #[test]
+fn ports_are_published_on_ipv6_addresses() {
+    let wharf = with_net();
+    // Of a guest that listens on such addresses, and of one that knows only the others.
+    serve(&wharf, "six", &["-p", "[::1]:28680:80", "-p", "[::]:28681:80"], &["peer", "[::]:80"]);
+    serve(&wharf, "four", &["-p", "[::1]:28690:80"], &["peer", "0.0.0.0:80"]);
+    serve(&wharf, "dns", &["-p", "[::1]:28691:53/udp"], &["answer", "0.0.0.0:53"]);
+    for port in [28680, 28681, 28690] {
+        let mut said = [0; 7];
+        let mut stream = TcpStream::connect(("::1", port)).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.read_exact(&mut said).expect("a word");
+        assert_eq!(&said, b"you are");
+        let refused = TcpStream::connect(("127.0.0.1", port)).map_err(|e| e.kind());
+        assert_eq!(refused.err(), Some(ErrorKind::ConnectionRefused), "{port} is not published on IPv4");
+    }
+    let socket = UdpSocket::bind("[::1]:0").expect("a socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    socket.send_to(b"hello", "[::1]:28691").expect("sent");
+    let mut space = [0; 100];
+    let (length, from) = socket.recv_from(&mut space).expect("an answer");
+    assert!(space[..length].starts_with(b"hello from ") && from.to_string() == "[::1]:28691", "{from}");
+    assert_eq!(wharf.ok(&["port", "six"]), "80/tcp -> [::1]:28680\n80/tcp -> [::]:28681");
+    assert_eq!(wharf.ok(&["port", "dns", "53/udp"]), "[::1]:28691");
+    assert_eq!(wharf.ok(&["ps", "--filter", "name=four", "--format", "{{.Ports}}"]), "[::1]:28690->80/tcp");
+    let ports = wharf.ok(&["inspect", "-f", "{{json .NetworkSettings.Ports}}", "four"]);
+    assert_eq!(ports, "{\"80/tcp\":[{\"HostIp\":\"::1\",\"HostPort\":\"28690\"}]}");
+    let taken = wharf.exits(125, &["run", "--rm", "-p", "[::1]:28690:80", "net", "peer", "0.0.0.0:80"]);
+    assert!(taken.stderr.contains("failed to bind host port for [::1]:28690/tcp: address already in use"), "{taken}");
+}
+
+#[test]
 fn ports_are_shown_as_docker_shows_them() {
     let wharf = with_net();
     let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
