@@ -28,7 +28,7 @@ struct Engine<'a> {
     /// What its `run` and `create` need besides.
     flags: &'static [&'static str],
     /// Where files of this engine's are copied to.
-    dir: std::path::PathBuf,
+    dir: tempfile::TempDir,
 }
 
 impl<'a> Engine<'a> {
@@ -38,8 +38,11 @@ impl<'a> Engine<'a> {
         flags: &'static [&'static str],
         command: impl Fn(&[&str]) -> Command + 'a,
     ) -> Self {
-        let dir = dir.join(format!("copies-{name}"));
-        fs::create_dir(&dir).expect("a directory");
+        // In memory: what files cost on a disk depends on what was removed there before.
+        let dir = match Path::new("/dev/shm").is_dir() {
+            true => tempfile::tempdir_in("/dev/shm").expect("a directory in memory"),
+            false => tempfile::tempdir_in(dir).expect("a directory"),
+        };
         let engine = Engine { name, command: Box::new(command), flags, dir };
         engine.make("run", &["-d", "--name", "idle"], &["sleep", "1000000"]);
         let shout = format!(
@@ -73,9 +76,9 @@ impl<'a> Engine<'a> {
 
     /// Copies `from` to `to`, where the words DIR mean this engine's directory, after `what` there was taken away.
     fn copy(&self, from: &str, to: &str, away: &str) -> Duration {
-        tool(Command::new("rm").arg("-rf").arg(self.dir.join(away)));
+        tool(Command::new("rm").arg("-rf").arg(self.dir.path().join(away)));
         settle();
-        let own = |path: &str| path.replace("DIR", self.dir.to_str().expect("a plain path"));
+        let own = |path: &str| path.replace("DIR", self.dir.path().to_str().expect("a plain path"));
         self.time(&["cp", &own(from), &own(to)])
     }
 }

@@ -12,7 +12,8 @@ fn main() -> ExitCode {
     peers::without_hybrid_cgroups();
     let n = rounds(100);
     let mut report = Report::default();
-    let wharf = Wharf::with_busybox();
+    let wharf = Wharf::installed();
+    wharf.load(&images::busybox());
     let dir = wharf.dir();
 
     let ours = ["run", "--rm", "--network", "none", "busybox", "true"];

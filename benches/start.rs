@@ -9,7 +9,7 @@ use support::{Report, Side, peers, rounds};
 
 fn main() -> ExitCode {
     let mut report = Report::default();
-    let wharf = Wharf::new();
+    let wharf = Wharf::installed();
     report.race(
         "run --rm wharf/hello / wasmtime run --allow-precompiled of the same module",
         rounds(200),

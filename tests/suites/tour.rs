@@ -16,9 +16,11 @@ fn the_tour_of_the_readme_works() {
     assert!(script.contains("wharf run"), "{script}");
 
     let own = Wharf::new();
-    // The tour's first line puts the release program first on the path; what is tested is this one.
-    let script =
-        script.replace("$PWD/target/release", &wharf::program().parent().expect("a directory").display().to_string());
+    // The tour's first line puts the release program on the path; what is tested is this one, elsewhere.
+    let (program, bin) = (wharf::program().display().to_string(), own.dir().join("bin").display().to_string());
+    let installed = script.replace("target/*-linux-gnu/release/wharf", &program).replace("/usr/local/bin", &bin);
+    assert_ne!(installed, script);
+    let script = format!("export PATH={bin}:$PATH\n{installed}");
     let mut bash = Command::new("bash");
     bash.args(["-c", &script]).current_dir(env!("CARGO_MANIFEST_DIR"));
     for (name, value) in own.command::<&str>(&[]).get_envs() {

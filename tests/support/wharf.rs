@@ -19,6 +19,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// An isolated instance. Dropping it removes its containers and fails the test if anything of them stays.
 pub struct Wharf {
     dir: TempDir,
+    program: PathBuf,
     /// Who runs it, if not we.
     user: Option<String>,
 }
@@ -29,16 +30,24 @@ impl Wharf {
         // Not cargo's directory for test files: a unix socket's path must stay below 108 bytes.
         let dir = tempfile::Builder::new().prefix("wharf-").tempdir().expect("a temporary directory");
         std::fs::create_dir(dir.path().join("home")).expect("a home");
-        Wharf { dir, user: None }
+        Wharf { dir, program: program().to_owned(), user: None }
+    }
+
+    /// One whose program is a copy, as an installed one is: what the linker leaves in the page cache is in smaller pieces,
+    /// which take longer to map.
+    pub fn installed() -> Self {
+        let mut wharf = Wharf::new();
+        wharf.program = wharf.dir().join("wharf");
+        std::fs::copy(program(), &wharf.program).expect("a copy of the program");
+        wharf
     }
 
     /// One of another user's, by name or number.
     pub fn of(user: &str) -> Self {
         use std::os::unix::fs::PermissionsExt;
-        let mut wharf = Wharf::new();
-        std::fs::set_permissions(wharf.dir(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
         // Where cargo put it, others may not look.
-        std::fs::copy(program(), wharf.dir().join("wharf")).expect("a copy of the program");
+        let mut wharf = Wharf::installed();
+        std::fs::set_permissions(wharf.dir(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
         std::fs::create_dir(wharf.root()).expect("a root");
         for place in [wharf.root(), wharf.dir().join("home")] {
             super::tool(Command::new("chown").arg(user).arg(place));
@@ -76,10 +85,10 @@ impl Wharf {
     /// The program with these arguments, to be run at will.
     pub fn command<S: AsRef<str>>(&self, args: &[S]) -> Command {
         let mut command = match &self.user {
-            None => Command::new(program()),
+            None => Command::new(&self.program),
             Some(user) => {
                 let mut command = Command::new("setpriv");
-                command.args(["--reuid", user, "--regid", user, "--clear-groups"]).arg(self.dir().join("wharf"));
+                command.args(["--reuid", user, "--regid", user, "--clear-groups"]).arg(&self.program);
                 command
             }
         };
