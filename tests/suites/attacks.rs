@@ -45,24 +45,24 @@
 //!
 //! | a WebAssembly program | tests |
 //! |---|---|
-//! | forged compiled code | `runtime/tests/wasm.rs` compiled_code_is_never_taken_from_outside |
+//! | forged compiled code | `runtime/tests/wasm/mod.rs` compiled_code_is_never_taken_from_outside |
 //! | the same, executed in a container | `tests/suites/exec.rs` programs_of_the_root_filesystem |
-//! | a compile bomb | `runtime/tests/wasm.rs` a_compile_bomb_meets_its_limit |
-//! | malformed modules | `runtime/tests/wasm.rs` malformed_modules_are_refused |
-//! | deep recursion | `runtime/tests/wasm.rs` recursion_ends_in_a_trap |
-//! | memory without end | `runtime/tests/wasm.rs` the_memory_limit_holds_and_says_so |
+//! | a compile bomb | `runtime/tests/wasm/mod.rs` a_compile_bomb_meets_its_limit |
+//! | malformed modules | `runtime/tests/wasm/mod.rs` malformed_modules_are_refused |
+//! | deep recursion | `runtime/tests/wasm/mod.rs` recursion_ends_in_a_trap |
+//! | memory without end | `runtime/tests/wasm/mod.rs` the_memory_limit_holds_and_says_so |
 //! | several memories, tables | `runtime/src/backend/wasm/memory.rs` memories_and_tables_share_one_limit |
-//! | handles and buffers of the host without end | `runtime/tests/wasm.rs` what_guests_want_of_the_host_has_an_end |
+//! | handles and buffers of the host without end | `runtime/tests/wasm/mod.rs` what_guests_want_of_the_host_has_an_end |
 //! | a stream without end | `tests/suites/attacks.rs` a_giant_stream_is_held_back |
 //! | bodies without end | `tests/suites/http.rs` bodies_stream_both_ways |
 //! | requests that never end | `tests/suites/http.rs` a_guest_that_never_ends_is_ended |
-//! | paths out of its mounts | `runtime/tests/wasm.rs` no_path_leads_out |
+//! | paths out of its mounts | `runtime/tests/wasm/mod.rs` no_path_leads_out |
 //! | `..`, absolute and chained links | `runtime/src/wasi/vfs/tests.rs` symlinks_stay_inside_the_root |
 //! | names with a slash at the end | `runtime/src/wasi/vfs/tests.rs` renaming_follows_the_rules |
-//! | writes to what is read-only | `runtime/tests/wasm.rs` read_only_is_read_only |
+//! | writes to what is read-only | `runtime/tests/wasm/mod.rs` read_only_is_read_only |
 //! | links, renames, new times there | `runtime/src/wasi/vfs/tests.rs` read_only_is_truly_so |
 //! | a link swapped by the host | `runtime/src/wasi/vfs/tests.rs` a_symlink_swapped_in_by_the_host_leads_nowhere |
-//! | sockets it was not given | `runtime/tests/wasm.rs` no_address_is_reachable |
+//! | sockets it was not given | `runtime/tests/wasm/mod.rs` no_address_is_reachable |
 //! | `0.0.0.0`, to be reached without being published | `tests/suites/bridge.rs` other_machines_reach_what_a_wasm_guest_publishes_and_nothing_else |
 //! | another network, and the way out of an internal one | `tests/suites/bridge.rs` networks_are_apart_for_both_kinds |
 //! | the host, link-local and IPv4-mapped addresses | `tests/suites/sockets.rs` forbidden_places_are_refused_and_the_log_says_what_would_allow_them |
@@ -74,7 +74,7 @@
 //! | devices in its image or among its mounts | `tests/suites/walls.rs` devices_in_an_image_are_no_guests |
 //! | another container's loopback | `tests/suites/exec.rs` the_network_is_shared |
 //! | another container's files, memory and processes | `runtime/src/linux/escape.rs` alone |
-//! | inherited descriptors | `runtime/tests/wasm.rs` a_task_inherits_nothing |
+//! | inherited descriptors | `runtime/tests/wasm/mod.rs` a_task_inherits_nothing |
 //! | an escape from the sandbox | `runtime/src/linux/escape.rs` behind_the_first_wall_stands_the_second |
 //! | what is said of the walls | `tests/suites/walls.rs` inspect_shows_the_walls_that_stand |
 //! | an endless loop | `tests/suites/attacks.rs` an_endless_loop_ends_at_its_time |

@@ -72,7 +72,8 @@ fn terminals_and_execs_are_told() {
     let mut shell = Terminal::start(&wharf.command(&["exec", "-it", "box", "sh"]));
     shell.expect("/ #");
     shell.send("\x10\x11");
-    assert_eq!(shell.wait(), 0);
+    shell.expect("read escape sequence");
+    assert_eq!(shell.wait(), 1);
     let mut shell = Terminal::start(&wharf.command(&["attach", "box"]));
     shell.send("exit 3\n");
     assert_eq!(shell.wait(), 3);
