@@ -348,8 +348,12 @@ pub(super) fn rename(from_dir: &Directory, from: Target, to_dir: &Directory, to:
 fn rename_leaf(from_dir: &Directory, from: &End, leaf: &Leaf, to_dir: &Directory, to: &End) -> Result<()> {
     let part = &from.parent.place.part;
     let same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    // Two names of one file: both stay (rename(2)). In a lower layer they are two files, as they are to the kernel's overlay,
+    // for the first write to one of them would part them.
+    let one_name = from.name == to.name && from.parent.path == to.parent.path;
     if let Look::Leaf(other) = &to.look
         && same(&leaf.metadata, &other.metadata)
+        && (one_name || leaf.upper && other.upper)
     {
         return Ok(());
     }
