@@ -844,7 +844,7 @@ impl Engine {
     pub(crate) fn lock(&self, id: &str, patience: Duration) -> Result<Option<File>> {
         let path = self.paths.run_container(id);
         paths::make_dir(&path)?;
-        let file = linux::open_lock(&path).map_err(|e| Error::io("open", &path, e))?;
+        let file = linux::open_lock(&path, true).map_err(|e| Error::io("open", &path, e))?;
         let end = Instant::now() + patience;
         loop {
             match file.try_lock() {
@@ -861,7 +861,7 @@ impl Engine {
     /// True while a monitor lives. (The house rule: liveness is a held lock, never a pid.)
     fn is_locked(&self, id: &str) -> Result<bool> {
         let path = self.paths.run_container(id);
-        let file = match linux::open_lock(&path) {
+        let file = match linux::open_lock(&path, false) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(Error::io("open", &path, e)),

@@ -185,7 +185,7 @@ impl Area {
     pub(super) fn chains(&self) -> Result<Vec<Vec<Digest>>> {
         let chains = self.keys()?.into_iter().map(|key| self.chain(&key));
         // One may be removed meanwhile.
-        chains.filter(|chain| chain.as_ref().map_or_else(|e| e.class() != Class::NotFound, |_| true)).collect()
+        chains.filter(|chain| !matches!(chain, Err(e) if e.class() == Class::NotFound)).collect()
     }
 
     /// Removes the committed layers that `keep` does not want, and all temporary directories. Returns the bytes freed.

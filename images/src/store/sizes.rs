@@ -1,7 +1,7 @@
 //! How large layers are on the disk. Their descriptors tell the size of what travels, which is mostly compressed; docker
 //! shows what its files take, and so the number is noted when a layer is unpacked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::ImageStore;
 use crate::digest::Digest;
@@ -49,8 +49,8 @@ impl ImageStore {
 
     /// Forgets the sizes of layers that no image has any more.
     pub(crate) fn forget_sizes(&self, kept: &[Vec<Digest>]) -> Result<()> {
-        let kept: Vec<&str> = kept.iter().flatten().map(Digest::as_str).collect();
-        let known = self.layer_sizes()?.0.into_keys().filter(|diff_id| !kept.contains(&diff_id.as_str()));
+        let kept: HashSet<&str> = kept.iter().flatten().map(Digest::as_str).collect();
+        let known = self.layer_sizes()?.0.into_keys().filter(|diff_id| !kept.contains(diff_id.as_str()));
         let gone: Vec<String> = known.collect();
         if gone.is_empty() {
             return Ok(());

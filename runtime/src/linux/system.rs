@@ -37,7 +37,7 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// `NotFound`; the disk's.
-pub fn open_lock(dir: &Path) -> io::Result<File> {
+pub fn open_lock(dir: &Path, _make: bool) -> io::Result<File> {
     File::open(dir)
 }
 

@@ -54,12 +54,13 @@ pub fn is_root() -> bool {
     false
 }
 
-/// Opens what the lock of a directory is taken on: a file in it, for not every system locks directories.
+/// Opens what the lock of a directory is taken on: a file in it, for not every system locks directories. Who only looks
+/// makes none: the directory may be about to be removed.
 ///
 /// # Errors
-/// `NotFound` without the directory; the disk's.
-pub fn open_lock(dir: &Path) -> io::Result<File> {
-    File::options().create(true).truncate(false).write(true).open(dir.join("lock"))
+/// `NotFound` without the directory, or to a look without the file; the disk's.
+pub fn open_lock(dir: &Path, make: bool) -> io::Result<File> {
+    File::options().create(make).truncate(false).write(true).open(dir.join("lock"))
 }
 
 /// Returns after so long at the latest.
