@@ -207,7 +207,8 @@ fn interrupt(wharf: &Wharf, id: &str, deed: &[&str], victim: Victim, delay: Dura
 fn states(wharf: &Wharf) -> Option<Vec<(String, String)>> {
     let mut all = Vec::new();
     for id in wharf.ids() {
-        let ran = wharf.run(&["inspect", "-f", "{{.State.Status}} {{.State.Pid}} {{.Name}}", &id]);
+        let ask = || wharf.run(&["inspect", "-f", "{{.State.Status}} {{.State.Pid}} {{.Name}}", &id]);
+        let ran = ask();
         // It may have been about to be removed.
         if ran.code != 0 {
             return None;
@@ -221,7 +222,8 @@ fn states(wharf: &Wharf) -> Option<Vec<(String, String)>> {
             "created" | "exited" => !watched && pid == "0",
             _ => false,
         };
-        if !is_true {
+        // Docker's word for one that is being started is "created", too; whoever was at it may have died meanwhile.
+        if !is_true || ask().stdout != ran.stdout {
             return None;
         }
         all.push((name.trim_start_matches('/').to_owned(), status.to_owned()));
