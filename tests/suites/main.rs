@@ -26,6 +26,7 @@ mod privileges;
 mod prune;
 mod real;
 mod registry;
+mod relay;
 mod restart;
 mod rootless;
 mod run;

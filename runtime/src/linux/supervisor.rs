@@ -263,7 +263,7 @@ impl Monitor {
         if let Some(protection) = unrecorded.as_mut().filter(|_| !early) {
             engine.make_bytes(container, protection)?;
         }
-        *connected = Connected::reserve(engine, container)?;
+        *connected = Connected::reserve(container)?;
         *relayed = UserNetwork::choose(container)?;
         let (spec, files) = plan::task_spec(engine, container, known)?;
         if let Workload::Wasm(task) = &spec.workload {
@@ -391,7 +391,7 @@ impl Monitor {
                 Source::Gate(wake) => self.gate_woken(|gate, engine| gate.woken(engine, wake)),
                 Source::Network(wake) => {
                     self.quiet_at = Some(Instant::now() + QUIET);
-                    if wake == network::names::Wake::Caller {
+                    if wake == network::Wake::Names(network::names::Wake::Caller) {
                         // A child is forked, which opens the database anew: it must not be open across that.
                         self.engine.close();
                     }
@@ -476,9 +476,9 @@ impl Monitor {
             sources.push(Source::Gate(wake));
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
-        for (wake, fd) in self.connected.iter().flat_map(Connected::polls) {
+        for (wake, fd, flags) in self.connected.iter().flat_map(Connected::polls) {
             sources.push(Source::Network(wake));
-            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
         }
         if let Some(fd) = self.checks.as_ref().and_then(Checks::poll) {
             sources.push(Source::Check);
@@ -1094,7 +1094,7 @@ enum Source {
     Line(u64),
     Check,
     Gate(gate::Wake),
-    Network(network::names::Wake),
+    Network(network::Wake),
 }
 
 /// Lets go of the streams of whoever started us: a reader of their pipe must see its end.

@@ -38,11 +38,8 @@
 //! ```
 //!
 //! When a network has IPv6 addresses there is a table `ip6` of the same name too, which says the same of them. Bridges of
-//! other networks do not speak IPv6 at all. In the place of its chain `raw` it has one that refuses:
-//!
-//! ```text
-//!     chain own { type filter hook output priority -150; ip6 daddr ::1 meta l4proto . th dport @ports reject with tcp reset }
-//! ```
+//! other networks do not speak IPv6 at all. In the place of its chain `raw` its chain `output` begins with
+//! `ip6 daddr ::1 accept`: what is for `::1` cannot leave the loopback, and is [relayed](super::relay).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
@@ -379,16 +376,15 @@ impl<'a> Batch<'a> {
             self.rule("raw", |r| {
                 r.within(META_IIFNAME, "bridges").address(family.destination, loopback, bits).verdict(DROP);
             });
-        } else {
-            // The kernel itself drops what comes from elsewhere and is for the loopback. Nor does it let the loopback's own
-            // packets out, whatever they are turned into: who tries published ports at ::1 hears at once that nobody is there.
-            self.chain("own", "filter", 3, -150);
-            self.rule("own", |r| {
-                r.address(family.destination, loopback, bits).ports(WORD).find("ports", WORD + 2).refuse();
-            });
         }
         for (chain, hook) in [("prerouting", 0), ("output", 3)] {
             self.chain(chain, "nat", hook, -100);
+            if family.number != IPV4 && chain == "output" {
+                // The kernel itself drops what comes from elsewhere, and does not let the loopback's own packets out.
+                self.rule(chain, |r| {
+                    r.address(family.destination, loopback, bits).verdict(ACCEPT);
+                });
+            }
             self.rule(chain, |r| {
                 r.for_this_host().payload(WORD, 1, family.destination, family.length);
                 r.ports(WORD + family.words()).translate("addressed", family);
@@ -603,24 +599,12 @@ impl Rule<'_, '_> {
         self.meta(META_L4PROTO, register).payload(register + 1, 2, 2, 2)
     }
 
-    /// A map knows the key in the first registers; what it says of it goes to another one.
-    fn find(&mut self, map: &str, register: u32) -> &mut Self {
-        self.expression("lookup", |a| {
-            a.text(1, map).big(2, WORD).big(3, register);
-        })
-    }
-
-    /// Answers with a reset.
-    fn refuse(&mut self) -> &mut Self {
-        const RESET: u32 = 1;
-        self.expression("reject", |a| {
-            a.big(1, RESET);
-        })
-    }
-
     /// Sends it to where the map says, by the key in the first registers.
     fn translate(&mut self, map: &str, family: &Family) -> &mut Self {
-        self.find(map, WORD).send_on(family)
+        self.expression("lookup", |a| {
+            a.text(1, map).big(2, WORD).big(3, WORD);
+        })
+        .send_on(family)
     }
 
     /// Sends it to the address and the port in the first registers.

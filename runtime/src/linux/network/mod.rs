@@ -16,6 +16,7 @@ pub mod links;
 mod live;
 pub mod names;
 pub mod netlink;
+mod relay;
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -24,6 +25,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Instant;
 
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use wharf_images::Digest;
 use wharf_images::db::Db;
@@ -31,7 +33,8 @@ use wharf_images::db::Db;
 use self::firewall::{Firewall, Forward, Zone};
 pub use self::linger::{linger, remove_unused};
 use self::links::Links;
-use self::names::{Answerer, Directory, Wake};
+use self::names::{Answerer, Directory};
+use self::relay::Relay;
 use super::sockets;
 use crate::config::{EndpointConfig, HOST_GATEWAY, NetworkMode};
 use crate::container::{BackendKind, Container};
@@ -60,14 +63,23 @@ pub fn wanted(container: &Container) -> Option<Cow<'_, [EndpointConfig]>> {
 #[derive(Debug)]
 pub struct Connected {
     ports: Vec<PortBinding>,
-    /// The host's side of published ports: held so that nobody else takes them, and reports of who tries are docker's.
-    sockets: Vec<File>,
+    /// The host's side of published ports.
+    relay: Relay,
     /// Its places, by the numbers of their interfaces.
     places: Vec<Joined>,
     forwards: Vec<Forward>,
     /// Whom to ask about other names.
     dns: Vec<IpAddr>,
     names: Option<Answerer>,
+}
+
+/// Why a connection is to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// Somebody asks for a name, or is answered.
+    Names(names::Wake),
+    /// Somebody comes to a published port.
+    Relay(relay::Wake),
 }
 
 /// A place that the container has on a network.
@@ -83,7 +95,7 @@ impl Connected {
     ///
     /// # Errors
     /// `Conflict`, in docker's words, when one is taken; `Unsupported` without root.
-    pub fn reserve(engine: &Engine, container: &Container) -> Result<Option<Self>> {
+    pub fn reserve(container: &Container) -> Result<Option<Self>> {
         let published = plan::published(&container.config, &container.image)?;
         let Some(places) = wanted(container) else { return Ok(None) };
         if !super::is_root() {
@@ -92,29 +104,11 @@ impl Connected {
             return Err(Error::new(Class::Unsupported, message)
                 .with_hint("use --network host or --network none, or run wharf as root"));
         }
-        let (mut ports, mut held) = (Vec::new(), Vec::new());
-        let has_six = !published.is_empty() && leads_out_by_six(engine, &places)?;
-        for mut wanted in published {
-            // A port is not claimed for addresses on which nobody would answer.
-            if !has_six {
-                wanted.host_ip = wanted.host_ip.or(Some(Ipv4Addr::UNSPECIFIED.into()));
-            }
-            if wanted.host_ip.is_some_and(|ip| ip.is_ipv6()) && !has_six {
-                let message = format!("{wanted}: the container's network has no IPv6 addresses to publish it on");
-                return Err(Error::new(Class::InvalidInput, message).with_hint("make a network with --ipv6"));
-            }
-            if wanted.host_ip == Some(Ipv6Addr::LOCALHOST.into()) {
-                let message = format!("{wanted}: ports of Linux containers cannot be published on ::1");
-                return Err(Error::new(Class::InvalidInput, message).with_hint("publish it on 127.0.0.1"));
-            }
-            for (binding, socket) in sockets::publish(&wanted)? {
-                ports.push(binding);
-                held.push(socket);
-            }
-        }
+        let bound = published.iter().map(sockets::publish).collect::<Result<Vec<_>>>()?;
+        let bound: Vec<_> = bound.into_iter().flatten().collect();
         Ok(Some(Connected {
-            ports,
-            sockets: held,
+            ports: bound.iter().map(|(binding, _)| binding.clone()).collect(),
+            relay: Relay::new(bound),
             places: Vec::new(),
             forwards: Vec::new(),
             dns: container.config.dns.clone(),
@@ -164,10 +158,10 @@ impl Connected {
         for (at, place) in self.places.iter_mut().enumerate() {
             place.wiring.gateway = (Some(at) == way_out).then_some(place.endpoint.gateway);
         }
-        self.forwards = match way_out.and_then(|at| self.places.get(at)) {
-            Some(place) => self.ports.iter().filter_map(|port| forward(port, &place.endpoint)).collect(),
-            None => Vec::new(),
-        };
+        let leading = way_out.and_then(|at| self.places.get(at)).map(|place| &place.endpoint);
+        let forwards = leading.map(|endpoint| self.ports.iter().filter_map(|port| forward(port, endpoint)).collect());
+        self.forwards = forwards.unwrap_or_default();
+        self.relay.lead(|port| leading.map(|endpoint| destination(port, endpoint)));
     }
 
     /// Lets go of the published ports: from here on others can have them.
@@ -177,7 +171,7 @@ impl Connected {
     pub fn close(&mut self, engine: &Engine) -> Result<()> {
         let withdrawn = withdraw(engine, &self.forwards);
         self.forwards.clear();
-        self.sockets.clear();
+        self.relay = Relay::default();
         withdrawn
     }
 
@@ -186,14 +180,16 @@ impl Connected {
         self.names = Some(Answerer::new(sockets, &self.dns));
     }
 
-    /// What to poll for reading.
-    pub fn polls(&self) -> impl Iterator<Item = (Wake, BorrowedFd<'_>)> {
-        self.names.iter().flat_map(Answerer::polls)
+    /// What to poll, and for what.
+    pub fn polls(&self) -> impl Iterator<Item = (Wake, BorrowedFd<'_>, PollFlags)> {
+        let names = self.names.iter().flat_map(Answerer::polls);
+        let names = names.map(|(wake, fd)| (Wake::Names(wake), fd, PollFlags::IN));
+        names.chain(self.relay.polls().map(|(wake, fd, flags)| (Wake::Relay(wake), fd, flags)))
     }
 
     /// When to call [`Connected::on_time`].
     pub fn deadline(&self) -> Option<Instant> {
-        self.names.as_ref().and_then(Answerer::deadline)
+        self.names.as_ref().and_then(Answerer::deadline).into_iter().chain(self.relay.deadline()).min()
     }
 
     /// Gives up what took too long.
@@ -201,14 +197,21 @@ impl Connected {
         if let Some(names) = &mut self.names {
             names.on_time(now);
         }
+        self.relay.on_time(now);
     }
 
     /// Does what has become possible. For a caller (who gets a child of this process) the engine must have nothing open.
     pub fn woken(&mut self, wake: Wake, engine: &Engine) {
+        let wake = match wake {
+            Wake::Names(wake) => wake,
+            Wake::Relay(wake) => {
+                return self.relay.woken(wake, &|from| !is_shut_in(engine, from).unwrap_or(true));
+            }
+        };
         let Some(names) = &mut self.names else { return };
         let places = &self.places;
         match wake {
-            Wake::Caller => names.called(|| Neighbours { engine: Open::Anew(engine.reopened()), places }),
+            names::Wake::Caller => names.called(|| Neighbours { engine: Open::Anew(engine.reopened()), places }),
             wake => names.woken(wake, &Neighbours { engine: Open::Already(engine), places }),
         }
     }
@@ -268,13 +271,6 @@ impl<'a> Way<'a> {
 fn way_out(ways: &[Way<'_>]) -> Option<usize> {
     let leading = ways.iter().enumerate().filter(|(_, way)| way.leads_out);
     leading.min_by_key(|(_, way)| (std::cmp::Reverse(way.priority), way.name)).map(|(at, _)| at)
-}
-
-/// True when the network that leads out has IPv6 addresses.
-fn leads_out_by_six(engine: &Engine, places: &[EndpointConfig]) -> Result<bool> {
-    let networks = of(engine, places)?;
-    let ways: Vec<_> = networks.iter().zip(places).map(|(network, place)| Way::of(network, place)).collect();
-    Ok(way_out(&ways).is_some_and(|at| networks[at].six.is_some()))
 }
 
 /// Which of a container's places leads out, if any does.
@@ -400,19 +396,54 @@ pub(super) fn append_hosts(engine: &Engine, container: &Container, lines: &str) 
     file.and_then(|mut file| file.write_all(lines.as_bytes())).map_err(|e| Error::io("write", &path, e))
 }
 
-/// What packets for a published port are turned into.
-fn forward(port: &PortBinding, endpoint: &Endpoint) -> Option<Forward> {
-    let container = match port.host_ip {
-        Some(IpAddr::V6(_)) => endpoint.six?.address.into(),
-        Some(IpAddr::V4(_)) | None => endpoint.address.into(),
+/// Where a published port leads: to an address of its own family if the container has one.
+fn destination(port: &PortBinding, endpoint: &Endpoint) -> SocketAddr {
+    let container = match (port.host_ip, endpoint.six) {
+        (Some(IpAddr::V6(_)), Some(six)) => six.address.into(),
+        _ => endpoint.address.into(),
     };
+    SocketAddr::new(container, port.container_port)
+}
+
+/// What packets for a published port are turned into. `None` for one whose packets cannot be: see [`relay`].
+fn forward(port: &PortBinding, endpoint: &Endpoint) -> Option<Forward> {
+    let to = destination(port, endpoint);
+    let by_six = port.host_ip.is_some_and(|ip| ip.is_ipv6());
+    if by_six != to.is_ipv6() || port.host_ip == Some(Ipv6Addr::LOCALHOST.into()) {
+        return None;
+    }
     let protocol = match port.protocol {
         Protocol::Tcp => libc::IPPROTO_TCP,
         Protocol::Udp => libc::IPPROTO_UDP,
     };
     let host = port.host_ip.filter(|ip| !ip.is_unspecified());
-    let to = SocketAddr::new(container, port.container_port);
     Some(Forward { protocol: protocol as u8, host, port: port.host_port, to })
+}
+
+/// True for who is on an internal network, which has no way out by ports that others publish either.
+fn is_shut_in(engine: &Engine, who: SocketAddr) -> Result<bool> {
+    if who.ip().is_loopback() {
+        return Ok(false);
+    }
+    let internal = networks::all(engine.containers()?.db())?.into_iter().filter(|network| network.internal);
+    let links = Links::open().map_err(|e| Error::os("open a netlink socket", e))?;
+    for network in internal {
+        let here = match who {
+            SocketAddr::V4(who) => networks::overlap((network.address, network.prefix), (*who.ip(), 32)),
+            // An address of the link says nothing but on which link it is.
+            SocketAddr::V6(who) if who.ip().is_unicast_link_local() => {
+                let bridge = links.index(&bridge_name(engine.paths(), network.id));
+                bridge.map_err(|e| Error::os("look for a bridge", e))? == Some(who.scope_id())
+            }
+            SocketAddr::V6(who) => {
+                network.six.is_some_and(|six| networks::overlap6((six.address, six.prefix), (*who.ip(), 128)))
+            }
+        };
+        if here {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Takes away what the kernel has of a container's networks, and its places on them. Called at its end, and for one whose
