@@ -43,6 +43,9 @@ pub struct ContainerConfig {
     pub labels: BTreeMap<String, String>,
     /// Keep stdin open.
     pub interactive: bool,
+    /// The streams that whoever made it is attached to; all that it has when `None`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub attach: Option<Streams>,
     /// A pseudo-terminal.
     pub tty: bool,
     /// Remove after exit.
@@ -68,6 +71,9 @@ pub struct ContainerConfig {
     /// It was asked to have the host's users, as it has unless root is not who runs it.
     #[serde(skip_serializing_if = "is_default")]
     pub host_users: bool,
+    /// The file that was to get its id.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cidfile: Option<String>,
     /// The cgroup that its own lies in.
     #[serde(skip_serializing_if = "is_default")]
     pub cgroup_parent: Option<String>,
@@ -156,6 +162,17 @@ pub struct RequestLimits {
     pub memory: Option<u64>,
     /// How many are with guests at one time; others wait.
     pub concurrency: Option<usize>,
+}
+
+/// Some of a process's three streams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streams {
+    /// Standard input.
+    pub stdin: bool,
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error.
+    pub stderr: bool,
 }
 
 /// In the place of an address: the host's, as the container sees it.
@@ -302,6 +319,25 @@ pub struct Mount {
     pub target: String,
     /// No writing.
     pub read_only: bool,
+    /// How it was asked for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub origin: Origin,
+}
+
+/// How a mount was asked for: docker's `inspect` tells these apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// By `--mount`.
+    #[default]
+    Mount,
+    /// By `-v`, with this mode.
+    Volume(String),
+    /// By `--tmpfs`.
+    Tmpfs,
+    /// By the image's `VOLUME`.
+    Image,
+    /// By `--volumes-from`.
+    Container,
 }
 
 /// What is mounted.

@@ -180,6 +180,18 @@ pub struct Limits {
     pub oom_kill_disable: bool,
 }
 
+impl Limits {
+    /// The bytes of memory and swap together: as docker does it as much swap as memory unless said otherwise. -1 is no
+    /// limit.
+    pub fn memory_and_swap(&self) -> Option<i64> {
+        let twice = |bytes: u64| i64::try_from(bytes.saturating_mul(2)).unwrap_or(i64::MAX);
+        match self.memory_swap {
+            None | Some(0) => self.memory.filter(|&bytes| bytes > 0).map(twice),
+            asked => asked,
+        }
+    }
+}
+
 /// Where a task's standard streams go.
 #[derive(Debug)]
 pub enum Stdio {

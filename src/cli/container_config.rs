@@ -2,7 +2,7 @@
 
 use wharf_runtime::ContainerConfig;
 use wharf_runtime::config::{
-    EndpointConfig, IpcMode, LogConfig, Mount, MountKind, NetworkMode, PidMode, RequestLimits,
+    EndpointConfig, IpcMode, LogConfig, Mount, MountKind, NetworkMode, PidMode, RequestLimits, Streams,
 };
 use wharf_runtime::engine::PullPolicy;
 use wharf_runtime::health::{self, HealthConfig};
@@ -41,6 +41,7 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         domainname: text("domainname"),
         labels: values::map(labels(parsed)?),
         interactive: parsed.switch("interactive"),
+        attach: attach(parsed)?,
         tty: parsed.switch("tty"),
         auto_remove: parsed.switch("rm"),
         network: network.0,
@@ -60,8 +61,8 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         ulimits: parsed.read_all("ulimit", values::ulimit)?.into_iter().collect(),
         init: parsed.switch("init"),
         privileged: parsed.switch("privileged"),
-        cap_add: texts("cap-add"),
-        cap_drop: texts("cap-drop"),
+        cap_add: parsed.values("cap-add").map(values::capability).collect(),
+        cap_drop: parsed.values("cap-drop").map(values::capability).collect(),
         security_opt: values::security_opts(parsed.values("security-opt"))?,
         sysctls: values::map(parsed.read_all("sysctl", values::sysctl)?),
         annotations: values::map(parsed.read_all("annotation", values::option)?),
@@ -81,6 +82,7 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         cgroup_parent: text("cgroup-parent")
             .map(|parent| parent.trim_matches('/').to_owned())
             .filter(|it| !it.is_empty()),
+        cidfile: text("cidfile").filter(|path| !path.is_empty()),
         runtime: text("runtime").filter(|name| !name.is_empty()),
         dns_options: texts("dns-option"),
         dns_search: texts("dns-search"),
@@ -88,6 +90,23 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         restart: restart(parsed)?,
         ..ContainerConfig::default()
     })
+}
+
+/// The streams that `--attach` names; none for who runs it in the background.
+///
+/// # Errors
+/// Docker's words.
+pub fn attach(parsed: &Parsed) -> Result<Option<Streams>> {
+    let named = parsed.read_all("attach", values::stream)?;
+    // `create` has no such flag.
+    let detached = parsed.verb.flags().any(|flag| flag.long == "detach") && parsed.switch("detach");
+    if detached && !named.is_empty() {
+        let text = "conflicting options: cannot specify both --attach and --detach\n".to_owned();
+        return Err(Failure::Usage { text, code: 1 });
+    }
+    let has = |stream: &str| named.iter().any(|name| name == stream);
+    let streams = Streams { stdin: has("stdin"), stdout: has("stdout"), stderr: has("stderr") };
+    Ok((detached || !named.is_empty()).then_some(streams))
 }
 
 fn health(parsed: &Parsed) -> Result<Option<HealthConfig>> {

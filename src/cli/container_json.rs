@@ -5,33 +5,54 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use wharf_runtime::config::{Mount, MountKind};
+use wharf_images::snapshot::Rootfs;
+use wharf_runtime::ContainerConfig;
+use wharf_runtime::config::{IpcMode, NetworkMode, PidMode, Streams};
 use wharf_runtime::container::{BackendKind, Container};
 use wharf_runtime::engine::ExecState;
+use wharf_runtime::network::BRIDGE;
 use wharf_runtime::network::store::Attachment;
+use wharf_runtime::paths::Paths;
 use wharf_runtime::state::State;
-use wharf_runtime::volume::DRIVER;
 use wharf_runtime::walls::Walls;
 
-use super::{filter, ports, ps};
+use super::{filter, mount_json, ports, ps};
 
 /// Go's zero time: what docker says of what has not happened.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 /// Bytes of /dev/shm unless asked otherwise.
 const SHM_SIZE: u64 = 64 << 20;
+/// How the layers of an image become one tree.
+const DRIVER: &str = "overlay";
 
-/// The whole object. With the container's places come the ids of all networks, by their names; `sizes` are those of the
-/// writable layer and of the image, if they were asked for, and `volume_dir` says where a volume is.
-pub fn container(
-    container: &Container,
-    connected: (&[Attachment], &BTreeMap<String, String>),
-    sizes: Option<(u64, u64)>,
-    log_path: &str,
-    volume_dir: &dyn Fn(&str) -> String,
-) -> Value {
+/// What is to be said of a container that its record does not say.
+pub struct Around<'a> {
+    /// The instance's directories.
+    pub paths: &'a Paths,
+    /// Its places on networks, if it runs.
+    pub attachments: &'a [Attachment],
+    /// The ids of all networks, by their names.
+    pub networks: &'a BTreeMap<String, String>,
+    /// The bytes of its own layer and of its image, if they were asked for.
+    pub sizes: Option<(u64, u64)>,
+    /// Where its files are, if they are there.
+    pub rootfs: Option<Rootfs>,
+    /// Where a volume is.
+    pub volume_dir: &'a dyn Fn(&str) -> String,
+}
+
+/// The whole object.
+pub fn container(container: &Container, around: &Around<'_>) -> Value {
     let (program, args) = match container.args.split_first() {
         Some((program, args)) => (program.as_str(), args),
         None => ("", &[][..]),
+    };
+    let has_log = !matches!(container.config.log.driver.as_str(), "none" | "journald");
+    let log = if has_log { around.paths.log(&container.id).display().to_string() } else { String::new() };
+    // They are written when it starts.
+    let file = |name: &str| {
+        let path = around.paths.container(&container.id).join(name);
+        if path.exists() { path.display().to_string() } else { String::new() }
     };
     let mut object = json!({
         "Id": container.id,
@@ -42,27 +63,50 @@ pub fn container(
         "Image": container.image.id.to_string(),
         "Name": format!("/{}", container.name),
         "RestartCount": container.state.restarts,
-        "Driver": "overlay",
+        "Driver": DRIVER,
         "Platform": container.image.platform.os,
         "Backend": container.backend().name(),
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": null,
-        "LogPath": if matches!(container.config.log.driver.as_str(), "none" | "journald") { "" } else { log_path },
+        "ResolvConfPath": file("resolv.conf"),
+        "HostnamePath": file("hostname"),
+        "HostsPath": file("hosts"),
+        "LogPath": log,
         "HostConfig": host_config(container),
-        "Mounts": container.config.mounts.iter().map(|mount| mount_point(mount, volume_dir)).collect::<Vec<_>>(),
+        "GraphDriver": graph(container, around.rootfs.as_ref()),
+        "Mounts": mount_json::points(&container.config, around.volume_dir),
         "Config": config(container),
-        "NetworkSettings": network(container, connected),
+        "NetworkSettings": ports::network_settings(container, around.attachments, around.networks),
     });
     if container.backend() == BackendKind::Wasm {
         object["Walls"] = container.state.walls.as_ref().map(walls).into();
     }
-    if let Some((own, image)) = sizes {
+    if let Some((own, image)) = around.sizes {
         object["SizeRw"] = own.into();
         object["SizeRootFs"] = (own + image).into();
     }
     object
+}
+
+/// Where its files are. The whole tree is mounted for its processes alone, and is found by one of them.
+fn graph(container: &Container, rootfs: Option<&Rootfs>) -> Value {
+    let mut data = json!({"ID": container.id});
+    match rootfs {
+        Some(Rootfs::Overlay { lower, upper, work }) => {
+            let lower: Vec<String> = lower.iter().map(|dir| dir.display().to_string()).collect();
+            data["LowerDir"] = lower.join(":").into();
+            data["UpperDir"] = upper.display().to_string().into();
+            data["WorkDir"] = work.display().to_string().into();
+        }
+        Some(Rootfs::Dir(dir)) => data["UpperDir"] = dir.display().to_string().into(),
+        None => {}
+    }
+    if let (BackendKind::Linux, Some(pid)) = (container.backend(), container.state.pid) {
+        data["MergedDir"] = format!("/proc/{pid}/root").into();
+    }
+    json!({"Name": DRIVER, "Data": data})
 }
 
 /// An exec (<https://docs.docker.com/reference/api/engine/>, "Inspect an exec instance").
@@ -110,6 +154,10 @@ fn state(container: &Container) -> Value {
     });
     if let Some(health) = &state.health {
         object["Health"] = serde_json::to_value(health).unwrap_or_default();
+        // Docker's verdict on what does not run any more.
+        if !now.is_live() && state.started.is_some() {
+            object["Health"]["Status"] = "unhealthy".into();
+        }
     }
     object
 }
@@ -136,31 +184,20 @@ fn time(time: Option<Timestamp>) -> String {
 fn host_config(container: &Container) -> Value {
     let config = &container.config;
     let limits = &config.limits;
-    let binds = config.mounts.iter().filter_map(|mount| {
-        let source = match &mount.kind {
-            MountKind::Bind(bind) => &bind.source,
-            MountKind::Volume(volume) if !volume.anonymous => &volume.name,
-            MountKind::Volume(_) | MountKind::Tmpfs(_) => return None,
-        };
-        Some(format!("{source}:{}{}", mount.target, if mount.read_only { ":ro" } else { "" }))
-    });
-    let tmpfs = config.mounts.iter().filter_map(|mount| match &mount.kind {
-        MountKind::Tmpfs(options) => Some((mount.target.clone(), Value::from(options.as_str()))),
-        MountKind::Bind(_) | MountKind::Volume(_) => None,
-    });
-    let ulimits = config.ulimits.iter().map(|(name, (soft, hard))| json!({"Name": name, "Soft": soft, "Hard": hard}));
+    let limit = |limit: u64| i64::try_from(limit).unwrap_or(-1);
+    let ulimits = config.ulimits.iter();
+    let ulimits = ulimits.map(|(name, (soft, hard))| json!({"Name": name, "Soft": limit(*soft), "Hard": limit(*hard)}));
     let mut object = json!({
-        "Binds": binds.collect::<Vec<_>>(),
-        "ContainerIDFile": "",
+        "ContainerIDFile": config.cidfile.as_deref().unwrap_or_default(),
         "LogConfig": {"Type": config.log.driver, "Config": config.log.options},
         "NetworkMode": ps::network(container),
         "PortBindings": ports::asked(container),
         "RestartPolicy": {"Name": config.restart.name(), "MaximumRetryCount": config.restart.most()},
         "AutoRemove": config.auto_remove,
-        "CapAdd": config.cap_add,
-        "CapDrop": config.cap_drop,
+        "CapAdd": some(&config.cap_add),
+        "CapDrop": some(&config.cap_drop),
         "CgroupnsMode": if config.host_cgroups { "host" } else { "private" },
-        "GroupAdd": config.group_add,
+        "GroupAdd": some(&config.group_add),
         "IpcMode": config.ipc.name(),
         "OomScoreAdj": config.oom_score_adj.unwrap_or(0),
         "PidMode": config.pid.name(),
@@ -168,18 +205,14 @@ fn host_config(container: &Container) -> Value {
         "PublishAllPorts": config.publish_all,
         "Dns": config.dns,
         "ReadonlyRootfs": config.read_only,
-        "SecurityOpt": config.security_opt,
-        "Sysctls": config.sysctls,
-        "Tmpfs": tmpfs.collect::<serde_json::Map<_, _>>(),
-        "VolumeDriver": "",
-        "VolumesFrom": Some(&config.volumes_from).filter(|list| !list.is_empty()),
+        "SecurityOpt": security_options(config),
+        "VolumesFrom": some(&config.volumes_from),
         "UTSMode": if config.host_uts { "host" } else { "" },
         "UsernsMode": if config.host_users { "host" } else { "" },
         "ShmSize": config.shm_size.unwrap_or(SHM_SIZE),
         "Runtime": container.backend().name(),
-        "Init": config.init,
         "Memory": limits.memory.unwrap_or(0),
-        "MemorySwap": limits.memory_swap.unwrap_or(0),
+        "MemorySwap": limits.memory_and_swap().unwrap_or(0),
         "MemoryReservation": limits.memory_reservation.unwrap_or(0),
         "NanoCpus": limits.nano_cpus.unwrap_or(0),
         "CpuShares": limits.cpu_shares.unwrap_or(0),
@@ -189,28 +222,46 @@ fn host_config(container: &Container) -> Value {
         "CpusetMems": limits.cpuset_mems.as_deref().unwrap_or_default(),
         "BlkioWeight": limits.blkio_weight.unwrap_or(0),
         "PidsLimit": limits.pids,
-        "Devices": config.devices,
+        "Devices": config.devices.iter().map(|device| self::device(device)).collect::<Vec<_>>(),
         "Ulimits": ulimits.collect::<Vec<_>>(),
     });
     // Beside the others: the macro that makes them takes only so many.
     object["CgroupParent"] =
         config.cgroup_parent.as_ref().map_or_else(String::new, |parent| format!("/{parent}")).into();
-    object["DeviceCgroupRules"] = json!(Some(&config.device_rules).filter(|rules| !rules.is_empty()));
+    object["DeviceCgroupRules"] = some(&config.device_rules);
     object["DnsOptions"] = json!(config.dns_options);
     object["DnsSearch"] = json!(config.dns_search);
     object["OomKillDisable"] = limits.oom_kill_disable.into();
-    if !config.annotations.is_empty() {
-        object["Annotations"] = json!(config.annotations);
+    let hosts: Vec<String> = config.extra_hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect();
+    (object["ExtraHosts"], object["Links"]) = (some(&hosts), links(container));
+    let hidden = match (container.backend(), config.privileged) {
+        (BackendKind::Linux, false) => Some(wharf_runtime::linux::hidden_paths(config)),
+        _ => None,
+    };
+    let (masked, read_only) = hidden.unzip();
+    (object["MaskedPaths"], object["ReadonlyPaths"]) = (json!(masked), json!(read_only));
+    // Docker leaves these out when they are empty.
+    for (field, map) in [("Annotations", &config.annotations), ("Sysctls", &config.sysctls)] {
+        if !map.is_empty() {
+            object[field] = json!(map);
+        }
+    }
+    if config.init {
+        object["Init"] = true.into();
+    }
+    if let Some(size) = config.storage_size {
+        object["StorageOpt"] = json!({"size": size.to_string()});
     }
     // What Wharf has no other value of: clients read these fields all the same.
     let nothing = json!({
         "BlkioDeviceReadBps": [], "BlkioDeviceReadIOps": [], "BlkioDeviceWriteBps": [], "BlkioDeviceWriteIOps": [],
         "BlkioWeightDevice": [], "Cgroup": "", "ConsoleSize": [0, 0], "CpuCount": 0,
         "CpuPercent": 0, "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0,
-        "DeviceRequests": null, "Dns": [], "ExtraHosts": null,
-        "IOMaximumBandwidth": 0, "IOMaximumIOps": 0, "Isolation": "", "Links": null, "MemorySwappiness": null,
+        "DeviceRequests": null, "Dns": [],
+        "IOMaximumBandwidth": 0, "IOMaximumIOps": 0, "Isolation": "", "MemorySwappiness": null,
     });
     if let (Value::Object(object), Value::Object(nothing)) = (&mut object, nothing) {
+        object.extend(mount_json::asked(config));
         for (field, value) in nothing {
             object.entry(field).or_insert(value);
         }
@@ -218,60 +269,95 @@ fn host_config(container: &Container) -> Value {
     object
 }
 
-fn mount_point(mount: &Mount, volume_dir: &dyn Fn(&str) -> String) -> Value {
-    let mode = match &mount.kind {
-        _ if mount.read_only => "ro",
-        // Docker's word for every volume that has a name.
-        MountKind::Volume(volume) if !volume.anonymous => "z",
-        MountKind::Volume(_) | MountKind::Bind(_) | MountKind::Tmpfs(_) => "",
+/// A list, or docker's `null` for an empty one.
+fn some(list: &[String]) -> Value {
+    json!(Some(list).filter(|list| !list.is_empty()))
+}
+
+/// `--device HOST[:CONTAINER[:PERMISSIONS]]`, where the one part after the host's may be either.
+fn device(text: &str) -> Value {
+    let is_path = |part: &str| part.starts_with('/');
+    let (host, inside, permissions) = match text.split(':').collect::<Vec<_>>()[..] {
+        [host, inside, permissions] => (host, inside, permissions),
+        [host, inside] if is_path(inside) => (host, inside, "rwm"),
+        [host, permissions] => (host, host, permissions),
+        _ => (text, text, "rwm"),
     };
-    let (kind, source, propagation) = match &mount.kind {
-        MountKind::Bind(bind) => ("bind", bind.source.clone(), bind.propagation.name()),
-        MountKind::Volume(volume) => ("volume", volume_dir(&volume.name), ""),
-        MountKind::Tmpfs(_) => ("tmpfs", String::new(), ""),
-    };
-    let mut point = json!({
-        "Type": kind,
-        "Source": source,
-        "Destination": mount.target,
-        "Mode": mode,
-        "RW": !mount.read_only,
-        "Propagation": propagation,
-    });
-    if let MountKind::Volume(volume) = &mount.kind {
-        point["Name"] = volume.name.as_str().into();
-        point["Driver"] = DRIVER.into();
+    json!({"PathOnHost": host, "PathInContainer": inside, "CgroupPermissions": permissions})
+}
+
+/// What is asked of security modules; who sees the host's processes or shared memory has no label there.
+fn security_options(config: &ContainerConfig) -> Value {
+    // That one is `MaskedPaths`.
+    let options = config.security_opt.iter().filter(|option| *option != "systempaths=unconfined");
+    let mut options: Vec<&str> = options.map(String::as_str).collect();
+    let host = config.privileged || config.pid == PidMode::Host || config.ipc == IpcMode::Host;
+    if host && !options.iter().any(|option| option.starts_with("label")) {
+        options.push("label=disable");
     }
-    point
+    json!(Some(options).filter(|options| !options.is_empty() || !config.security_opt.is_empty()))
+}
+
+/// `--link`s on the default network; on others they belong to the container's place there.
+fn links(container: &Container) -> Value {
+    let places = container.config.places();
+    let links = places.iter().filter(|place| place.network == BRIDGE).flat_map(|place| &place.links);
+    let links: Vec<String> = links.map(|(other, alias)| format!("/{other}:/{}/{alias}", container.name)).collect();
+    some(&links)
+}
+
+/// Its own name, or with the host's network the host's.
+fn hostname(container: &Container) -> String {
+    let config = &container.config;
+    let of_host = || match &config.network {
+        NetworkMode::Host if container.backend() == BackendKind::Linux => {
+            Some(std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim_end().to_owned())
+        }
+        _ => None,
+    };
+    config.hostname.clone().or_else(of_host).unwrap_or_else(|| container.short_id().to_owned())
 }
 
 fn config(container: &Container) -> Value {
     let config = &container.config;
     let image = &container.image.config;
     let or_image = |own: &Option<String>, image: &str| own.clone().unwrap_or_else(|| image.to_owned());
-    let set = |keys: &[String]| keys.iter().map(|key| (key.clone(), json!({}))).collect::<serde_json::Map<_, _>>();
+    let volumes = image.volumes.iter().chain(mount_json::anonymous(config));
+    let volumes: serde_json::Map<_, _> = volumes.map(|target| (target.clone(), json!({}))).collect();
+    let all = Streams { stdin: config.interactive, stdout: true, stderr: true };
+    let attached = config.attach.unwrap_or(all);
     let mut object = json!({
-        "Hostname": config.hostname.as_deref().unwrap_or(container.short_id()),
+        "Hostname": hostname(container),
         "Domainname": config.domainname.as_deref().unwrap_or_default(),
         "User": or_image(&config.user, &image.user),
-        "AttachStdin": config.interactive,
-        "AttachStdout": true,
-        "AttachStderr": true,
-        "ExposedPorts": ports::all_exposed(container),
+        "AttachStdin": attached.stdin,
+        "AttachStdout": attached.stdout,
+        "AttachStderr": attached.stderr,
         "Tty": config.tty,
         "OpenStdin": config.interactive,
-        "StdinOnce": config.interactive,
+        "StdinOnce": config.interactive && attached.stdin,
         "Env": env(&image.env, &config.env),
-        "Cmd": if config.cmd.is_empty() && config.entrypoint.is_none() { &image.cmd } else { &config.cmd },
+        "Cmd": some(if config.cmd.is_empty() && config.entrypoint.is_none() { &image.cmd } else { &config.cmd }),
         "Image": config.image,
-        "Volumes": set(&image.volumes),
+        "Volumes": Some(volumes).filter(|volumes| !volumes.is_empty()),
         "WorkingDir": or_image(&config.working_dir, &image.working_dir),
-        "Entrypoint": config.entrypoint.as_ref().unwrap_or(&image.entrypoint),
+        "Entrypoint": some(config.entrypoint.as_ref().unwrap_or(&image.entrypoint)),
         "Labels": ps::labels(container),
-        "StopSignal": config.stop_signal.as_ref().or(image.stop_signal.as_ref()),
-        "StopTimeout": config.stop_timeout,
         "OnBuild": null,
     });
+    // Docker leaves these out when there are none.
+    let exposed = ports::all_exposed(container);
+    let stop_signal = config.stop_signal.as_ref().or(image.stop_signal.as_ref());
+    let optional = [
+        ("ExposedPorts", Some(exposed).filter(|ports| !ports.is_empty()).map(Value::from)),
+        ("StopSignal", stop_signal.map(|signal| signal.as_str().into())),
+        ("StopTimeout", config.stop_timeout.map(Value::from)),
+    ];
+    for (field, value) in optional {
+        if let Some(value) = value {
+            object[field] = value;
+        }
+    }
     if let Some(health) = container.health_config() {
         object["Healthcheck"] = serde_json::to_value(health).unwrap_or_default();
     }
@@ -283,12 +369,6 @@ fn env(image: &[String], own: &[String]) -> Vec<String> {
     let name = |variable: &String| variable.split('=').next().unwrap_or_default().to_owned();
     let replaced: Vec<_> = own.iter().map(name).collect();
     own.iter().chain(image.iter().filter(|variable| !replaced.contains(&name(variable)))).cloned().collect()
-}
-
-fn network(container: &Container, (attachments, ids): (&[Attachment], &BTreeMap<String, String>)) -> Value {
-    let mut settings = ports::network_settings(container, attachments, ids);
-    settings["SandboxID"] = if container.backend() == BackendKind::Wasm { "" } else { container.id.as_str() }.into();
-    settings
 }
 
 #[cfg(test)]

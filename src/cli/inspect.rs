@@ -7,7 +7,7 @@ use serde_json::Value;
 use wharf_runtime::engine::ExecState;
 use wharf_runtime::error::Class;
 
-use super::container_json;
+use super::container_json::{self, Around};
 use super::context::Context;
 use super::failure::{Failure, Result, tell};
 use super::image_json;
@@ -110,10 +110,16 @@ fn container(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Va
         false => None,
     };
     let attachments = engine.attachments()?.remove(&container.id).unwrap_or_default();
-    let log_path = engine.paths().log(&container.id).display().to_string();
-    let volume_dir = |name: &str| engine.volumes().mountpoint(name).display().to_string();
-    let connected = (&attachments[..], &network::ids(&engine)?);
-    let mut object = container_json::container(&container, connected, sizes, &log_path, &volume_dir);
+    let around = Around {
+        paths: engine.paths(),
+        attachments: &attachments,
+        networks: &network::ids(&engine)?,
+        sizes,
+        // Of a container that is being made or removed nothing may be there.
+        rootfs: engine.images()?.snapshots.plan(&container.id, &container.image.diff_ids()).ok(),
+        volume_dir: &|name| engine.volumes().mountpoint(name).display().to_string(),
+    };
+    let mut object = container_json::container(&container, &around);
     let running: Vec<String> = engine.execs(&container).into_iter().filter(is_running).map(|exec| exec.id).collect();
     if !running.is_empty() {
         object["ExecIDs"] = running.into();

@@ -28,6 +28,7 @@ mod lifecycle;
 mod listing;
 mod login;
 mod logs;
+mod mount_json;
 mod mounts;
 mod network;
 mod parse;

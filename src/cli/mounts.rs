@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wharf_runtime::config::{BindMount, Mount, MountKind, Propagation, Recursion, VolumeMount};
+use wharf_runtime::config::{BindMount, Mount, MountKind, Origin, Propagation, Recursion, VolumeMount};
 
 use super::units::parse_size;
 
@@ -53,7 +53,7 @@ pub fn volume_or_root(text: &str) -> Result<Mount, String> {
     } else {
         MountKind::Volume(VolumeMount { name: source.to_owned(), no_copy, ..VolumeMount::default() })
     };
-    Ok(Mount { kind, target, read_only })
+    Ok(Mount { kind, target, read_only, origin: Origin::Volume(options.to_owned()) })
 }
 
 /// Splits at colons, but keeps a Windows drive (`C:\`, and on Windows `C:/`) with its path.
@@ -96,7 +96,8 @@ fn not_root(mount: Mount) -> Result<Mount, String> {
 pub fn tmpfs(text: &str) -> Result<Mount, String> {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
     let read_only = options.split(',').any(|option| option == "ro");
-    not_root(Mount { kind: MountKind::Tmpfs(options.to_owned()), target: absolute(target)?, read_only })
+    let (kind, target) = (MountKind::Tmpfs(options.to_owned()), absolute(target)?);
+    not_root(Mount { kind, target, read_only, origin: Origin::Tmpfs })
 }
 
 /// What `--mount` says, before it is known what it means.
@@ -151,7 +152,7 @@ pub fn mount(text: &str) -> Result<Mount, String> {
             MountKind::Volume(VolumeMount { name: source.unwrap_or_default(), ..fields.volume })
         }
     };
-    not_root(Mount { kind, target: absolute(&target)?, read_only: fields.read_only })
+    not_root(Mount { kind, target: absolute(&target)?, read_only: fields.read_only, origin: Origin::Mount })
 }
 
 impl Fields {

@@ -5,14 +5,14 @@ use std::io::Write as _;
 
 use serde_json::{Map, Value, json};
 use wharf_runtime::config::EndpointConfig;
-use wharf_runtime::container::Container;
+use wharf_runtime::container::{BackendKind, Container};
 use wharf_runtime::network::ports::{ExposedPort, parse_expose};
 use wharf_runtime::network::store::Attachment;
-use wharf_runtime::network::{PortBinding, Protocol};
+use wharf_runtime::network::{BRIDGE, Endpoint, PortBinding, Protocol, Six};
 
 use super::context::Context;
 use super::failure::{Failure, Result};
-use super::network::endpoint_id;
+use super::network::{endpoint_id, pseudo_endpoint_id};
 use super::parse::Parsed;
 use super::verb::{Listed, Operands, Verb};
 
@@ -148,10 +148,10 @@ pub fn asked(container: &Container) -> Value {
 }
 
 /// `Config.ExposedPorts`: what is published is exposed too.
-pub fn all_exposed(container: &Container) -> Value {
+pub fn all_exposed(container: &Container) -> Map<String, Value> {
     let mut ports = wharf_runtime::plan::exposed(&container.config, &container.image).unwrap_or_default();
     ports.extend(container.config.ports.iter().map(exposed));
-    ports.into_iter().map(|port| (port.to_string(), json!({}))).collect::<Map<_, _>>().into()
+    ports.into_iter().map(|port| (port.to_string(), json!({}))).collect()
 }
 
 /// The addresses that were asked for.
@@ -163,71 +163,106 @@ fn ipam(place: &EndpointConfig) -> Value {
     if let Some(address) = place.address6 {
         asked.insert("IPv6Address".to_owned(), address.to_string().into());
     }
-    asked.into()
+    if asked.is_empty() { Value::Null } else { asked.into() }
+}
+
+/// A place on a network as it was asked for, without what it has while the container runs.
+fn asked_place(place: &EndpointConfig) -> Value {
+    let links: Vec<String> = place.links.iter().map(|(name, alias)| format!("{name}:{alias}")).collect();
+    // Those on the default network are the container's.
+    let links = Some(links).filter(|links| !links.is_empty() && place.network != BRIDGE);
+    json!({
+        "IPAMConfig": ipam(place), "Links": links, "Aliases": Some(&place.aliases).filter(|names| !names.is_empty()),
+        "MacAddress": "", "DriverOpts": null, "GwPriority": place.gateway_priority, "NetworkID": "", "EndpointID": "",
+        "Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "", "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0, "DNSNames": null,
+    })
+}
+
+/// The same with what `attached` has of `container`.
+fn held_place(mut place: Value, container: &Container, attached: &Endpoint) -> Value {
+    let mut names: Vec<&str> = vec![&container.name];
+    names.extend(attached.aliases.iter().map(String::as_str));
+    names.push(container.short_id());
+    place["DNSNames"] = json!(names);
+    place["Aliases"] = json!(Some(&attached.aliases).filter(|names| !names.is_empty()));
+    place["EndpointID"] = endpoint_id(&container.id, attached).into();
+    for (field, value) in addresses(attached) {
+        place[field] = value;
+    }
+    place
+}
+
+/// A place's addresses.
+fn addresses(at: &Endpoint) -> [(&'static str, Value); 7] {
+    let six = |text: fn(Six) -> String| Value::from(at.six.map_or_else(String::new, text));
+    [
+        ("MacAddress", at.mac.to_string().into()),
+        ("Gateway", at.gateway.to_string().into()),
+        ("IPAddress", at.address.to_string().into()),
+        ("IPPrefixLen", at.prefix.into()),
+        ("IPv6Gateway", six(|six| six.gateway.to_string())),
+        ("GlobalIPv6Address", six(|six| six.address.to_string())),
+        ("GlobalIPv6PrefixLen", at.six.map_or(0, |six| six.prefix).into()),
+    ]
 }
 
 /// `NetworkSettings`. `ids` are those of networks, by their names.
 pub fn network_settings(container: &Container, attachments: &[Attachment], ids: &BTreeMap<String, String>) -> Value {
+    let live = container.state.state.is_live();
+    // What has just ended has them for a moment still.
+    let attachments = if live { attachments } else { &[] };
     let mut ports = by_port(bound(attachments), ip);
-    if container.state.state.is_live() {
+    if live && !attachments.is_empty() {
         let only_exposed = wharf_runtime::plan::exposed(&container.config, &container.image).unwrap_or_default();
         for port in only_exposed {
             ports.entry(port.to_string()).or_insert(Value::Null);
         }
     }
+    // Those on which it is, and those on which it is to be when it runs.
+    let mut places = container.config.places().into_owned();
+    let known = |name: &str, places: &[EndpointConfig]| places.iter().any(|place| place.network == name);
+    for name in super::ps::networks(container).into_iter().chain(attachments.iter().map(|a| a.endpoint.network.clone()))
+    {
+        if !known(&name, &places) {
+            places.push(EndpointConfig::on(name));
+        }
+    }
     let mut networks = Map::new();
-    let places = container.config.places();
-    for Attachment { endpoint, .. } in attachments {
-        let own = [container.name.clone(), container.short_id().to_owned()];
-        let names: Vec<&String> = own.iter().chain(&endpoint.aliases).collect();
-        let wanted = places.iter().find(|place| place.network == endpoint.network);
-        let links = wanted.map(|place| place.links.iter().map(|(name, alias)| format!("{name}:{alias}")).collect());
-        let links: Vec<String> = links.unwrap_or_default();
-        networks.insert(
-            endpoint.network.clone(),
-            json!({
-                "Aliases": if endpoint.aliases.is_empty() { Value::Null } else { json!(endpoint.aliases) },
-                "MacAddress": endpoint.mac,
-                "NetworkID": ids.get(&endpoint.network),
-                "EndpointID": endpoint_id(&container.id, endpoint),
-                "Gateway": endpoint.gateway,
-                "IPAddress": endpoint.address,
-                "IPPrefixLen": endpoint.prefix,
-                "GlobalIPv6Address": endpoint.six.map_or_else(String::new, |six| six.address.to_string()),
-                "GlobalIPv6PrefixLen": endpoint.six.map_or(0, |six| six.prefix),
-                "IPv6Gateway": endpoint.six.map_or_else(String::new, |six| six.gateway.to_string()),
-                "IPAMConfig": wanted.map(ipam),
-                "Links": links,
-                "GwPriority": wanted.map_or(0, |place| place.gateway_priority),
-                "DNSNames": names,
-            }),
-        );
+    for place in &places {
+        let mut object = asked_place(place);
+        // It is docker's too from the first start on; a network that is gone has none.
+        if container.state.started.is_some() {
+            object["NetworkID"] = ids.get(&place.network).map_or("", String::as_str).into();
+        }
+        match attachments.iter().find(|attachment| attachment.endpoint.network == place.network) {
+            Some(attachment) => object = held_place(object, container, &attachment.endpoint),
+            // `host` and `none` have no addresses.
+            None if live && matches!(place.network.as_str(), "host" | "none") => {
+                object["EndpointID"] = pseudo_endpoint_id(&container.id, &place.network).into();
+            }
+            None => {}
+        }
+        networks.insert(place.network.clone(), object);
     }
-    // Those on which it is to be when it runs.
-    for network in super::ps::networks(container) {
-        // One that is gone has none.
-        let id = ids.get(&network).map_or("", String::as_str);
-        let empty = json!({
-            "Aliases": null, "MacAddress": "", "NetworkID": id, "EndpointID": "", "Gateway": "", "IPAddress": "",
-            "IPPrefixLen": 0, "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPv6Gateway": "", "IPAMConfig": null,
-            "Links": null, "GwPriority": 0, "DNSNames": null,
-        });
-        networks.entry(network).or_insert(empty);
+    let mut settings = json!({
+        "Bridge": "", "SandboxID": "", "SandboxKey": "", "Ports": ports, "HairpinMode": false,
+        "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0, "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null, "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0,
+        "MacAddress": "", "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "Networks": networks,
+    });
+    // Docker has these of the default network alone.
+    if let Some(Attachment { endpoint, .. }) = attachments.iter().find(|a| a.endpoint.network == BRIDGE) {
+        settings["EndpointID"] = endpoint_id(&container.id, endpoint).into();
+        for (field, value) in addresses(endpoint) {
+            settings[field] = value;
+        }
     }
-    let first = attachments.first().map(|attachment| &attachment.endpoint);
-    let text = |f: fn(&wharf_runtime::network::Endpoint) -> String| first.map_or_else(String::new, f);
-    json!({
-        "Ports": ports,
-        "Gateway": text(|e| e.gateway.to_string()),
-        "IPAddress": text(|e| e.address.to_string()),
-        "IPPrefixLen": first.map_or(0, |e| e.prefix),
-        "MacAddress": text(|e| e.mac.to_string()),
-        "EndpointID": first.map_or_else(String::new, |e| endpoint_id(&container.id, e)),
-        "GlobalIPv6Address": text(|e| e.six.map_or_else(String::new, |six| six.address.to_string())),
-        "GlobalIPv6PrefixLen": first.and_then(|e| e.six).map_or(0, |six| six.prefix),
-        "IPv6Gateway": text(|e| e.six.map_or_else(String::new, |six| six.gateway.to_string())),
-        "Networks": networks,
-    })
+    if let (BackendKind::Linux, true, Some(pid)) = (container.backend(), live, container.state.pid) {
+        settings["SandboxID"] = container.id.as_str().into();
+        settings["SandboxKey"] = format!("/proc/{pid}/ns/net").into();
+    }
+    settings
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use wharf_runtime::config::{MountKind, NetworkMode};
-use wharf_runtime::container::{BackendKind, Container};
+use wharf_runtime::container::Container;
 use wharf_runtime::engine::{Engine, ListOptions};
 use wharf_runtime::health::Verdict;
 use wharf_runtime::network::BRIDGE;
@@ -197,8 +197,7 @@ pub fn networks(container: &Container) -> Vec<String> {
 /// How it was to be connected when it was made.
 pub fn network(container: &Container) -> String {
     let mode = match &container.config.network {
-        NetworkMode::Default if container.backend() == BackendKind::Wasm => BRIDGE,
-        NetworkMode::Default => "default",
+        NetworkMode::Default => BRIDGE,
         NetworkMode::None => "none",
         NetworkMode::Host => "host",
         NetworkMode::Named(name) => name,
@@ -245,7 +244,7 @@ mod tests {
     use super::*;
     use wharf_images::{Digest, Image, Platform, Style};
     use wharf_runtime::ContainerConfig;
-    use wharf_runtime::config::Mount;
+    use wharf_runtime::config::{Mount, Origin};
     use wharf_runtime::container::Status;
 
     fn digest(text: &str) -> Digest {
@@ -269,6 +268,7 @@ mod tests {
                     kind: MountKind::bind("/a/long/way/to/data"),
                     target: "/data".to_owned(),
                     read_only: false,
+                    origin: Origin::Mount,
                 }],
                 ..ContainerConfig::default()
             },

@@ -15,7 +15,7 @@ use super::lifecycle::for_each;
 use super::parse::Parsed;
 use super::session::Attachment;
 use super::verb::{Flag, Listed, Operands, Section, Verb};
-use super::{progress, session, values};
+use super::{progress, session};
 
 const DETACH_KEYS: Flag = Flag::value("detach-keys", "string", "Override the key sequence for detaching a container");
 
@@ -113,16 +113,11 @@ pub static VERBS: &[Verb] = &[
 fn run(parsed: &Parsed, context: &Context) -> Result<()> {
     let config = config(parsed)?;
     let pull = pull_policy(parsed)?;
-    let streams = parsed.read_all("attach", values::stream)?;
-    let attachment = match (parsed.switch("detach"), streams.is_empty()) {
-        (true, false) => {
-            let text = "conflicting options: cannot specify both --attach and --detach\n".to_owned();
-            return Err(Failure::Usage { text, code: 1 });
-        }
-        (true, true) => None,
-        (false, _) => {
+    let attachment = match parsed.switch("detach") {
+        true => None,
+        false => {
             let attachment = Attachment::new(parsed, config.interactive, config.tty)?;
-            Some(attachment.streams(&streams).signals(parsed.switch("sig-proxy")))
+            Some(attachment.streams(config.attach).signals(parsed.switch("sig-proxy")))
         }
     };
     let cidfile = cidfile(parsed)?;

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal as _, stdin};
 
+use wharf_runtime::config::Streams;
 use wharf_runtime::engine::{Attach, Session};
 use wharf_runtime::linux::session::{Outcome, Relay};
 use wharf_runtime::linux::terminal::{RawMode, stdout_size};
@@ -38,10 +39,9 @@ impl Attachment {
 
     /// The same with only these streams, if any are named.
     #[must_use]
-    pub fn streams(mut self, names: &[String]) -> Self {
-        if !names.is_empty() {
-            let has = |name: &str| names.iter().any(|n| n == name);
-            (self.stdin, self.stdout, self.stderr) = (has("stdin"), has("stdout"), has("stderr"));
+    pub fn streams(mut self, named: Option<Streams>) -> Self {
+        if let Some(named) = named {
+            (self.stdin, self.stdout, self.stderr) = (named.stdin, named.stdout, named.stderr);
         }
         self
     }

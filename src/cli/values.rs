@@ -180,6 +180,12 @@ pub fn option(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// A capability by its whole name, or `ALL`.
+pub fn capability(name: &str) -> String {
+    let name = name.trim().to_ascii_uppercase();
+    if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") }
+}
+
 /// An address.
 ///
 /// # Errors

@@ -353,7 +353,7 @@ fn a_container_names_its_networks_by_their_ids() {
         let template = format!("{{{{range .NetworkSettings.Networks}}}}{{{{.{field}}}}} {{{{end}}}}");
         wharf.ok(&["inspect", "-f", &template, "web"]).split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!((told("NetworkID"), told("EndpointID")), (ids.clone(), vec![]), "before it has run");
+    assert_eq!((told("NetworkID"), told("EndpointID")), (vec![], vec![]), "before it has run, as in docker");
     wharf.ok(&["start", "web"]);
     assert_eq!(told("NetworkID"), ids);
     let endpoint = "{{range .Containers}}{{.EndpointID}}{{end}}";

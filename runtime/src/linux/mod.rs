@@ -79,6 +79,13 @@ pub(crate) fn check(config: &crate::config::ContainerConfig) -> crate::error::Re
     check_limits(&config.limits)
 }
 
+/// The paths of `/proc` and `/sys` that are hidden from an unprivileged Linux container, and those that it can only read.
+pub fn hidden_paths(config: &crate::config::ContainerConfig) -> (Vec<String>, Vec<String>) {
+    // It was made with these options, so they can be understood.
+    let options = spec::security::SecurityOptions::parse(&config.security_opt).unwrap_or_default();
+    spec::security::hidden(&options, &spec::security::thermal_throttle())
+}
+
 pub use backend::LinuxBackend;
 pub(crate) use cgroup::check_limits;
 pub use system::{

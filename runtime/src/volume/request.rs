@@ -10,7 +10,7 @@ use wharf_images::snapshot::Rootfs;
 use wharf_images::{Class, Image};
 
 use super::{ANONYMOUS, Storage, VolumeSpec, Volumes, area};
-use crate::config::{ContainerConfig, Mount, MountKind, VolumeMount, clean_path};
+use crate::config::{ContainerConfig, Mount, MountKind, Origin, VolumeMount, clean_path};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::names;
@@ -55,7 +55,8 @@ pub(crate) fn resolve(engine: &Engine, config: &ContainerConfig, image: &Image) 
             }
             // Of two containers that both have it, the later one counts.
             mounts.retain(|known| known.target != mount.target);
-            let mut mount = Mount { read_only: mount.read_only || mode == "ro", ..mount };
+            let read_only = mount.read_only || mode == "ro";
+            let mut mount = Mount { read_only, origin: Origin::Container, ..mount };
             if let MountKind::Volume(volume) = &mut mount.kind {
                 volume.no_copy = true;
             }
@@ -67,7 +68,7 @@ pub(crate) fn resolve(engine: &Engine, config: &ContainerConfig, image: &Image) 
         if mounts.iter().all(|known| known.target != target) {
             let mut volume = VolumeMount::default();
             name(&mut volume)?;
-            mounts.push(Mount { kind: MountKind::Volume(volume), target, read_only: false });
+            mounts.push(Mount { kind: MountKind::Volume(volume), target, read_only: false, origin: Origin::Image });
         }
     }
     Ok(mounts)

@@ -322,7 +322,7 @@ fn core_group(import: &CoreImport) -> Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Mount;
+    use crate::config::{Mount, Origin};
 
     fn guest(name: &str) -> Vec<u8> {
         let path = format!("{}/../tests/guests/{name}.wasm", env!("CARGO_MANIFEST_DIR"));
@@ -339,7 +339,8 @@ mod tests {
 
     #[test]
     fn the_flags_decide_what_is_granted() {
-        let mount = Mount { kind: MountKind::bind("/srv"), target: "/data".to_owned(), read_only: true };
+        let (kind, target, origin) = (MountKind::bind("/srv"), "/data".to_owned(), Origin::default());
+        let mount = Mount { kind, target, read_only: true, origin };
         let config = ContainerConfig {
             env: vec!["TOKEN=secret".to_owned()],
             mounts: vec![mount],
@@ -377,7 +378,8 @@ mod tests {
 
     #[test]
     fn what_has_no_use_is_named() {
-        let mount = Mount { kind: MountKind::bind("/srv"), target: "/data".to_owned(), read_only: true };
+        let (kind, target, origin) = (MountKind::bind("/srv"), "/data".to_owned(), Origin::default());
+        let mount = Mount { kind, target, read_only: true, origin };
         let config = ContainerConfig { mounts: vec![mount], ..ContainerConfig::default() };
         let view = view(&guest("exit-p1"), &config);
         assert_eq!((view.kind, view.entry.as_deref()), ("module", Some("_start")));

@@ -96,7 +96,7 @@ pub fn settings(limits: &Limits, version: Version) -> Vec<Setting> {
             false,
         );
         // v1 counts memory and swap together, v2 swap alone.
-        let both = memory_and_swap(memory, limits.memory_swap);
+        let both = limits.memory_and_swap().and_then(|both| u64::try_from(both).ok());
         let (files, value): (&'static [_], _) = if v1 {
             (&["memory.memsw.limit_in_bytes"], both)
         } else {
@@ -148,14 +148,6 @@ pub fn settings(limits: &Limits, version: Version) -> Vec<Setting> {
         }
     }
     plan
-}
-
-/// The bytes of memory and swap together. Docker: as much swap as memory unless said otherwise; -1 for no limit.
-fn memory_and_swap(memory: Option<u64>, asked: Option<i64>) -> Option<u64> {
-    match asked {
-        None | Some(0) => memory.map(|bytes| bytes.saturating_mul(2)),
-        Some(both) => u64::try_from(both).ok(),
-    }
 }
 
 /// Quota (`None`: no limit) and period in microseconds, if any of the flags was given.

@@ -101,10 +101,8 @@ pub fn linux_task(config: &ContainerConfig, image: &Image, context: &SpecContext
         .set_rootfs_propagation(Some("private".to_owned()));
     devices::put(&mut linux, config, context)?;
     if !config.privileged && !security.unmasked {
-        let mut masked: Vec<String> = security::MASKED.iter().map(|&path| path.to_owned()).collect();
-        masked.extend(context.thermal_throttle.iter().cloned());
-        linux.set_masked_paths(Some(masked));
-        linux.set_readonly_paths(Some(security::READ_ONLY.iter().map(|&path| path.to_owned()).collect()));
+        let (masked, read_only) = security::hidden(&security, &context.thermal_throttle);
+        linux.set_masked_paths(Some(masked)).set_readonly_paths(Some(read_only));
     } else {
         // The library's defaults are youki's; none means none.
         linux.set_masked_paths(None).set_readonly_paths(None);

@@ -113,6 +113,15 @@ fn inline(option: String) -> Result<String> {
     }
 }
 
+/// The paths that are hidden from a container that asks for this, and those that it can only read: none, if it said so.
+pub fn hidden(options: &SecurityOptions, thermal_throttle: &[String]) -> (Vec<String>, Vec<String>) {
+    if options.unmasked {
+        return (Vec::new(), Vec::new());
+    }
+    let owned = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
+    ([owned(&MASKED), thermal_throttle.to_vec()].concat(), owned(&READ_ONLY))
+}
+
 /// The directories that docker masks besides [`MASKED`]: each processor's count of thermal throttling, from which
 /// another container's work can be inferred. Empty on most virtual machines.
 pub fn thermal_throttle() -> Vec<String> {

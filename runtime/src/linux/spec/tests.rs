@@ -5,7 +5,7 @@ use wharf_images::image::{RunConfig, Style};
 use wharf_images::{Digest, Platform};
 
 use super::*;
-use crate::config::{Mount, MountKind};
+use crate::config::{Mount, MountKind, Origin};
 use crate::task::Limits;
 
 fn image() -> Image {
@@ -181,7 +181,8 @@ fn rootless() {
 
 #[test]
 fn mounts_of_the_person() {
-    let own = |target: &str, kind, read_only| Mount { kind, target: target.into(), read_only };
+    let own =
+        |target: &str, kind, read_only| Mount { kind, target: target.into(), read_only, origin: Origin::default() };
     let bind = |source: &str| MountKind::bind(source);
     let config = ContainerConfig {
         mounts: vec![
