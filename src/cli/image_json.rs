@@ -2,6 +2,7 @@
 //! what Wharf found it to be.
 
 use serde_json::{Map, Value, json};
+use wharf_images::image::RunConfig;
 use wharf_images::{Image, ImageStore};
 
 use super::failure::Result;
@@ -19,32 +20,24 @@ pub fn image(store: &ImageStore, image: &Image) -> Result<Value> {
     let mut digests: Vec<_> =
         names.iter().map(|name| format!("{}@{}", name.familiar_repository(), image.target)).collect();
     digests.dedup();
-    let config = &image.config;
-    let set = |keys: &[String]| keys.iter().map(|key| (key.clone(), json!({}))).collect::<Map<_, _>>();
     let layers: Vec<_> = image.diff_ids().iter().map(ToString::to_string).collect();
-    Ok(json!({
+    // A wasm artifact of some styles has no config that says these.
+    let file = store.config_file(image)?;
+    let mut object = json!({
         "Id": image.id.to_string(),
         "RepoTags": tags,
         "RepoDigests": digests,
+        "Parent": "",
+        "Comment": file.comment.unwrap_or_default(),
         "Created": image.created.as_deref().unwrap_or(NEVER),
+        "DockerVersion": "",
+        "Author": file.author.unwrap_or_default(),
         "Os": image.platform.os,
         "Architecture": image.platform.architecture,
-        "Variant": image.platform.variant.as_deref().unwrap_or_default(),
         "Size": store.layer_sizes()?.image(image),
-        "Config": {
-            "User": config.user,
-            "ExposedPorts": set(&config.exposed_ports),
-            "Env": config.env,
-            "Cmd": config.cmd,
-            "Volumes": set(&config.volumes),
-            "WorkingDir": config.working_dir,
-            "Entrypoint": config.entrypoint,
-            "Labels": config.labels,
-            "StopSignal": config.stop_signal,
-            "Healthcheck": config.healthcheck,
-            "Shell": config.shell,
-            "OnBuild": null,
-        },
+        "Config": config(&image.config),
+        "GraphDriver": {"Name": "overlay", "Data": null},
+        "Metadata": {"LastTagTime": NEVER},
         "RootFS": {"Type": "layers", "Layers": layers},
         "Descriptor": {"digest": image.target.to_string()},
         "Manifest": image.manifest.to_string(),
@@ -55,5 +48,36 @@ pub fn image(store: &ImageStore, image: &Image) -> Result<Value> {
             "Reason": image.style_reason,
             "Backend": if image.is_wasm() { "wasm" } else { "linux" },
         },
-    }))
+    });
+    if let Some(variant) = &image.platform.variant {
+        object["Variant"] = variant.as_str().into();
+    }
+    Ok(object)
+}
+
+/// What running needs. What is not set is null for docker, or not there at all.
+fn config(config: &RunConfig) -> Value {
+    let set = |keys: &[String]| keys.iter().map(|key| (key.clone(), json!({}))).collect::<Map<_, _>>();
+    let list = |list: &[String]| json!(Some(list).filter(|list| !list.is_empty()));
+    let mut object = json!({
+        "User": config.user,
+        "Env": list(&config.env),
+        "Cmd": list(&config.cmd),
+        "Volumes": Some(set(&config.volumes)).filter(|volumes| !volumes.is_empty()),
+        "WorkingDir": config.working_dir,
+        "Entrypoint": list(&config.entrypoint),
+        "Labels": Some(&config.labels).filter(|labels| !labels.is_empty()),
+        "OnBuild": null,
+    });
+    let exposed = Some(set(&config.exposed_ports)).filter(|ports| !ports.is_empty());
+    let optional = [
+        ("ExposedPorts", json!(exposed)),
+        ("Healthcheck", json!(config.healthcheck)),
+        ("Shell", json!(config.shell)),
+        ("StopSignal", json!(config.stop_signal)),
+    ];
+    for (field, value) in optional.into_iter().filter(|(_, value)| !value.is_null()) {
+        object[field] = value;
+    }
+    object
 }

@@ -364,16 +364,15 @@ pub fn endpoint_id(container: &str, endpoint: &Endpoint) -> String {
     wharf_images::Digest::of(format!("endpoint {container} {}", endpoint.network_id).as_bytes()).hex().to_owned()
 }
 
+/// The same on a network that gives no address.
+pub fn pseudo_endpoint_id(container: &str, network: &str) -> String {
+    wharf_images::Digest::of(format!("endpoint {container} {network}").as_bytes()).hex().to_owned()
+}
+
 fn json(engine: &Engine, name: &str) -> wharf_runtime::Result<Value> {
-    let plain = |shown: Shown| {
-        json!({
-            "Name": shown.name(), "Id": shown.id(), "Scope": "local", "Driver": shown.driver(), "EnableIPv6": false,
-            "IPAM": {"Driver": "default", "Options": null, "Config": null}, "Internal": false, "Attachable": false,
-            "Ingress": false, "Containers": {}, "Options": {}, "Labels": {},
-        })
-    };
-    if let Some((name, driver)) = PLAIN.into_iter().find(|(known, _)| *known == name) {
-        return Ok(plain(Shown::Plain(name, driver)));
+    let plain = PLAIN.map(|(name, driver)| Shown::Plain(name, driver));
+    if let Some(shown) = plain.iter().find(|shown| shown.name() == name || shown.id() == name) {
+        return plain_json(engine, shown);
     }
     let network = engine.networks().get(name)?;
     let mut containers = Map::new();
@@ -411,6 +410,27 @@ fn json(engine: &Engine, name: &str) -> wharf_runtime::Result<Value> {
         "Containers": containers,
         "Options": network.options,
         "Labels": network.labels,
+    }))
+}
+
+/// `host` or `none`, which is as old as the network that every instance begins with.
+fn plain_json(engine: &Engine, shown: &Shown) -> wharf_runtime::Result<Value> {
+    let mut containers = Map::new();
+    for container in engine.list(ListOptions { all: false })? {
+        if ps::networks(&container).iter().any(|network| network == shown.name()) {
+            let object = json!({
+                "Name": container.name, "EndpointID": pseudo_endpoint_id(&container.id, shown.name()),
+                "MacAddress": "", "IPv4Address": "", "IPv6Address": "",
+            });
+            containers.insert(container.id, object);
+        }
+    }
+    Ok(json!({
+        "Name": shown.name(), "Id": shown.id(), "Created": engine.networks().get(BRIDGE)?.created.to_string(),
+        "Scope": "local", "Driver": shown.driver(), "EnableIPv4": true, "EnableIPv6": false,
+        "IPAM": {"Driver": "default", "Options": null, "Config": null}, "Internal": false, "Attachable": false,
+        "Ingress": false, "ConfigFrom": {"Network": ""}, "ConfigOnly": false, "Containers": containers,
+        "Options": {}, "Labels": {},
     }))
 }
 
