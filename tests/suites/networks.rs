@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Wharf, eventually, tool, wharf};
+use crate::support::docker::Docker;
+use crate::support::{Wharf, eventually, skip, tool, wharf};
 
 /// A web server that says this.
 fn server(text: &str) -> String {
@@ -969,4 +970,64 @@ fn who_is_started_again_by_its_policy_has_its_places_again() {
     answers("127.0.0.1", 28480, "again");
     assert_eq!(places(&wharf, "again"), before);
     assert!(wharf.ok(&["exec", "again", "nslookup", "again"]).contains("Name:\tagain"));
+}
+
+/// What containers on several networks find by names: whose address each of them leads to.
+fn names_found(run: &dyn Fn(&[&str]) -> String) -> Vec<String> {
+    let networks = [("zz", "10.222.97", ""), ("mm", "10.222.98", ""), ("cc", "10.222.99", "--internal")];
+    for (name, prefix, internal) in networks {
+        let subnet = format!("{prefix}.0/24");
+        let create = ["network", "create", "--subnet", &subnet, internal, name];
+        run(&create.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>());
+    }
+    for (name, host, last) in [("me", "host-me", "10"), ("other", "host-other", "20")] {
+        // The order in which they come is not the one in which they are looked at.
+        let at = |prefix: &str| format!("{prefix}.{last}");
+        let first = at("10.222.97");
+        let words = ["run", "-d", "--name", name, "--hostname", host, "--network", "zz", "--ip", &first];
+        run(&[&words[..], &["--network-alias", "al", "busybox", "sleep", "1000"]].concat());
+        for (network, prefix, _) in [networks[2], networks[1]] {
+            run(&["network", "connect", "--ip", &at(prefix), network, name]);
+        }
+    }
+    let names =
+        ["me", "other", "host-me", "host-other", "other.cc", "other.zz", "host-other.cc", "al.zz", "me.nowhere"];
+    let found = names.map(|name| {
+        let script = format!("nslookup {name} 2>&1 | grep ^Address | grep -v 127.0.0.11 | sort");
+        format!("{name}: {}", run(&["exec", "me", "sh", "-c", &script]).replace('\n', " "))
+    });
+    let hosts = run(&["exec", "me", "sh", "-c", "grep host-me /etc/hosts | sort"]);
+    found.into_iter().chain([hosts]).collect()
+}
+
+#[test]
+fn names_lead_where_dockers_do() {
+    let wharf = Wharf::with_busybox();
+    let found = names_found(&|words| wharf.ok(words));
+    let expected = [
+        "me: Address: 10.222.98.10",
+        "other: Address: 10.222.98.20",
+        "host-me: Address: 10.222.98.10",
+        "host-other: Address: 10.222.98.20",
+        "other.cc: Address: 10.222.99.20",
+        "other.zz: Address: 10.222.97.20",
+        "host-other.cc: Address: 10.222.99.20",
+        "al.zz: Address: 10.222.97.10 Address: 10.222.97.20",
+        "me.nowhere: ",
+        "10.222.97.10\thost-me\n10.222.98.10\thost-me\n10.222.99.10\thost-me",
+    ];
+    assert_eq!(found, expected);
+    // A real daemon, with networks, and so in a network of its own.
+    let home = tempfile::Builder::new().prefix("wharf-").tempdir().expect("a directory");
+    let alone = "ip link set lo up && exec dockerd \"$@\"";
+    let docker = Docker::start_by(home.path(), Command::new("unshare").args(["--net", "sh", "-c", alone, "dockerd"]));
+    let docker = match docker {
+        Ok(docker) => docker,
+        Err(why) => return skip("networks::names_lead_where_dockers_do", &why),
+    };
+    let archive = wharf.dir().join("busybox.tar");
+    let path = archive.to_str().expect("a plain path");
+    wharf.ok(&["save", "busybox", "-o", path]);
+    docker.ok(&["load", "-i", path]);
+    assert_eq!(names_found(&|words| docker.ok(words)), expected);
 }

@@ -307,22 +307,24 @@ pub fn attachments(db: &Db) -> Result<HashMap<String, Vec<Attachment>>> {
     })
 }
 
-/// The addresses on a network of the containers with this name, short id or alias.
+/// The addresses on a network of the containers with this name, short id, alias or host name.
 ///
 /// # Errors
 /// The database's.
 pub fn resolve(db: &Db, network_id: i64, name: &str) -> Result<Vec<IpAddr>> {
     db.read(|c| {
         let mut statement = c.prepare_cached(
-            "SELECT e.address, e.aliases, c.name, c.id, e.address6 FROM endpoints e JOIN containers c ON c.id = e.container \
-             WHERE e.network = ?1 ORDER BY e.address",
+            "SELECT e.address, e.aliases, c.name, c.id, e.address6, json_extract(c.config, '$.hostname') \
+             FROM endpoints e JOIN containers c ON c.id = e.container WHERE e.network = ?1 ORDER BY e.address",
         )?;
         let mut rows = statement.query([network_id])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             let (own, id): (String, String) = (row.get(2)?, row.get(3)?);
             let aliases: Vec<String> = from_json(row, 1)?;
-            let mut names = aliases.iter().map(String::as_str).chain([own.as_str(), &id[..id.len().min(12)]]);
+            let host: Option<String> = row.get(5)?;
+            let names = aliases.iter().map(String::as_str).chain([own.as_str(), &id[..id.len().min(12)]]);
+            let mut names = names.chain(host.as_deref());
             if names.any(|known| known.eq_ignore_ascii_case(name)) {
                 found.push(ip(row.get(0)?).into());
                 found.extend(row.get::<_, Option<[u8; 16]>>(4)?.map(IpAddr::from));
@@ -474,6 +476,9 @@ mod tests {
         for name in ["name7", "WEB", "000000000000"] {
             assert_eq!(resolve(&db, 1, name).unwrap(), [own.address], "{name}");
         }
+        let named = "UPDATE containers SET config = '{\"hostname\":\"Host\"}'";
+        db.write(|tx| Ok::<_, Error>(tx.execute(named, [])?)).unwrap();
+        assert_eq!(resolve(&db, 1, "host").unwrap(), [own.address]);
         assert!(resolve(&db, 1, "name8").unwrap().is_empty() && resolve(&db, 2, "web").unwrap().is_empty());
         assert_eq!(attachments(&db).unwrap()[&id(7)], [Attachment { endpoint: own, ports }]);
     }

@@ -3,14 +3,60 @@
 //!
 //! A container's places on networks are told in the order in which they lead out: what goes further goes by the first.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use super::{Endpoint, Fault, Protocol, WasmMode, grants};
-use crate::config::HOST_GATEWAY;
+use crate::config::{EndpointConfig, HOST_GATEWAY};
+use crate::error::Result;
 
 /// Ports for whoever asks for any (RFC 6056; Linux's default range).
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
+
+/// The order in which networks lead out, which is docker's: internal ones do not, then the greatest priority, then by name.
+pub fn rank(internal: bool, priority: i64, network: &str) -> (bool, Reverse<i64>, &str) {
+    (internal, Reverse(priority), network)
+}
+
+/// Brings places into that order. What was asked for says their priorities.
+pub fn arrange(places: &mut [Endpoint], wanted: &[EndpointConfig]) {
+    let priority = |name: &str| wanted.iter().find(|place| place.network == name).map_or(0, |p| p.gateway_priority);
+    places.sort_by(|a, b| {
+        let rank_of = |own: &Endpoint| (own.internal, priority(&own.network));
+        let ((shut_a, first_a), (shut_b, first_b)) = (rank_of(a), rank_of(b));
+        rank(shut_a, first_a, &a.network).cmp(&rank(shut_b, first_b, &b.network))
+    });
+}
+
+/// What a name leads to: what `find` knows of it on the first of a container's networks that has it, in the order in which
+/// they lead out. Docker's containers are also known by their names with their network's behind (`web.back`).
+///
+/// # Errors
+/// Those of `find`.
+pub fn look_up<'a, P, T>(
+    places: &'a [P],
+    network: impl Fn(&'a P) -> &'a str,
+    name: &str,
+    find: impl Fn(&'a P, &str) -> Result<Vec<T>>,
+) -> Result<Vec<T>> {
+    for full in [false, true] {
+        for place in places {
+            let name = if full { before(name, network(place)) } else { Some(name) };
+            let found = name.map_or(Ok(Vec::new()), |name| find(place, name))?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// What stands in a name before a network's, and the dot between them.
+fn before<'a>(name: &'a str, network: &str) -> Option<&'a str> {
+    let (own, last) = name.split_at_checked(name.len().checked_sub(network.len())?)?;
+    own.strip_suffix('.').filter(|_| last.eq_ignore_ascii_case(network))
+}
 
 /// Where a destination lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,6 +271,33 @@ mod tests {
         assert_eq!(from("1.2.3.4"), "172.30.0.2:5", "what goes further goes by the first");
         assert_eq!(from("127.0.0.2"), "127.0.0.2:5");
         assert_eq!(source(&[], "1.2.3.4".parse().unwrap(), 5).to_string(), "127.0.0.1:5");
+    }
+
+    #[test]
+    fn names_are_looked_for_in_the_order_in_which_networks_lead_out() {
+        let mut places = [endpoint(), second(), Endpoint { network: "all".into(), internal: true, ..endpoint() }];
+        let names = |places: &[Endpoint]| places.iter().map(|own| own.network.clone()).collect::<Vec<_>>();
+        arrange(&mut places, &[]);
+        assert_eq!(names(&places), ["back", "bridge", "all"]);
+        let first = EndpointConfig { gateway_priority: 1, ..EndpointConfig::on("bridge") };
+        arrange(&mut places, &[first]);
+        assert_eq!(names(&places), ["bridge", "back", "all"]);
+        let known =
+            [("bridge", "db"), ("back", "db"), ("all", "db"), ("back", "web.all"), ("all", "web"), ("back", "x.y")];
+        let found = |name: &str| {
+            let on = |own: &Endpoint, name: &str| {
+                let known = known.iter().filter(|known| **known == (own.network.as_str(), name));
+                Ok(known.map(|(network, _)| *network).collect())
+            };
+            look_up(&places, |own| &own.network, name, on).unwrap()
+        };
+        assert_eq!(found("db"), ["bridge"]);
+        assert_eq!((found("db.back"), found("db.ALL")), (vec!["back"], vec!["all"]));
+        assert_eq!((found("web"), found("web.all")), (vec!["all"], vec!["back"]), "a whole name first");
+        assert_eq!(found("x.y.back"), ["back"]);
+        for nobody in ["back", ".back", "dbback", "db.other", "x.back", "\u{e9}back", ""] {
+            assert!(found(nobody).is_empty(), "{nobody}");
+        }
     }
 
     #[test]

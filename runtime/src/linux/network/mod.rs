@@ -44,6 +44,7 @@ use crate::monitor::client;
 use crate::monitor::protocol::Request;
 use crate::network::networks::{self, Network, Wiring};
 use crate::network::store;
+use crate::network::r#virtual::{look_up, rank};
 use crate::network::{BRIDGE, Endpoint, PortBinding, Protocol};
 use crate::paths::{self, Paths};
 use crate::plan;
@@ -262,15 +263,19 @@ struct Way<'a> {
 }
 
 impl<'a> Way<'a> {
+    fn rank(&self) -> impl Ord + use<'a> {
+        rank(!self.leads_out, self.priority, self.name)
+    }
+
     fn of(network: &'a Network, wanted: &EndpointConfig) -> Self {
         Way { leads_out: !network.internal, priority: wanted.gateway_priority, name: &network.name }
     }
 }
 
-/// Docker's choice of the way out: the greatest priority, then the first by name.
+/// Docker's choice of the way out.
 fn way_out(ways: &[Way<'_>]) -> Option<usize> {
     let leading = ways.iter().enumerate().filter(|(_, way)| way.leads_out);
-    leading.min_by_key(|(_, way)| (std::cmp::Reverse(way.priority), way.name)).map(|(at, _)| at)
+    leading.min_by_key(|(_, way)| way.rank()).map(|(at, _)| at)
 }
 
 /// Which of a container's places leads out, if any does.
@@ -336,12 +341,14 @@ impl Neighbours<'_> {
 impl Directory for Neighbours<'_> {
     fn addresses(&self, name: &str) -> Vec<IpAddr> {
         // What cannot be read now is asked of the host's servers, and again by whoever asked.
-        let on = |place: &Joined| {
+        let on = |place: &&Joined, name: &str| {
             let linked = place.wanted.links.iter().find(|(_, alias)| alias.eq_ignore_ascii_case(name));
             let name = linked.map_or(name, |(neighbour, _)| neighbour);
-            store::resolve(self.db()?, place.endpoint.network_id, name)
+            Ok(self.db().and_then(|db| store::resolve(db, place.endpoint.network_id, name)).unwrap_or_default())
         };
-        self.places.iter().filter_map(|place| on(place).ok()).find(|found| !found.is_empty()).unwrap_or_default()
+        let mut places: Vec<_> = self.places.iter().collect();
+        places.sort_by(|a, b| a.way().rank().cmp(&b.way().rank()));
+        look_up(&places, |place| &place.endpoint.network, name, on).unwrap_or_default()
     }
 
     fn name(&self, address: IpAddr) -> Option<String> {

@@ -33,7 +33,7 @@ use super::{registry, system};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::network::grants::{Denial, Grants, HOST_NAME, canonical_name, is_name};
-use crate::network::r#virtual::{PortTable, Route, covers, given, route, source};
+use crate::network::r#virtual::{PortTable, Route, covers, given, look_up, route, source};
 use crate::network::{
     Bound, Connected, Connection, Datagrams, Endpoint, Fault, Listener, Lookup, PortBinding, Protocol, VirtualNetwork,
     WasmMode, WasmNetwork, publish,
@@ -413,7 +413,10 @@ impl VirtualNetwork for Sockets {
             if name == HOST_NAME {
                 return here(vec![own.gateway.into()]);
             }
-            let found = self.0.engine.resolve(own.network_id, &name).map_err(|_| Fault::TemporaryResolverFailure)?;
+            let places = std::slice::from_ref(own);
+            let find = |own: &Endpoint, name: &str| self.0.engine.resolve(own.network_id, name);
+            let found = look_up(places, |own| &own.network, &name, find);
+            let found = found.map_err(|_| Fault::TemporaryResolverFailure)?;
             if !found.is_empty() {
                 return here(found.into_iter().map(IpAddr::V4).collect());
             }
