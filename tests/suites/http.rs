@@ -317,3 +317,34 @@ fn requests_of_guests_obey_the_grants() {
     let answer = get(web, "/get?http://granted/hello");
     assert_eq!((answer.status, answer.text().as_str()), (200, "Hello, HTTP!\n"));
 }
+
+#[test]
+fn published_ports_go_and_come_with_the_way_out() {
+    let wharf = with_web();
+    wharf.ok(&["network", "create", "--internal", "shut"]);
+    let port = serve(&wharf, "web", &[]);
+    let is_open = || Client::try_connect(port).is_ok();
+    let answers = || get(port, "/hello").status == 200;
+    assert!(answers());
+    for left in ["shut", "none"] {
+        if left == "shut" {
+            wharf.ok(&["network", "connect", "shut", "web"]);
+        }
+        wharf.ok(&["network", "disconnect", "bridge", "web"]);
+        assert!(!is_open(), "it is on no network that leads out: {left}");
+        wharf.ok(&["network", "connect", "bridge", "web"]);
+        // By whichever of its threads takes the connection.
+        assert!((0..20).all(|_| answers()), "published again: {left}");
+        if left == "shut" {
+            wharf.ok(&["network", "disconnect", "shut", "web"]);
+        }
+    }
+    // One that begins without a way out.
+    let port = serve(&wharf, "held", &["--network", "shut"]);
+    assert!(Client::try_connect(port).is_err());
+    wharf.ok(&["network", "connect", "bridge", "held"]);
+    assert_eq!(get(port, "/hello").status, 200);
+    wharf.ok(&["network", "disconnect", "bridge", "held"]);
+    wharf.ok(&["restart", "-t", "1", "held"]);
+    assert!(Client::try_connect(port).is_err());
+}

@@ -46,7 +46,7 @@ use crate::error::{Error, Result};
 use crate::monitor::protocol::Failure;
 use crate::network::grants::{Denial, Grants, HOST_NAME, canonical, canonical_name, is_name};
 use crate::network::line::{Answer, Ask, Gatekeeper, Source};
-use crate::network::r#virtual::{PortTable, Route, covers, given, on, route, source};
+use crate::network::r#virtual::{PortTable, Route, arrange, covers, given, look_up, on, route, source};
 use crate::network::{Endpoint, Fault, PortBinding, Protocol, WasmMode, WasmNetwork};
 use crate::{paths, plan};
 
@@ -96,7 +96,7 @@ pub(super) struct Published {
     shut: bool,
 }
 
-/// Handed out to a server of ours, for good.
+/// Handed out to a server of ours, as they were when it began. What comes later it gets as a guest does.
 const SERVER: u64 = 0;
 
 /// A local address that a guest has taken.
@@ -195,7 +195,7 @@ impl Gate {
             let places: Vec<_> =
                 places.map(|(at, place)| (place, if at == way_out { &ports[..] } else { &[] })).collect();
             self.places = engine.attach_networks(&self.id, &places, false)?;
-            self.arrange();
+            arrange(&mut self.places, &self.wanted);
         }
         self.joined = true;
         Ok(())
@@ -582,11 +582,10 @@ impl Gate {
                 return here(vec![first.gateway.into()]);
             }
         }
-        for own in &self.places {
-            let found = engine.resolve(own.network_id, &name).map_err(|_| Fault::TemporaryResolverFailure)?;
-            if !found.is_empty() {
-                return here(found.into_iter().map(IpAddr::V4).collect());
-            }
+        let found = look_up(&self.places, |own| &own.network, &name, |own, name| engine.resolve(own.network_id, name));
+        let found = found.map_err(|_| Fault::TemporaryResolverFailure)?;
+        if !found.is_empty() {
+            return here(found.into_iter().map(IpAddr::V4).collect());
         }
         if self.is_internal() {
             return Err(Fault::NameUnresolvable);
@@ -634,8 +633,11 @@ impl Gate {
 
     fn hand_out_all(&mut self) -> Result<(Vec<PortBinding>, Vec<File>), Fault> {
         let mut all = (Vec::new(), Vec::new());
+        if self.is_internal() {
+            self.shut_ports();
+        }
         for published in &mut self.published {
-            if published.holder.is_none() && published.binding.protocol == Protocol::Tcp {
+            if published.holder.is_none() && !published.shut && published.binding.protocol == Protocol::Tcp {
                 all.1.push(published.socket.try_clone().map_err(Fault::from)?);
                 all.0.push(published.binding.clone());
                 published.holder = Some(SERVER);

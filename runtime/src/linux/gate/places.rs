@@ -3,17 +3,17 @@
 //! Its guest's sockets stay as they are: what listens on all addresses is reached on a new network as on the others, for
 //! the socket that stands for it gets one more name there, and loses it again. Connections that exist are not cut.
 
-use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use rustix::net::{Shutdown, SocketType, bind, connect, listen, shutdown};
 
-use super::{Gate, Local, Published, SERVER, bridges, caller, sockets};
+use super::{Gate, Local, Published, bridges, caller, sockets};
 use crate::config::EndpointConfig;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::network::line::Source;
+use crate::network::r#virtual::arrange;
 use crate::network::{Fault, Protocol, store};
 
 impl Gate {
@@ -37,7 +37,7 @@ impl Gate {
         let own = store::connect(engine.containers()?.db(), &self.id, place, false)?;
         let network = own.network_id;
         self.places.push(own);
-        self.arrange();
+        arrange(&mut self.places, &self.wanted);
         self.appear(network);
         self.move_ports(engine)?;
         self.meet(engine);
@@ -57,16 +57,6 @@ impl Gate {
         store::detach(engine.containers()?.db(), &self.id, Some(network))?;
         self.move_ports(engine)?;
         unplugged
-    }
-
-    /// Brings the places into the order in which they lead out, which is docker's: the greatest priority, then by name.
-    pub(super) fn arrange(&mut self) {
-        let wanted = &self.wanted;
-        let priority = |name: &str| wanted.iter().find(|place| place.network == name).map_or(0, |p| p.gateway_priority);
-        self.places.sort_by(|a, b| {
-            let rank = |own: &crate::network::Endpoint| (own.internal, Reverse(priority(&own.network)));
-            rank(a).cmp(&rank(b)).then_with(|| a.network.cmp(&b.network))
-        });
     }
 
     /// Lets neighbours on this network reach what the guest has.
@@ -132,9 +122,8 @@ impl Gate {
         Ok(())
     }
 
-    fn shut_ports(&mut self) {
-        // A server of ours has its ports for good.
-        for (index, port) in self.published.iter_mut().enumerate().filter(|(_, port)| port.holder != Some(SERVER)) {
+    pub(super) fn shut_ports(&mut self) {
+        for (index, port) in self.published.iter_mut().enumerate() {
             match port.binding.protocol {
                 Protocol::Tcp => {
                     let _ = shutdown(&port.socket, Shutdown::Read);
@@ -149,8 +138,7 @@ impl Gate {
 
     fn open_ports(&mut self) {
         for port in self.published.iter_mut().filter(|port| port.shut) {
-            let listens = || rebind(port) && listen(&port.socket, sockets::BACKLOG).is_ok();
-            port.shut = port.binding.protocol == Protocol::Tcp && !listens();
+            port.shut = port.binding.protocol == Protocol::Tcp && !listen_again(port);
             if port.shut {
                 self.notices.push(format!("wharf: {} is not published again: the port is taken\n", port.binding));
             }
@@ -191,6 +179,17 @@ impl Gate {
         connect(&way, &to).map_err(sockets::fault)?;
         caller::hand_over(&way, listener).map_err(Fault::from)
     }
+}
+
+/// Opens a published port again. By another socket: whoever still watches the one that was shut hears for good that it is.
+fn listen_again(port: &mut Published) -> bool {
+    let Some(at) = port.binding.host_ip.map(|ip| SocketAddr::new(ip, port.binding.host_port)) else { return false };
+    let Ok(socket) = sockets::bound(Protocol::Tcp, at) else { return false };
+    let listens = listen(&socket, sockets::BACKLOG).is_ok();
+    if listens {
+        port.socket = socket.into();
+    }
+    listens
 }
 
 /// Binds a socket that does not listen any more to its port, if it is not bound. True when it is.

@@ -112,6 +112,9 @@ async fn accept<T: Guest>(
                 let _ = stream.set_nodelay(true);
                 tokio::spawn(connection(shared.clone(), number, stream, stop.clone(), alive.clone()));
             }
+            // It has been shut (accept(2), `EINVAL`): the container is on no network that leads out. When there is one again
+            // the neighbours' listener brings another.
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => return,
             // The client has gone already, or there is no descriptor for it; those that end give theirs back.
             Err(_) => tokio::time::sleep(EXHAUSTED).await,
         }
