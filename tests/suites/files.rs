@@ -304,3 +304,32 @@ fn files_of_wasm_containers() {
     let ran = wharf.exits(1, &["commit", "packed"]);
     assert!(ran.stderr.contains("holds its module and nothing else"), "{ran}");
 }
+
+#[test]
+fn a_layers_limit_is_one_for_all_who_write_to_it() {
+    const LIMIT: u64 = 4 << 20;
+    let wharf = Wharf::new();
+    wharf.ok(&["wasm", "pack", &images::guest("tools-p1"), "-t", "tools"]);
+    let flags = ["run", "-d", "--name", "full", "--storage-opt", "size=4m", "--network", "none"];
+    wharf.ok(&[&flags[..], &["tools", "sleep", "1000000"]].concat());
+    // Two at a time, each time others, until there is no room for more.
+    let piece = "x".repeat(30_000);
+    let refused = std::thread::scope(|scope| {
+        let writers = [0, 1].map(|n| {
+            let (wharf, piece) = (&wharf, &piece);
+            scope.spawn(move || {
+                let path = format!("/written-{n}");
+                let append = ["exec", "--tool-image", "tools", "full", "append", &path, piece];
+                (0..200).map(|_| wharf.run(&append)).find(|ran| ran.code != 0)
+            })
+        });
+        writers.map(|writer| writer.join().expect("a writer").expect("no room at last"))
+    });
+    refused.iter().for_each(|ran| assert!(ran.stderr.contains("No space left on device"), "{ran}"));
+    let held = || -> u64 {
+        let out = wharf.command(&["cp", "full:/", "-"]).output().expect("wharf runs");
+        let mut archive = tar::Archive::new(&out.stdout[..]);
+        archive.entries().expect("an archive").map(|entry| entry.expect("an entry").size()).sum()
+    };
+    assert!((LIMIT - 200_000..=LIMIT).contains(&held()), "{}", held());
+}

@@ -97,7 +97,7 @@ fn no_layers(rootfs: &Rootfs) -> bool {
 
 fn quota(dir: &Path, limit: Option<u64>) -> Result<Option<Quota>> {
     let Some(limit) = limit else { return Ok(None) };
-    Quota::new(directory(dir)?, limit).map(Some).map_err(|e| Error::io("count what is in", dir, e))
+    Quota::new(directory(dir)?, dir, limit).map(Some).map_err(|e| Error::io("count what is in", dir, e))
 }
 
 fn directory(path: &Path) -> Result<Dir> {

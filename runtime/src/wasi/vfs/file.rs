@@ -75,17 +75,14 @@ impl OpenFile {
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> Result<usize> {
         self.may_write()?;
         let end = offset.checked_add(bytes.len() as u64).ok_or(Code::FileTooLarge)?;
-        self.grow_to(end)?;
-        Ok(files::write_at(&self.file, bytes, offset)?)
+        self.grow_to(|_| Ok(end), || Ok(files::write_at(&self.file, bytes, offset)?))
     }
 
     /// Writes at the end; says how much of it.
     pub(crate) fn append(&self, bytes: &[u8]) -> Result<usize> {
         self.may_write()?;
-        if self.part.quota.is_some() {
-            self.grow_to(self.file.metadata()?.len().saturating_add(bytes.len() as u64))?;
-        }
-        Ok(files::append(&self.file, bytes)?)
+        let end = |file: &File| Ok(file.metadata()?.len().saturating_add(bytes.len() as u64));
+        self.grow_to(end, || Ok(files::append(&self.file, bytes)?))
     }
 
     /// Makes it that long, with zeros if it was shorter.
@@ -124,10 +121,11 @@ impl OpenFile {
         if self.writable { Ok(()) } else { Err(Code::BadDescriptor) }
     }
 
-    fn grow_to(&self, end: u64) -> Result<()> {
+    /// Writes up to `end`, if the quota allows it.
+    fn grow_to<T>(&self, end: impl FnOnce(&File) -> Result<u64>, write: impl FnOnce() -> Result<T>) -> Result<T> {
         match &self.part.quota {
-            None => Ok(()),
-            Some(quota) => quota.resize(&self.file, end, false, || Ok(())),
+            None => write(),
+            Some(quota) => quota.resize(&self.file, end(&self.file)?, false, write),
         }
     }
 }

@@ -1,36 +1,50 @@
 //! How much a writable layer may hold.
 //!
-//! A file counts with its length in blocks, and every name with at least one block. The count begins with a walk through
-//! the layer and goes on with what this process does to it. Another process may work in the same layer, so the walk is
-//! made again before anything is refused, and whenever this process has added an eighth of the limit: together they can
-//! exceed it by no more than an eighth each. What is unlinked while it is open counts until it is closed.
+//! A file counts with its length in blocks, and every name with at least one block. All processes that work in the layer
+//! count in one [`ledger`], so together they hold no more than the limit. What one of them changes below another's feet, as
+//! a file that both truncate, may count twice or not at all, so the layer is walked through and counted anew before anything
+//! is refused, and whenever an eighth of the limit has been taken. What is unlinked while it is open counts until it is
+//! closed.
+
+mod ledger;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use cap_fs_ext::MetadataExt;
 use cap_std::fs::{Dir, Metadata};
 
+use self::ledger::{Book, Ledger};
 use super::error::{Code, Result};
 
 /// What space is given in.
 const BLOCK: u64 = 4096;
+/// A process takes at most this much more than it needs, and no more than a 64th of the limit.
+const MOST_CREDIT: u64 = 1 << 20;
+/// It may use it for so long.
+const LEASE: Duration = Duration::from_secs(2);
+/// What is taken for is written as fast at least: bytes in a microsecond.
+const SLOWEST: u64 = 10;
 
 /// A limit, and what counts against it.
 #[derive(Debug)]
 pub(crate) struct Quota {
     limit: u64,
     layer: Dir,
+    ledger: Ledger,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    used: u64,
-    /// Added since the layer was walked.
-    added: u64,
+    /// Taken and not used yet.
+    credit: u64,
+    /// It may be used until then.
+    until: Instant,
     /// How often a file is open here, and whether it has lost its last name.
     open: HashMap<(u64, u64), (usize, bool)>,
     /// Bytes of files that have.
@@ -43,31 +57,96 @@ fn cost(bytes: u64) -> u64 {
 }
 
 impl Quota {
-    /// Lets `layer` hold at most `limit` bytes. What it holds already counts, and may be more.
+    /// Lets `layer`, which lies at `at`, hold at most `limit` bytes. What it holds already counts, and may be more.
     ///
     /// # Errors
     /// The disk's.
-    pub(crate) fn new(layer: Dir, limit: u64) -> io::Result<Quota> {
-        let used = walk(&layer)?;
-        Ok(Quota { limit, layer, state: Mutex::new(State { used, ..State::default() }) })
+    pub(crate) fn new(layer: Dir, at: &Path, limit: u64) -> io::Result<Quota> {
+        let ledger = Ledger::open(at)?;
+        let state = State { credit: 0, until: Instant::now(), open: HashMap::new(), nameless: 0 };
+        let quota = Quota { limit, layer, ledger, state: Mutex::new(state) };
+        quota.ledger.with(|book| match quota.ledger.is_alone()? {
+            true => quota.count(book, 0),
+            false => Ok(()),
+        })??;
+        Ok(quota)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, state: &mut State, bytes: u64) -> Result<()> {
-        let exceeds = |state: &State| state.used.saturating_add(bytes) > self.limit;
-        if exceeds(state) || state.added > self.limit / 8 {
-            state.used = walk(&self.layer)?.saturating_add(state.nameless);
-            state.added = 0;
-            if exceeds(state) {
-                return Err(Code::InsufficientSpace);
-            }
+    /// Counts the layer anew. `nameless` is what this process has open without a name.
+    fn count(&self, book: &mut Book, nameless: u64) -> io::Result<()> {
+        if self.ledger.is_alone()? {
+            // Whoever else was there has ended.
+            book.forget_others();
+            book.nameless = nameless;
         }
-        state.used = state.used.saturating_add(bytes);
-        state.added = state.added.saturating_add(bytes);
+        book.counted(walk(&self.layer)?);
         Ok(())
+    }
+
+    fn add(&self, state: &mut State, bytes: u64) -> Result<()> {
+        let own = state.credit;
+        if bytes <= own && Instant::now() < state.until {
+            state.credit -= bytes;
+            return Ok(());
+        }
+        state.credit = 0;
+        self.ledger.with(|book| {
+            self.ledger.end_lease(book, own);
+            let exceeds = |book: &Book| book.used.saturating_add(bytes) > self.limit;
+            if exceeds(book) || book.taken > self.limit / 8 {
+                self.count(book, state.nameless)?;
+                if exceeds(book) {
+                    return Err(Code::InsufficientSpace);
+                }
+            }
+            let left = self.limit.saturating_sub(book.used).saturating_sub(bytes);
+            let mut credit = self.most_credit().min(left / 4);
+            let time = LEASE + Duration::from_micros(bytes / SLOWEST);
+            if !self.ledger.lease(book, bytes.saturating_add(credit), time) {
+                credit = 0;
+            }
+            (state.credit, state.until) = (credit, Instant::now() + LEASE);
+            let taken = bytes.saturating_add(credit);
+            (book.used, book.taken) = (book.used.saturating_add(taken), book.taken.saturating_add(taken));
+            Ok(())
+        })?
+    }
+
+    fn most_credit(&self) -> u64 {
+        (self.limit / 64).min(MOST_CREDIT)
+    }
+
+    /// So much that was taken is there now. Whoever counts anew sees it, and is not to count it twice for long.
+    fn done(&self, state: &mut State, bytes: u64) {
+        if bytes > self.most_credit() {
+            self.settle(state);
+        }
+    }
+
+    /// Gives back what was used.
+    fn give_back(&self, bytes: u64, nameless: bool) {
+        if bytes == 0 {
+            return;
+        }
+        // What cannot be given back now is when the layer is counted anew.
+        let _ = self.ledger.with(|book| {
+            book.used = book.used.saturating_sub(bytes);
+            if nameless {
+                book.nameless = book.nameless.saturating_sub(bytes);
+            }
+        });
+    }
+
+    /// Gives back what was taken and not used, because nothing more will be.
+    fn settle(&self, state: &mut State) {
+        let credit = std::mem::take(&mut state.credit);
+        let _ = self.ledger.with(|book| {
+            self.ledger.end_lease(book, credit);
+        });
     }
 
     /// Counts a new file of so many bytes.
@@ -78,29 +157,35 @@ impl Quota {
         self.add(&mut self.state(), cost(bytes))
     }
 
+    /// What was counted by [`Quota::charge`] is there now.
+    pub(super) fn charged(&self, bytes: u64) {
+        self.done(&mut self.state(), cost(bytes));
+    }
+
     /// Takes it back.
     pub(super) fn refund(&self, bytes: u64) {
-        let mut state = self.state();
-        state.used = state.used.saturating_sub(cost(bytes));
+        self.give_back(cost(bytes), false);
     }
 
     /// Counts that `file` will be at least `size` bytes long, or with `exact` that long, and has `act` make it so.
-    pub(super) fn resize(&self, file: &File, size: u64, exact: bool, act: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub(super) fn resize<T>(&self, file: &File, size: u64, exact: bool, act: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut state = self.state();
-        let before = file.metadata()?.len();
-        let after = if exact { size } else { size.max(before) };
-        let more = cost(after).saturating_sub(cost(before));
-        if more > 0 {
-            self.add(&mut state, more)?;
+        let before = cost(file.metadata()?.len());
+        let after = if exact { cost(size) } else { cost(size).max(before) };
+        if after == before {
+            drop(state);
+            return act();
         }
-        match act() {
-            Ok(()) => state.used = state.used.saturating_sub(cost(before).saturating_sub(cost(after))),
-            Err(e) => {
-                state.used = state.used.saturating_sub(more);
-                return Err(e);
-            }
+        if after > before {
+            self.add(&mut state, after - before)?;
         }
-        Ok(())
+        let done = act();
+        match &done {
+            Ok(_) if after > before => self.done(&mut state, after - before),
+            Ok(_) => self.give_back(before - after, false),
+            Err(_) => self.give_back(after.saturating_sub(before), false),
+        }
+        done
     }
 
     /// A file was opened.
@@ -122,7 +207,7 @@ impl Quota {
             if nameless {
                 let bytes = cost(file.metadata().map_or(0, |metadata| metadata.len()));
                 state.nameless = state.nameless.saturating_sub(bytes);
-                state.used = state.used.saturating_sub(bytes);
+                self.give_back(bytes, true);
             }
         }
     }
@@ -135,9 +220,16 @@ impl Quota {
             Some((_, nameless)) => {
                 *nameless = true;
                 state.nameless = state.nameless.saturating_add(bytes);
+                let _ = self.ledger.with(|book| book.nameless = book.nameless.saturating_add(bytes));
             }
-            None => state.used = state.used.saturating_sub(bytes),
+            None => self.give_back(bytes, false),
         }
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        self.settle(&mut self.state());
     }
 }
 

@@ -125,7 +125,7 @@ fn shapes() -> Vec<Shape> {
         }),
         shape("a quota", &|at| {
             fill(&at.join("root"));
-            let quota = Quota::new(dir(&at.join("root")), 1 << 20).unwrap();
+            let quota = Quota::new(dir(&at.join("root")), &at.join("root"), 1 << 20).unwrap();
             Vfs::new(Source::Directory(dir(&at.join("root"))), false, Some(quota)).unwrap()
         }),
         shape("one layer", &|at| {
@@ -604,7 +604,7 @@ fn what_is_not_in_the_working_directory_is_looked_for_in_the_root() {
 fn a_quota_holds() {
     let place = tempfile::tempdir().unwrap();
     let at = place.path();
-    let quota = Quota::new(dir(&at.join("root")), 64 << 10).unwrap();
+    let quota = Quota::new(dir(&at.join("root")), &at.join("root"), 64 << 10).unwrap();
     let root = Vfs::new(Source::Directory(dir(&at.join("root"))), false, Some(quota)).unwrap().directory();
     let big = file(root.open("big", CREATE)).unwrap();
     assert_eq!(big.write(&[1; 40 << 10], 0).unwrap(), 40 << 10);
@@ -628,6 +628,63 @@ fn a_quota_holds() {
     fs::remove_dir(at.join("root/more")).unwrap();
     fs::remove_dir(at.join("root/d1")).unwrap();
     root.create_dir("more").unwrap();
+}
+
+/// What all files of a directory hold.
+fn held(at: &Path) -> u64 {
+    let entries = fs::read_dir(at).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| if entry.path().is_dir() { held(&entry.path()) } else { entry.metadata().unwrap().len() }).sum()
+}
+
+#[test]
+fn a_quota_holds_for_all_processes_together() {
+    const LIMIT: u64 = 8 << 20;
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path().join("root");
+    fs::create_dir(&at).unwrap();
+    // As a process has it: files of its own, and so locks of its own.
+    let open = || {
+        let quota = Quota::new(dir(&at), &at, LIMIT).unwrap();
+        Vfs::new(Source::Directory(dir(&at)), false, Some(quota)).unwrap().directory()
+    };
+    // One who took some and is never heard of again, and one who is there and does nothing.
+    let idle = [open(), open()];
+    idle.iter().enumerate().for_each(|(n, root)| write(root, &format!("idle{n}"), "x").unwrap());
+    let fill = |out: &OpenFile, piece: usize| {
+        let mut full = 0;
+        // Others may give something back: it is tried again.
+        while full < 3 {
+            match out.append(&vec![1; piece]) {
+                Ok(_) => assert!(held(&at) <= LIMIT, "{}", held(&at)),
+                Err(Code::InsufficientSpace) => full += 1,
+                Err(code) => panic!("{code:?}"),
+            }
+        }
+    };
+    for round in 0..3 {
+        let writers = [(0, 5_000), (1, 64 << 10), (2, 300)];
+        let writers = writers.map(|(n, piece)| (file(open().open(&format!("{round}-{n}"), CREATE)).unwrap(), piece));
+        std::thread::scope(|scope| {
+            for (out, piece) in &writers {
+                scope.spawn(|| fill(out, *piece));
+            }
+        });
+        drop(writers);
+        let full = held(&at);
+        assert!((LIMIT - LIMIT / 16..=LIMIT).contains(&full), "{round}: {full}");
+        // Who has been told that there is no room is told that there is when there is.
+        let root = open();
+        (0..3).for_each(|n| root.unlink(&format!("{round}-{n}")).unwrap());
+        let whole = file(root.open("whole", CREATE)).unwrap();
+        whole.set_size(LIMIT - LIMIT / 16).unwrap();
+        // While it is open it counts, whoever asks.
+        root.unlink("whole").unwrap();
+        let refused = file(open().open("more", CREATE)).unwrap().set_size(LIMIT / 8);
+        assert_eq!(refused, Err(Code::InsufficientSpace));
+        drop(whole);
+        file(open().open("more", CREATE)).unwrap().set_size(LIMIT / 2).unwrap();
+        root.unlink("more").unwrap();
+    }
 }
 
 #[test]

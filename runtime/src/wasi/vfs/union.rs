@@ -192,11 +192,14 @@ pub(super) fn copy_up(part: &Part, leaf: &Leaf, dir: &Dir, name: &str, data: boo
         linked?;
         keep_times(dir, &before)
     };
-    copy().inspect_err(|_| {
-        if let Some(quota) = &part.quota {
-            quota.refund(size);
+    let copied = copy();
+    if let Some(quota) = &part.quota {
+        match copied {
+            Ok(()) => quota.charged(size),
+            Err(_) => quota.refund(size),
         }
-    })
+    }
+    copied
 }
 
 fn copy(leaf: &Leaf, name: &str, work: &Dir, made: &str, data: bool) -> Result<()> {
