@@ -297,8 +297,7 @@ impl Directory {
             return answer;
         }
         match self.resolve(path, false)? {
-            // `x/..` has x in it; `.` is nothing that could be removed.
-            Target::Dir(node) if node.path.is_empty() => Err(Code::Busy),
+            // `x/..` has x in it; `.` is nothing that could be removed, the root's neither.
             Target::Dir(_) if path.trim_end_matches('/').ends_with("..") => Err(Code::NotEmpty),
             Target::Dir(_) => Err(Code::Invalid),
             Target::Entry { parent, .. } if parent.place.part.read_only => Err(Code::ReadOnly),
@@ -388,6 +387,8 @@ impl Directory {
         names::check(path)?;
         match self.resolve(path, false)? {
             Target::Entry { look: Look::Nothing { .. }, slash: true, .. } => Err(Code::NoEntry),
+            // POSIX's word for the slash; Linux looks at the name first.
+            Target::Entry { look: Look::Leaf(_) | Look::File(_), slash: true, .. } => Err(Code::NotDirectory),
             Target::Entry { parent, name, look: Look::Nothing { whiteout }, .. } => {
                 let part = &parent.place.part;
                 let dir = self.writable(&parent)?;

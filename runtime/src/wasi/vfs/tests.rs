@@ -289,7 +289,8 @@ fn directories_are_made_and_removed() {
         assert_eq!(root.remove_dir("dir/file"), Err(Code::NotDirectory));
         assert_eq!(root.remove_dir("dir/link"), Err(Code::NotDirectory));
         assert_eq!(root.remove_dir("missing"), Err(Code::NoEntry));
-        assert!(root.remove_dir(".").is_err());
+        assert_eq!(root.remove_dir("."), Err(Code::Invalid));
+        assert_eq!(root.remove_dir("./"), Err(Code::Invalid));
         let held = directory(root.open("dir/new", READ)).unwrap();
         root.unlink("dir/new/x").unwrap();
         root.remove_dir("dir/new/").unwrap();
@@ -364,6 +365,8 @@ fn symlinks_are_made() {
         assert_eq!(root.symlink("x", "dir/file"), Err(Code::Exist));
         assert_eq!(root.symlink("/etc/name", "dir/abs"), Err(Code::NotPermitted));
         assert_eq!(root.symlink("x", "dir/slash/"), Err(Code::NoEntry));
+        assert_eq!(root.symlink("x", "dir/file/"), Err(Code::NotDirectory));
+        assert_eq!(root.symlink("x", "dir/sub/"), Err(Code::Exist));
         root.symlink("missing", "dir/dangling").unwrap();
         assert_eq!(read(root, "dir/dangling"), Err(Code::NoEntry));
         assert_eq!(file(root.open("dir/dangling", How { exclusive: true, ..CREATE })).err(), Some(Code::Exist));
