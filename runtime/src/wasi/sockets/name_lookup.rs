@@ -1,7 +1,8 @@
 //! `wasi:sockets/ip-name-lookup`.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::task::Poll;
 
 use wasmtime::component::Resource;
@@ -39,12 +40,30 @@ impl Pollable for Addresses {
     }
 }
 
+/// The address that `name` is, with or without an URL's brackets. IPv4 addresses never have the form of IPv6 ones.
+fn address(name: &str) -> Option<IpAddr> {
+    let bracketed = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let address = match bracketed {
+        Some(name) => name.parse::<Ipv6Addr>().ok()?.into(),
+        None => name.parse::<IpAddr>().ok()?,
+    };
+    Some(address.to_canonical())
+}
+
+/// "Unicode domain names are automatically converted to ASCII using IDNA encoding."
+fn in_ascii(name: &str) -> Result<Cow<'_, str>> {
+    match name.is_ascii() {
+        true => Ok(name.into()),
+        false => Ok(idna::domain_to_ascii(name).map_err(|_| ErrorCode::InvalidArgument)?.into()),
+    }
+}
+
 impl ip_name_lookup::Host for SocketsView<'_> {
     fn resolve_addresses(&mut self, network: Resource<Network>, name: String) -> Result<Resource<Addresses>> {
         self.table.get(&network)?;
-        let addresses = match name.parse() {
-            Ok(address) => Addresses::Known([address].into()),
-            Err(_) => Addresses::Waiting(self.sockets.network.lookup(&name).map_err(failed)?),
+        let addresses = match address(&name) {
+            Some(address) => Addresses::Known([address].into()),
+            None => Addresses::Waiting(self.sockets.network.lookup(&in_ascii(&name)?).map_err(failed)?),
         };
         Ok(self.table.push(addresses)?)
     }
@@ -70,5 +89,29 @@ impl ip_name_lookup::HostResolveAddressStream for SocketsView<'_> {
     fn drop(&mut self, this: Resource<Addresses>) -> wasmtime::Result<()> {
         self.table.delete(this)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_an_address_is_not_looked_up() {
+        let is = |name: &str, text: &str| assert_eq!(address(name).map(|at| at.to_string()).as_deref(), Some(text));
+        is("127.0.0.1", "127.0.0.1");
+        is("2001:DB8:0::0", "2001:db8::");
+        is("[::1]", "::1");
+        is("::ffff:10.0.0.1", "10.0.0.1");
+        for name in ["[127.0.0.1]", "[::]:80", "127.0.0.1:80", "[::1", "::1]", "", "localhost"] {
+            assert_eq!(address(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_of_all_scripts_are_looked_up_in_ascii() {
+        assert_eq!(in_ascii("b\u{fc}cher.example").unwrap(), "xn--bcher-kva.example");
+        assert_eq!(in_ascii("_dns.Example").unwrap(), "_dns.Example");
+        assert!(in_ascii("b\u{fc}cher..example\u{fffe}").is_err());
     }
 }
