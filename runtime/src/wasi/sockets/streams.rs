@@ -2,7 +2,8 @@
 //!
 //! A write goes straight to the socket. What the socket does not take at once stays here, and a task of its own brings
 //! it out: the guest may wait for the answer, close, or end, and what it has written arrives all the same, as it would
-//! from a kernel's buffer. That task exists only while something is left; the common write needs none.
+//! from a kernel's buffer. That task exists only while something is left; the common write needs none. Small writes are
+//! gathered meanwhile: a socket of the container's own network counts them by their number (unix(7)), where TCP joins them.
 
 use std::io;
 use std::net::Shutdown;
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::sync::Notify;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
@@ -20,6 +21,8 @@ use crate::network::Connection;
 
 /// The most that is written at once, and kept when the socket does not take it.
 const PERMIT: usize = 128 * 1024;
+/// How much may be left for another write to join it. Few, so that a large one is not cut in small pieces.
+const GATHERED: usize = 16 * 1024;
 /// The least and the most that a read asks for.
 const READ: std::ops::RangeInclusive<usize> = 4096..=256 * 1024;
 
@@ -135,8 +138,12 @@ struct Writer {
     connection: Arc<dyn Connection>,
     /// What the socket has not taken yet; a task brings it out.
     left: Bytes,
+    /// What was written since then.
+    more: BytesMut,
+    /// The guest wants all of it out before it writes more.
+    flushing: bool,
     state: State,
-    /// Who waits for `left` to be empty.
+    /// Who waits for nothing to be left.
     waiting: Vec<Waker>,
 }
 
@@ -152,7 +159,8 @@ enum State {
 
 impl Output {
     pub fn new(connection: Arc<dyn Connection>, lingering: Arc<Lingering>) -> Self {
-        let writer = Writer { connection, left: Bytes::new(), state: State::Open, waiting: Vec::new() };
+        let (left, more) = (Bytes::new(), BytesMut::new());
+        let writer = Writer { connection, left, more, flushing: false, state: State::Open, waiting: Vec::new() };
         Output { writer: Arc::new(Mutex::new(writer)), lingering }
     }
 
@@ -178,7 +186,13 @@ impl Writer {
     /// Gives the socket what it takes. Pending: something is left.
     fn bring_out(&mut self, cx: Option<&mut Context<'_>>) -> Poll<()> {
         let mut cx = cx;
-        while !self.left.is_empty() {
+        loop {
+            if self.left.is_empty() {
+                self.left = self.more.split().freeze();
+            }
+            if self.left.is_empty() {
+                break;
+            }
             match self.connection.try_write(&self.left) {
                 Ok(length) => self.left.advance(length),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => match &mut cx {
@@ -186,7 +200,7 @@ impl Writer {
                     None => return Poll::Pending,
                 },
                 Err(e) => {
-                    self.left = Bytes::new();
+                    (self.left, self.more) = (Bytes::new(), BytesMut::new());
                     self.state = match (self.state, e.kind()) {
                         // The other side has closed: that is told as the end of the stream.
                         (State::Closing, _) | (_, io::ErrorKind::BrokenPipe) => State::Closed,
@@ -195,8 +209,18 @@ impl Writer {
                 }
             }
         }
+        self.flushing = false;
         self.close_if_empty();
         Poll::Ready(())
+    }
+
+    /// How much may be written now.
+    fn permit(&self) -> usize {
+        match self.left.len() + self.more.len() {
+            0 => PERMIT,
+            _ if self.flushing => 0,
+            left => GATHERED.saturating_sub(left),
+        }
     }
 
     fn close_if_empty(&mut self) {
@@ -225,8 +249,12 @@ impl OutputStream for Output {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         let mut writer = self.lock();
         writer.check()?;
-        if bytes.len() > PERMIT || !writer.left.is_empty() {
+        if bytes.len() > writer.permit() {
             return Err(StreamError::trap("write was not permitted by check-write"));
+        }
+        if !writer.left.is_empty() {
+            writer.more.extend_from_slice(&bytes);
+            return Ok(());
         }
         writer.left = bytes;
         if writer.bring_out(None).is_pending() {
@@ -244,13 +272,16 @@ impl OutputStream for Output {
 
     fn flush(&mut self) -> StreamResult<()> {
         // Everything is on its way, and check-write waits until it is out.
-        self.lock().check()
+        let mut writer = self.lock();
+        writer.check()?;
+        writer.flushing = !writer.left.is_empty();
+        Ok(())
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
         let mut writer = self.lock();
         writer.check()?;
-        Ok(if writer.left.is_empty() { PERMIT } else { 0 })
+        Ok(writer.permit())
     }
 }
 
