@@ -287,7 +287,9 @@ fn wasm_task(engine: &Engine, container: &Container, known: Option<Program>) -> 
         .iter()
         .map(|e| e.split_once('=').map_or((e.clone(), String::new()), |(n, v)| (n.to_owned(), v.to_owned())))
         .collect();
-    if !env.iter().any(|(name, _)| name == "HOSTNAME") {
+    // Unless somebody has said something else, or that there is to be none.
+    let told = |e: &String| e.split('=').next() == Some("HOSTNAME");
+    if !config.env.iter().chain(&image.config.env).any(told) {
         env.push(("HOSTNAME".to_owned(), hostname(container).to_owned()));
     }
     let program = known.map_or_else(|| modules::compiled(engine, container), Ok)?;

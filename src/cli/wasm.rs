@@ -158,11 +158,14 @@ fn run(parsed: &Parsed, context: &Context) -> Result<()> {
 
 fn config(parsed: &Parsed, path: &str, cmd: Vec<String>) -> Result<ContainerConfig> {
     let timeout = parsed.read("timeout", units::parse_duration)?;
+    // Without an image nothing is in its environment but what is said here, as with other runtimes: no HOSTNAME either.
+    let mut env = vec!["HOSTNAME".to_owned()];
+    env.extend(container_config::env(parsed)?);
     Ok(ContainerConfig {
         // The program's name: what a shell would have called it by.
         entrypoint: Some(vec![path.to_owned()]),
         cmd,
-        env: container_config::env(parsed)?,
+        env,
         working_dir: parsed.value("workdir").map(str::to_owned),
         interactive: true,
         tty: parsed.switch("tty"),

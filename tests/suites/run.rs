@@ -267,6 +267,8 @@ fn a_wasm_file_needs_no_image() {
     wharf.exits(1, &["wasm", "run", "-v", &format!("{volume}:ro"), &tools, "write", "/data/file", "again"]);
     let ran = wharf.run(&["wasm", "run", "--timeout", "500ms", &tools, "spin"]);
     assert_ne!(ran.code, 0, "an endless loop ends: {ran}");
+    assert_eq!(wharf.ok(&["wasm", "run", &tools, "env"]), "", "only what was said");
+    assert_eq!(wharf.ok(&["wasm", "run", "-e", "HOSTNAME=mine", "-e", "A=b c", &tools, "env"]), "HOSTNAME=mine\nA=b c");
 }
 
 #[test]

@@ -207,7 +207,11 @@ fn cli(config: &ContainerConfig, image: &RunConfig) -> (Vec<String>, Vec<String>
     names.push("HOSTNAME");
     names.sort_unstable();
     names.dedup();
-    granted.push(format!("environment: {}", names.join(", ")));
+    let last = |variable: &str| config.env.iter().rev().find(|e| name(e) == variable);
+    names.retain(|variable| last(variable).is_none_or(|e| e.contains('=')));
+    if !names.is_empty() {
+        granted.push(format!("environment: {}", names.join(", ")));
+    }
     let refused = if config.interactive { Vec::new() } else { texts(&["standard input (-i gives it)"]) };
     (granted, refused)
 }
@@ -342,7 +346,7 @@ mod tests {
         let (kind, target, origin) = (MountKind::bind("/srv"), "/data".to_owned(), Origin::default());
         let mount = Mount { kind, target, read_only: true, origin };
         let config = ContainerConfig {
-            env: vec!["TOKEN=secret".to_owned()],
+            env: ["TOKEN=secret", "GONE=1", "GONE"].map(str::to_owned).to_vec(),
             mounts: vec![mount],
             read_only: true,
             network: NetworkMode::None,
