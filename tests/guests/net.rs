@@ -7,6 +7,9 @@
 //! - `pings HOST:PORT COUNT`: the same for so many small requests, one after the other.
 //! - `answer ADDRESS`: answers datagrams with their own text and the sender's address.
 //! - `ask HOST:PORT TEXT`: sends a datagram and prints the answer.
+//! - `own ADDRESS`: connects a socket for datagrams there, and says what its own address is.
+//! - `dribble COUNT`: writes so many single bytes to itself before it reads them, without waiting.
+//! - `leave ROUNDS`: sends itself datagrams from sockets that it closes at once, and says how many arrive.
 //! - `lookup NAME`: prints the name's addresses.
 //! - `dial HOST:PORT`: connects, and says what became of it.
 //! - `peer ADDRESS`: tells each caller his address, and ends the connection at once.
@@ -260,6 +263,44 @@ fn answer(address: &str) -> io::Result<()> {
     }
 }
 
+fn dribble(count: usize) -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut writer = TcpStream::connect(listener.local_addr()?)?;
+    let (mut reader, _) = listener.accept()?;
+    writer.set_nonblocking(true)?;
+    for _ in 0..count {
+        assert_eq!(writer.write(b".")?, 1);
+    }
+    writer.shutdown(Shutdown::Write)?;
+    let mut text = String::new();
+    reader.read_to_string(&mut text)?;
+    println!("{} arrived", text.len());
+    Ok(())
+}
+
+fn leave(rounds: usize) -> io::Result<()> {
+    let here = UdpSocket::bind("127.0.0.1:0")?;
+    let (mut space, mut arrived) = ([0; 10], 0);
+    for _ in 0..rounds {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        for _ in 0..10 {
+            socket.send_to(b"bye", here.local_addr()?)?;
+        }
+        drop(socket);
+        for _ in 0..10 {
+            let mut fds = [PollFd { fd: here.as_raw_fd(), events: READ, revents: 0 }];
+            // SAFETY: as in `wait`.
+            if unsafe { poll(fds.as_mut_ptr(), 1, 1000) } == 0 {
+                break;
+            }
+            here.recv_from(&mut space)?;
+            arrived += 1;
+        }
+    }
+    println!("{arrived} arrived");
+    Ok(())
+}
+
 fn ask(address: &str, text: &str) -> io::Result<()> {
     let to = address.to_socket_addrs()?.find(|a| a.is_ipv4()).ok_or(io::ErrorKind::NotFound)?;
     let socket = UdpSocket::bind("0.0.0.0:0")?;
@@ -294,6 +335,14 @@ pub fn run(args: &[&str]) -> io::Result<()> {
         ["pings", address, count] => pings(address, count.parse().expect("a number")),
         ["answer", address] => answer(address),
         ["ask", address, text] => ask(address, text),
+        ["own", address] => {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.connect(*address)?;
+            println!("{} towards {}", socket.local_addr()?.ip(), socket.peer_addr()?);
+            Ok(())
+        }
+        ["leave", rounds] => leave(rounds.parse().expect("a number")),
+        ["dribble", count] => dribble(count.parse().expect("a number")),
         ["lookup", name] => {
             for address in (*name, 0).to_socket_addrs()? {
                 println!("{}", address.ip());

@@ -329,6 +329,22 @@ fn datagrams_of_host_and_neighbours() {
     assert_eq!(quiet, "no answer", "another container's port is not our loopback's");
 }
 
+#[test]
+fn a_socket_behaves_as_the_kernels_do() {
+    let wharf = Wharf::new();
+    let net = images::guest("net-p2");
+    let said = |args: &[&str]| wharf.ok(&[&["wasm", "run", &net], args].concat());
+    // One of all addresses has one when it is connected.
+    assert_eq!(said(&["own", "127.0.0.1:9"]), "127.0.0.1 towards 127.0.0.1:9");
+    // Bytes count, not writes.
+    assert_eq!(said(&["dribble", "10000"]), "10000 arrived");
+    // What was sent is on its way, though its socket is closed.
+    assert_eq!(said(&["leave", "20"]), "200 arrived");
+    // Names are in any script; that one of `.invalid` is not found is no mistake of who asks (RFC 6761, 6.4).
+    let unknown = wharf.exits(1, &["wasm", "run", &net, "lookup", "b\u{fc}cher.invalid"]);
+    assert!(unknown.stdout.contains("Name does not resolve"), "{unknown}");
+}
+
 /// Runs `dial` and expects it to fail without a connection; gives the container's log.
 fn cannot_dial(wharf: &Wharf, flags: &[&str], to: &str) -> String {
     let mut args = vec!["run", "--rm"];

@@ -46,7 +46,7 @@ use crate::error::{Error, Result};
 use crate::monitor::protocol::Failure;
 use crate::network::grants::{Denial, Grants, HOST_NAME, canonical, canonical_name, is_name};
 use crate::network::line::{Answer, Ask, Gatekeeper, Source};
-use crate::network::r#virtual::{PortTable, Route, arrange, covers, given, look_up, on, route, source};
+use crate::network::r#virtual::{PortTable, Route, arrange, covers, given, look_up, on, route, source, towards};
 use crate::network::{Endpoint, Fault, PortBinding, Protocol, WasmMode, WasmNetwork};
 use crate::{paths, plan};
 
@@ -296,12 +296,23 @@ impl Gate {
         }
     }
 
-    /// A guest has ended: what it held is free again.
-    pub fn left(&mut self, guest: u64) {
+    /// A guest has ended: what it sent goes its way, and what it held is free again.
+    pub fn left(&mut self, engine: &Engine, guest: u64) {
         let held = self.bound.iter().filter(|(_, local)| local.guest == guest);
-        for number in held.map(|(number, _)| *number).collect::<Vec<_>>() {
+        let held: Vec<u64> = held.map(|(number, _)| *number).collect();
+        self.finish(engine, &held);
+        for number in held {
             self.release(number);
         }
+    }
+
+    /// Passes on the datagrams that were sent on these sockets before they were closed.
+    fn finish(&mut self, engine: &Engine, numbers: &[u64]) {
+        let mut relays = std::mem::take(&mut self.relays);
+        for number in numbers {
+            relays.finish(*number, self, engine);
+        }
+        self.relays = relays;
     }
 
     /// What the guest has bound under this number.
@@ -660,6 +671,7 @@ impl Gate {
             }
             Ask::Release(number) => {
                 if self.of(guest, number).is_some() {
+                    self.finish(engine, &[number]);
                     self.release(number);
                 }
                 Ok(None)
@@ -677,6 +689,10 @@ impl Gate {
                 let socket = self.datagrams(guest, number)?;
                 self.meet(engine);
                 Ok(Some((Answer::Datagrams, vec![socket])))
+            }
+            Ask::Towards { from, to } => {
+                let local = self.of(guest, from).ok_or(Fault::InvalidState)?;
+                alone(Answer::Towards(towards(&self.network.mode, &self.places, local.address, to)))
             }
             Ask::Lookup(name) => self.lookup(engine, &name).map(Some),
             // Only the container's own program can be a server of ours.

@@ -422,6 +422,13 @@ impl VirtualNetwork for Jailed {
         }
     }
 
+    fn towards(&self, bound: &Bound, remote: SocketAddr) -> Result<SocketAddr, Fault> {
+        match self.question(&Ask::Towards { from: bound.id, to: remote })? {
+            (Answer::Towards(local), _) => Ok(local),
+            _ => Err(Fault::Unknown),
+        }
+    }
+
     fn lookup(&self, name: &str) -> Result<Box<dyn Lookup>, Fault> {
         match self.question(&Ask::Lookup(name.to_owned()))? {
             (Answer::Addresses(addresses), _) => Ok(Box::new(Answered::Now(Some(addresses)))),

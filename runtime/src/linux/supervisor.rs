@@ -729,7 +729,7 @@ impl Monitor {
             // The first error is the one that tells why.
             let _ = streams.task.signal(libc::SIGKILL);
             let _ = streams.task.delete();
-            self.gate_woken(|gate, _| gate.left(number));
+            self.gate_woken(|gate, engine| gate.left(engine, number));
             return Err(error);
         }
         // It may have been given its place on the network by the store.
@@ -846,6 +846,7 @@ impl Monitor {
         let Some(exit) = streams.task.reap()? else { return Ok(()) };
         streams.exit = Some(exit);
         self.drain(number);
+        self.gate_woken(|gate, engine| gate.left(engine, number));
         if number == MAIN {
             // The container's end is theirs. Where there is a pid namespace the kernel has seen to it.
             for exec in self.tasks.range(MAIN + 1..).map(|(_, streams)| streams) {
@@ -860,7 +861,6 @@ impl Monitor {
             if let Some(mut streams) = self.tasks.remove(&number) {
                 streams.task.delete()?;
             }
-            self.gate_woken(|gate, _| gate.left(number));
             health::told(self.checked(number, exit.code));
         }
         Ok(())

@@ -40,6 +40,13 @@ pub enum Ask {
     },
     /// Send and receive datagrams on it.
     Datagrams(u64),
+    /// Say what a local address is towards another one.
+    Towards {
+        /// The local address.
+        from: u64,
+        /// The other one.
+        to: SocketAddr,
+    },
     /// Look a name up.
     Lookup(String),
     /// Hand out the published listeners.
@@ -63,6 +70,8 @@ pub enum Answer {
     Listening(Vec<Source>),
     /// A packet socket: see [`super::packet`]. One descriptor.
     Datagrams,
+    /// What the local address is there.
+    Towards(SocketAddr),
     /// The name's addresses.
     Addresses(Vec<IpAddr>),
     /// They come over this descriptor, as JSON (`Result<Vec<IpAddr>, Fault>`), and then its end.
@@ -101,9 +110,12 @@ impl Gatekeeper for Nobody {
             Ask::Release(_) | Ask::Failed(_) | Ask::Ready(_) => None,
             Ask::Join => Some((Answer::Joined(None), Vec::new())),
             Ask::Published => Some((Answer::Published(Vec::new()), Vec::new())),
-            Ask::Bind { .. } | Ask::Listen(_) | Ask::Connect { .. } | Ask::Datagrams(_) | Ask::Lookup(_) => {
-                Some((Answer::Fault(Fault::AccessDenied), Vec::new()))
-            }
+            Ask::Bind { .. }
+            | Ask::Listen(_)
+            | Ask::Connect { .. }
+            | Ask::Datagrams(_)
+            | Ask::Towards { .. }
+            | Ask::Lookup(_) => Some((Answer::Fault(Fault::AccessDenied), Vec::new())),
         }
     }
 }

@@ -285,6 +285,12 @@ pub trait VirtualNetwork: Send + Sync {
     /// `NewSocketLimit`.
     fn datagrams(&self, bound: &Bound) -> Result<Arc<dyn Datagrams>, Fault>;
 
+    /// What a bound address is towards `remote`: the container's own address there, if it stands for all of them.
+    ///
+    /// # Errors
+    /// When whoever knows the networks is gone.
+    fn towards(&self, bound: &Bound, remote: SocketAddr) -> Result<SocketAddr, Fault>;
+
     /// Begins to look up a name (never an address in text).
     ///
     /// # Errors
@@ -318,6 +324,10 @@ impl VirtualNetwork for Unconnected {
     }
 
     fn datagrams(&self, _: &Bound) -> Result<Arc<dyn Datagrams>, Fault> {
+        Err(Fault::AccessDenied)
+    }
+
+    fn towards(&self, _: &Bound, _: SocketAddr) -> Result<SocketAddr, Fault> {
         Err(Fault::AccessDenied)
     }
 

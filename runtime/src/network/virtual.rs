@@ -107,6 +107,13 @@ pub fn source(places: &[Endpoint], to: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(ip, port)
 }
 
+/// What `bound` is towards `to`.
+pub fn towards(mode: &WasmMode, places: &[Endpoint], bound: SocketAddr, to: SocketAddr) -> SocketAddr {
+    // Which of the host's addresses it would be, only the host knows.
+    let unknown = *mode == WasmMode::Host && !to.ip().is_loopback();
+    if unknown || !bound.ip().is_unspecified() { bound } else { source(places, to.ip(), bound.port()) }
+}
+
 /// The addresses that somebody gave a name by hand (`--add-host`). Whether they may be reached is another question.
 pub fn given(hosts: &[(String, String)], places: &[Endpoint], name: &str) -> Vec<IpAddr> {
     let gateway = places.first().map(|own| IpAddr::V4(own.gateway));
@@ -298,6 +305,18 @@ mod tests {
         for nobody in ["back", ".back", "dbback", "db.other", "x.back", "\u{e9}back", ""] {
             assert!(found(nobody).is_empty(), "{nobody}");
         }
+    }
+
+    #[test]
+    fn a_socket_of_all_addresses_has_one_towards_another() {
+        let own = [endpoint(), second()];
+        let network = WasmMode::Network("bridge".to_owned());
+        let is = |mode, bound, to| towards(mode, &own, at(bound), at(to)).to_string();
+        assert_eq!(is(&network, "0.0.0.0:5", "10.9.0.8:80"), "10.9.0.7:5");
+        assert_eq!(is(&network, "[::]:5", "[::1]:80"), "[::1]:5");
+        assert_eq!(is(&network, "172.30.0.2:5", "10.9.0.8:80"), "172.30.0.2:5", "it has only that");
+        assert_eq!(is(&WasmMode::Host, "0.0.0.0:5", "127.0.0.1:80"), "127.0.0.1:5");
+        assert_eq!(is(&WasmMode::Host, "0.0.0.0:5", "10.9.0.8:80"), "0.0.0.0:5", "the host knows");
     }
 
     #[test]

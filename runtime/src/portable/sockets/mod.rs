@@ -33,7 +33,7 @@ use super::{registry, system};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::network::grants::{Denial, Grants, HOST_NAME, canonical_name, is_name};
-use crate::network::r#virtual::{PortTable, Route, covers, given, look_up, route, source};
+use crate::network::r#virtual::{PortTable, Route, covers, given, look_up, route, source, towards};
 use crate::network::{
     Bound, Connected, Connection, Datagrams, Endpoint, Fault, Listener, Lookup, PortBinding, Protocol, VirtualNetwork,
     WasmMode, WasmNetwork, publish,
@@ -384,6 +384,10 @@ impl VirtualNetwork for Sockets {
 
     fn datagrams(&self, bound: &Bound) -> Result<Arc<dyn Datagrams>, Fault> {
         Ok(Arc::new(Packets::open(&self.0, bound)?))
+    }
+
+    fn towards(&self, bound: &Bound, remote: SocketAddr) -> Result<SocketAddr, Fault> {
+        Ok(towards(&self.0.network.mode, self.0.places(), bound.address, remote))
     }
 
     fn lookup(&self, name: &str) -> Result<Box<dyn Lookup>, Fault> {

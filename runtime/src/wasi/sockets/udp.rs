@@ -20,19 +20,27 @@ const AT_ONCE: usize = 16;
 pub struct UdpSocket {
     family: IpAddressFamily,
     state: State,
-    remote: Option<SocketAddr>,
+    /// What it is connected to, and what its own address is there.
+    peer: Option<Peer>,
     options: Options,
+}
+
+struct Peer {
+    remote: SocketAddr,
+    local: SocketAddr,
 }
 
 enum State {
     New,
     /// `start-bind` was called, `finish-bind` not yet.
-    Binding(Bound),
-    Bound {
-        bound: Bound,
-        /// Opened with the first streams.
-        datagrams: Option<Arc<dyn Datagrams>>,
-    },
+    Binding(Open),
+    Bound(Open),
+}
+
+/// What is bound receives, as in the kernel: there may be no streams for it yet.
+struct Open {
+    bound: Bound,
+    datagrams: Arc<dyn Datagrams>,
 }
 
 /// Where datagrams come from.
@@ -76,7 +84,7 @@ impl Pollable for Outgoing {
 
 impl udp_create_socket::Host for SocketsView<'_> {
     fn create_udp_socket(&mut self, family: IpAddressFamily) -> Result<Resource<UdpSocket>> {
-        Ok(self.table.push(UdpSocket { family, state: State::New, remote: None, options: Options::default() })?)
+        Ok(self.table.push(UdpSocket { family, state: State::New, peer: None, options: Options::default() })?)
     }
 }
 
@@ -94,20 +102,23 @@ impl udp::HostUdpSocket for SocketsView<'_> {
         match socket.state {
             State::New => {}
             State::Binding(_) => return Err(ErrorCode::ConcurrencyConflict.into()),
-            State::Bound { .. } => return Err(ErrorCode::InvalidState.into()),
+            State::Bound(_) => return Err(ErrorCode::InvalidState.into()),
         }
         let local = SocketAddr::from(local);
         if !fits(local.ip(), socket.family) {
             return Err(ErrorCode::InvalidArgument.into());
         }
-        socket.state = State::Binding(self.sockets.network.bind(Protocol::Udp, local).map_err(failed)?);
+        let network = &self.sockets.network;
+        let bound = network.bind(Protocol::Udp, local).map_err(failed)?;
+        let datagrams = network.datagrams(&bound).map_err(failed)?;
+        socket.state = State::Binding(Open { bound, datagrams });
         Ok(())
     }
 
     fn finish_bind(&mut self, this: Resource<UdpSocket>) -> Result<()> {
         let socket = self.table.get_mut(&this)?;
         match std::mem::replace(&mut socket.state, State::New) {
-            State::Binding(bound) => socket.state = State::Bound { bound, datagrams: None },
+            State::Binding(open) => socket.state = State::Bound(open),
             other => {
                 socket.state = other;
                 return Err(ErrorCode::NotInProgress.into());
@@ -126,18 +137,19 @@ impl udp::HostUdpSocket for SocketsView<'_> {
             return Err(SocketError::trap(wasmtime::format_err!("the socket's streams have not been dropped yet")));
         }
         let socket = self.table.get_mut(&this)?;
-        let State::Bound { bound, datagrams } = &mut socket.state else {
+        let State::Bound(Open { bound, datagrams }) = &socket.state else {
             return Err(ErrorCode::InvalidState.into());
         };
         let remote = remote.map(SocketAddr::from);
         if remote.is_some_and(|remote| !fits(remote.ip(), socket.family) || !is_remote(remote)) {
             return Err(ErrorCode::InvalidArgument.into());
         }
-        let datagrams = match datagrams {
-            Some(datagrams) => datagrams,
-            None => datagrams.insert(self.sockets.network.datagrams(bound).map_err(failed)?),
+        // "The `local-address` may be updated as well, based on the best network path to `remote-address`."
+        let towards = |remote| self.sockets.network.towards(bound, remote).map_err(failed);
+        socket.peer = match remote {
+            Some(remote) => Some(Peer { remote, local: towards(remote)? }),
+            None => None,
         };
-        socket.remote = remote;
         let incoming = Incoming { datagrams: Arc::clone(datagrams), remote };
         let datagrams = Arc::clone(datagrams);
         let outgoing = Outgoing { datagrams, family: socket.family, remote, permit: 0, full: false };
@@ -145,14 +157,18 @@ impl udp::HostUdpSocket for SocketsView<'_> {
     }
 
     fn local_address(&mut self, this: Resource<UdpSocket>) -> Result<IpSocketAddress> {
-        match &self.table.get(&this)?.state {
-            State::Bound { bound, .. } => Ok(bound.address.into()),
+        let socket = self.table.get(&this)?;
+        match &socket.state {
+            State::Bound(Open { bound, .. }) => {
+                Ok(socket.peer.as_ref().map_or(bound.address, |peer| peer.local).into())
+            }
             State::New | State::Binding(_) => Err(ErrorCode::InvalidState.into()),
         }
     }
 
     fn remote_address(&mut self, this: Resource<UdpSocket>) -> Result<IpSocketAddress> {
-        self.table.get(&this)?.remote.map(Into::into).ok_or_else(|| ErrorCode::InvalidState.into())
+        let peer = self.table.get(&this)?.peer.as_ref();
+        peer.map(|peer| peer.remote.into()).ok_or_else(|| ErrorCode::InvalidState.into())
     }
 
     fn address_family(&mut self, this: Resource<UdpSocket>) -> wasmtime::Result<IpAddressFamily> {
