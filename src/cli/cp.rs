@@ -7,6 +7,7 @@
 
 use std::io::{self, IsTerminal as _, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use wharf_images::tree::{PathKind, Placing, Tree, last_name, names_directory};
 use wharf_runtime::engine::Engine;
@@ -291,13 +292,12 @@ fn piped(
     write: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
     read: impl FnOnce(&mut dyn Read) -> Result<()>,
 ) -> Result<u64> {
-    let (from, to) = io::pipe().map_err(|e| Failure::io("make", "pipe", &e))?;
+    let (mut to, from) = handover();
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || {
-            let mut counted = Counted { to: io::BufWriter::with_capacity(256 * 1024, to), bytes: 0 };
-            write(&mut counted)?;
-            counted.to.flush()?;
-            Ok(counted.bytes)
+            write(&mut to)?;
+            to.flush()?;
+            Ok(to.bytes)
         });
         let outcome = {
             let mut from = from;
@@ -319,20 +319,60 @@ fn is_cut_short(failure: &Failure) -> bool {
     failure.text("", false).contains("cut short")
 }
 
-struct Counted<W> {
-    to: W,
+/// A pipe between two threads: what one has written is handed over in pieces, and not copied by the system.
+fn handover() -> (Writing, Reading) {
+    let (to, from) = mpsc::sync_channel(PIECES);
+    (Writing { to, piece: Vec::with_capacity(PIECE), bytes: 0 }, Reading { from, piece: Vec::new(), at: 0 })
+}
+
+const PIECE: usize = 256 * 1024;
+/// So many pieces may wait for their reader.
+const PIECES: usize = 4;
+
+struct Writing {
+    to: SyncSender<Vec<u8>>,
+    piece: Vec<u8>,
+    /// All that was written.
     bytes: u64,
 }
 
-impl<W: Write> Write for Counted<W> {
+impl Write for Writing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.to.write(bytes)?;
-        self.bytes += n as u64;
-        Ok(n)
+        let taken = bytes.len().min(PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..taken]);
+        self.bytes += taken as u64;
+        if self.piece.len() == PIECE {
+            self.flush()?;
+        }
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        self.to.send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+struct Reading {
+    from: Receiver<Vec<u8>>,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Reading {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.piece.len() {
+            // Without a writer it is the end.
+            let Ok(piece) = self.from.recv() else { return Ok(0) };
+            (self.piece, self.at) = (piece, 0);
+        }
+        let taken = buffer.len().min(self.piece.len() - self.at);
+        buffer[..taken].copy_from_slice(&self.piece[self.at..self.at + taken]);
+        self.at += taken;
+        Ok(taken)
     }
 }
 

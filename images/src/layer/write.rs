@@ -7,15 +7,19 @@ use tar::{EntryType, Header};
 
 use super::entry::{Node, Stat, StatKind};
 
+/// Most of a content that is in memory at a time. Each piece goes through several hands.
+const PIECE: usize = 256 * 1024;
+
 /// An archive being written to `W`.
 pub(crate) struct TarWriter<W> {
     out: W,
+    piece: Vec<u8>,
 }
 
 impl<W: Write> TarWriter<W> {
     /// Begins an archive.
     pub(crate) fn new(out: W) -> Self {
-        TarWriter { out }
+        TarWriter { out, piece: Vec::new() }
     }
 
     /// Writes an entry. `link` is a symlink's target, or with `hard` the entry that this is another name of.
@@ -72,7 +76,22 @@ impl<W: Write> TarWriter<W> {
 
     /// Writes `size` bytes of content. A file that shrinks meanwhile is filled with zeros.
     pub(crate) fn content(&mut self, from: &mut dyn Read, size: u64) -> io::Result<()> {
-        let copied = io::copy(&mut from.take(size), &mut self.out)?;
+        let most = usize::try_from(size).unwrap_or(PIECE).min(PIECE);
+        if self.piece.len() < most {
+            self.piece.resize(most, 0);
+        }
+        let (mut from, mut copied) = (from.take(size), 0);
+        while copied < size {
+            match from.read(&mut self.piece) {
+                Ok(0) => break,
+                Ok(length) => {
+                    self.out.write_all(&self.piece[..length])?;
+                    copied += length as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
         let zeros = size.next_multiple_of(512) - copied;
         io::copy(&mut io::repeat(0).take(zeros), &mut self.out)?;
         Ok(())

@@ -110,17 +110,16 @@ fn talk(stream: &UnixStream, sends: bool, input: &mut dyn Read, output: &mut dyn
 
 /// Sends an archive. A helper that wants no more says why in its answer.
 fn send(mut stream: &UnixStream, input: &mut dyn Read) -> Result<()> {
-    let mut buffer = vec![0; PIECE];
-    let mut frame = Vec::new();
+    let mut frame = vec![0; protocol::HEADER + PIECE];
     loop {
-        let n = match input.read(&mut buffer) {
+        let n = match input.read(&mut frame[protocol::HEADER..]) {
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(Error::os("read the archive", e)),
         };
-        frame.clear();
-        if n == 0 { Frame::CloseStdin } else { Frame::Stdin(&buffer[..n]) }.encode(&mut frame);
-        match stream.write_all(&frame) {
+        let kind = if n == 0 { Frame::CloseStdin } else { Frame::Stdin(&[]) };
+        frame[..protocol::HEADER].copy_from_slice(&kind.header(n));
+        match stream.write_all(&frame[..protocol::HEADER + n]) {
             Ok(()) if n > 0 => {}
             _ => return Ok(()),
         }
@@ -306,7 +305,7 @@ fn act(
     all_owners: bool,
     stream: &UnixStream,
 ) -> Result<Answer> {
-    let mut out = Pieces { stream, buffer: Vec::with_capacity(PIECE) };
+    let mut out = Pieces::to(stream);
     match request {
         Request::Changes => return changes(&engine, id, stream),
         Request::Export => snapshot::export(&view.rootfs, &mut out)?,
@@ -330,7 +329,7 @@ fn act(
 
 fn changes(engine: &Engine, id: &str, stream: &UnixStream) -> Result<Answer> {
     let found = engine.images()?.snapshots.changes(id)?;
-    let mut out = Pieces { stream, buffer: Vec::with_capacity(PIECE) };
+    let mut out = Pieces::to(stream);
     let found: Vec<Change> = found.into_iter().map(|(path, kind)| Change { path, kind: kind.into() }).collect();
     serde_json::to_writer(&mut out, &found).map_err(|e| wharf_images::Error::json("changes", e))?;
     out.flush().map_err(|e| Error::os("write", e))?;
@@ -364,14 +363,23 @@ fn root(view: &View, in_user_namespace: bool) -> Result<Root> {
 /// Sends what is written to it in frames.
 struct Pieces<'a> {
     stream: &'a UnixStream,
-    buffer: Vec<u8>,
+    /// The next one, with room for its header.
+    frame: Vec<u8>,
+}
+
+impl<'a> Pieces<'a> {
+    fn to(stream: &'a UnixStream) -> Self {
+        let mut frame = Vec::with_capacity(protocol::HEADER + PIECE);
+        frame.resize(protocol::HEADER, 0);
+        Pieces { stream, frame }
+    }
 }
 
 impl Write for Pieces<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(PIECE - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..taken]);
-        if self.buffer.len() == PIECE {
+        let taken = bytes.len().min(protocol::HEADER + PIECE - self.frame.len());
+        self.frame.extend_from_slice(&bytes[..taken]);
+        if self.frame.len() == protocol::HEADER + PIECE {
             self.flush()?;
         }
         Ok(taken)
@@ -379,13 +387,14 @@ impl Write for Pieces<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         const { assert!(PIECE <= MAX_FRAME) };
-        if self.buffer.is_empty() {
+        let length = self.frame.len() - protocol::HEADER;
+        if length == 0 {
             return Ok(());
         }
-        let mut frame = Vec::with_capacity(PIECE + protocol::HEADER);
-        Frame::Stdout(&self.buffer).encode(&mut frame);
-        self.buffer.clear();
-        self.stream.write_all(&frame)
+        self.frame[..protocol::HEADER].copy_from_slice(&Frame::Stdout(&[]).header(length));
+        let sent = self.stream.write_all(&self.frame);
+        self.frame.truncate(protocol::HEADER);
+        sent
     }
 }
 

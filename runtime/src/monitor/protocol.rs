@@ -221,10 +221,15 @@ impl Frame<'_> {
                 &small
             }
         };
-        debug_assert!(payload.len() <= MAX_FRAME);
-        out.push(self.kind());
-        out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        out.extend_from_slice(&self.header(payload.len()));
         out.extend_from_slice(payload);
+    }
+
+    /// What stands before a payload of so many bytes in a frame of this kind.
+    pub fn header(&self, length: usize) -> [u8; HEADER] {
+        debug_assert!(length <= MAX_FRAME);
+        let [a, b, c, d] = (length as u32).to_le_bytes();
+        [self.kind(), a, b, c, d]
     }
 
     /// The first frame in `bytes` and its length, or `None` while it is not whole.
@@ -294,13 +299,15 @@ pub fn ask(mut stream: impl Read + Write, request: &Request) -> io::Result<Reply
 /// # Errors
 /// `UnexpectedEof` when the other side has gone; `InvalidData` for a frame that is too long.
 pub fn read_frame(mut stream: impl Read, bytes: &mut Vec<u8>) -> io::Result<()> {
-    bytes.resize(HEADER, 0);
-    stream.read_exact(bytes)?;
-    let length = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize;
+    let mut header = [0; HEADER];
+    stream.read_exact(&mut header)?;
+    let length = u32::from_le_bytes([header[1], header[2], header[3], header[4]]) as usize;
     if length > MAX_FRAME {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
     }
+    // What is there already need not be cleared.
     bytes.resize(HEADER + length, 0);
+    bytes[..HEADER].copy_from_slice(&header);
     stream.read_exact(&mut bytes[HEADER..])
 }
 
