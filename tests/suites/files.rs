@@ -314,6 +314,9 @@ fn a_layers_limit_is_one_for_all_who_write_to_it() {
     wharf.ok(&[&flags[..], &["tools", "sleep", "1000000"]].concat());
     // Two at a time, each time others, until there is no room for more.
     let piece = "x".repeat(30_000);
+    for n in [0, 1] {
+        wharf.ok(&["exec", "--tool-image", "tools", "full", "write", &format!("/written-{n}"), ""]);
+    }
     let refused = std::thread::scope(|scope| {
         let writers = [0, 1].map(|n| {
             let (wharf, piece) = (&wharf, &piece);

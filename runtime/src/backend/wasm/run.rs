@@ -285,6 +285,7 @@ impl Guest {
                 }
             },
         };
+        store.data().tree.vfs.settle();
         // The process ends now: the kernel takes its memory back at once, where we would do it piece by piece.
         std::mem::forget((runtime, store));
         code

@@ -123,7 +123,7 @@ impl Quota {
     /// So much that was taken is there now. Whoever counts anew sees it, and is not to count it twice for long.
     fn done(&self, state: &mut State, bytes: u64) {
         if bytes > self.most_credit() {
-            self.settle(state);
+            self.settled(state);
         }
     }
 
@@ -142,7 +142,11 @@ impl Quota {
     }
 
     /// Gives back what was taken and not used, because nothing more will be.
-    fn settle(&self, state: &mut State) {
+    pub(super) fn settle(&self) {
+        self.settled(&mut self.state());
+    }
+
+    fn settled(&self, state: &mut State) {
         let credit = std::mem::take(&mut state.credit);
         let _ = self.ledger.with(|book| {
             self.ledger.end_lease(book, credit);
@@ -229,7 +233,7 @@ impl Quota {
 
 impl Drop for Quota {
     fn drop(&mut self) {
-        self.settle(&mut self.state());
+        self.settle();
     }
 }
 

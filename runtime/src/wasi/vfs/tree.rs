@@ -111,6 +111,8 @@ pub(crate) struct Vfs {
     root: Place,
     points: Point,
     held: Vec<Held>,
+    /// Those with a limit.
+    limited: Vec<Arc<Part>>,
 }
 
 impl Vfs {
@@ -121,7 +123,10 @@ impl Vfs {
     pub(crate) fn new(source: Source, read_only: bool, quota: Option<Quota>) -> Result<Vfs> {
         let mut held = Vec::new();
         match mounted(source, read_only, quota, &mut held) {
-            Mounted::Directory(root) => Ok(Vfs { root, points: Point::default(), held }),
+            Mounted::Directory(root) => {
+                let limited = Vec::from_iter(root.part.quota.is_some().then(|| Arc::clone(&root.part)));
+                Ok(Vfs { root, points: Point::default(), held, limited })
+            }
             Mounted::File { .. } => Err(Code::NotDirectory),
         }
     }
@@ -155,6 +160,11 @@ impl Vfs {
             }
         }
         let mounted = mounted(source, read_only, quota, &mut self.held);
+        if let Mounted::Directory(Place { part, .. }) = &mounted
+            && part.quota.is_some()
+        {
+            self.limited.push(Arc::clone(part));
+        }
         match (place.is_empty(), mounted) {
             (true, Mounted::Directory(root)) => {
                 self.root = root;
@@ -163,6 +173,11 @@ impl Vfs {
             (_, mounted) => self.points.put(&place.iter().map(String::as_str).collect::<Vec<_>>(), mounted),
         }
         Ok(())
+    }
+
+    /// The process is about to end, and writes no more.
+    pub(crate) fn settle(&self) {
+        self.limited.iter().filter_map(|part| part.quota.as_ref()).for_each(Quota::settle);
     }
 
     /// Where the absolute path `target` leads: names from the root, without links among those that are there.
