@@ -120,6 +120,28 @@ fn a_program_is_a_file() {
     }
 }
 
+/// A pipe of the image's can be moved by a guest behind its walls; a device is none that it could make.
+#[test]
+fn special_files_are_moved_and_devices_stay() {
+    let wharf = Wharf::new();
+    let mut layer = images::Tar::default();
+    layer.file("app.wasm", 0o644, &images::read(&images::guest("tools-p1")));
+    layer.fifo("fifo");
+    layer.device("zero", 1, 5);
+    wharf.load(&images::wasm_layer("odd", layer, &serde_json::json!({"Entrypoint": ["/app.wasm"]})));
+    wharf.ok(&["run", "--name", "mover", "odd", "mv", "/fifo", "/moved"]);
+    assert_eq!(wharf.ok(&["diff", "mover"]), "D /fifo\nA /moved");
+    let archive = wharf.command(&["export", "mover"]).output().expect("wharf runs").stdout;
+    let mut archive = tar::Archive::new(&archive[..]);
+    let moved = archive.entries().expect("an archive").map(|entry| entry.expect("an entry"));
+    let kinds: Vec<_> =
+        moved.filter(|entry| entry.path_bytes().ends_with(b"moved")).map(|entry| entry.header().entry_type()).collect();
+    assert_eq!(kinds, [tar::EntryType::Fifo]);
+    let refused = wharf.exits(1, &["run", "--name", "thief", "odd", "mv", "/zero", "/mine"]);
+    assert!(refused.stderr.contains("Operation not permitted"), "{refused}");
+    assert_eq!(wharf.ok(&["diff", "thief"]), "");
+}
+
 #[test]
 fn open_files_have_a_limit() {
     let wharf = Wharf::new();

@@ -84,8 +84,8 @@ pub(crate) fn copy_attributes(from: &File, to: &File) -> io::Result<()> {
     Ok(rfs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?)
 }
 
-/// Gives a symlink the owner and times of another, as far as this process may.
-pub(crate) fn copy_symlink_attributes(metadata: &Metadata, dir: &Dir, name: &str) {
+/// Gives what has no content the owner and times of another, as far as this process may.
+pub(crate) fn copy_named_attributes(metadata: &Metadata, dir: &Dir, name: &str) {
     let ids = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
     let _ = rfs::chownat(dir, name, Some(ids.0), Some(ids.1), AtFlags::SYMLINK_NOFOLLOW);
     let time = |tv_sec, nanoseconds: i64| rfs::Timespec { tv_sec, tv_nsec: nanoseconds as _ };
@@ -94,6 +94,26 @@ pub(crate) fn copy_symlink_attributes(metadata: &Metadata, dir: &Dir, name: &str
         last_modification: time(metadata.mtime(), metadata.mtime_nsec()),
     };
     let _ = rfs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW);
+}
+
+/// Makes a pipe, or a socket that nobody will listen on, like `name` in `from`.
+pub(crate) fn make_special(from: &Dir, name: &str, like: &Metadata, dir: &Dir, made: &str) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(like.mode() & 0o7777);
+    if !like.file_type().is_fifo() {
+        // It cannot be opened, so its mode is what the process lets new files have.
+        rfs::mknodat(dir, made, FileType::Socket, mode, 0)?;
+        copy_named_attributes(like, dir, made);
+        return Ok(());
+    }
+    rfs::mknodat(dir, made, FileType::Fifo, mode, 0)?;
+    let open = |dir: &Dir, name: &str| {
+        // Without waiting for another end (fifo(7)).
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rfs::openat(dir, name, flags, Mode::empty()).map(File::from)
+    };
+    copy_attributes(&open(from, name)?, &open(dir, made)?)?;
+    copy_named_attributes(like, dir, made);
+    Ok(())
 }
 
 fn copy_xattrs(from: &File, to: &File) -> io::Result<()> {

@@ -35,7 +35,7 @@ pub struct Jail<'a> {
     pub read_only: Vec<BorrowedFd<'a>>,
     /// Trees and files that can be read, written, made and removed. No devices, sockets or pipes can be made in them.
     pub read_write: Vec<BorrowedFd<'a>>,
-    /// The same, where overlayfs's whiteouts can be made: devices 0/0, which stand for nothing.
+    /// The same, where overlayfs's whiteouts can be made: devices 0/0, which stand for nothing. And pipes and sockets.
     pub unions: Vec<BorrowedFd<'a>>,
     /// The greatest number of open files; as it is when `None`.
     pub open_files: Option<u64>,
@@ -214,6 +214,8 @@ const AF_UNIX: u64 = 1;
 /// Of a file's mode: which kind it is.
 const FILE_KIND: u64 = 0o170_000;
 const CHARACTER_DEVICE: u64 = 0o020_000;
+const PIPE: u64 = 0o010_000;
+const SOCKET: u64 = 0o140_000;
 
 /// What the process may ask of the kernel; `pid` is its own number, the only one it may signal.
 fn policy(arch: Arch, pid: u64) -> Policy {
@@ -232,8 +234,10 @@ fn policy(arch: Arch, pid: u64) -> Policy {
     for name in ["mmap", "mprotect"] {
         add(name, ALLOW, &[bits(2, PROT_EXEC, 0)]);
     }
-    // Whiteouts, and no other device.
-    add("mknodat", ALLOW, &[bits(2, FILE_KIND, CHARACTER_DEVICE), is(3, 0)]);
+    // Whiteouts, and no other device; what a lower layer may have else, where Landlock lets it be.
+    for kind in [CHARACTER_DEVICE, PIPE, SOCKET] {
+        add("mknodat", ALLOW, &[bits(2, FILE_KIND, kind), is(3, 0)]);
+    }
     // Threads only. clone3's flags are behind a pointer; the C library falls back to clone.
     add("clone", ALLOW, &[bits(0, CLONE_THREAD | NEW_NAMESPACES, CLONE_THREAD)]);
     add("clone3", ERRNO | libc::ENOSYS as u32, &[]);

@@ -19,6 +19,8 @@ const REMOVE_FILE: u64 = 1 << 5;
 const MAKE_CHAR: u64 = 1 << 6;
 const MAKE_DIR: u64 = 1 << 7;
 const MAKE_REG: u64 = 1 << 8;
+const MAKE_SOCK: u64 = 1 << 9;
+const MAKE_FIFO: u64 = 1 << 10;
 const MAKE_SYM: u64 = 1 << 12;
 const REFER: u64 = 1 << 13;
 const TRUNCATE: u64 = 1 << 14;
@@ -29,6 +31,8 @@ const READING: u64 = READ_FILE | READ_DIR;
 /// Everything but executing, devices, sockets and pipes in the file system, and ioctls on devices.
 const WRITING: u64 =
     READING | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_SYM | REFER | TRUNCATE;
+
+const OF_UNIONS: u64 = MAKE_CHAR | MAKE_SOCK | MAKE_FIFO;
 
 /// The version of the interface, by which rights a kernel knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +97,8 @@ struct PathBeneathAttr {
 /// Confines the calling thread, and those it will make, to these trees and files. Everything else that the ABI knows
 /// is refused: other files, all TCP ports, abstract sockets, signals to others. What is open stays open. In `unions`
 /// character devices can be made too: overlayfs's whiteouts are such, and what else could be one is the system call
-/// filter's to refuse.
+/// filter's to refuse. And pipes and sockets of the file system, which lower layers may have: they lead nowhere without
+/// somebody at the other end, who would have to be within the same walls.
 ///
 /// The thread needs `no_new_privs`, or `CAP_SYS_ADMIN`.
 ///
@@ -112,7 +117,7 @@ pub fn restrict(
         check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const attr, size_of_val(&attr), 0) })?;
     // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
     let ruleset = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    let writing = read_write.iter().map(|fd| (fd, WRITING)).chain(unions.iter().map(|fd| (fd, WRITING | MAKE_CHAR)));
+    let writing = read_write.iter().map(|fd| (fd, WRITING)).chain(unions.iter().map(|fd| (fd, WRITING | OF_UNIONS)));
     let rules = read_only.iter().map(|fd| (fd, READING)).chain(writing);
     for (fd, rights) in rules {
         let directory = FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory;

@@ -52,13 +52,18 @@ pub(crate) fn exchange(_: &Dir, _: &str, _: &Dir, _: &str) -> io::Result<()> {
     unsupported()
 }
 
+/// Refuses.
+pub(crate) fn make_special(_: &Dir, _: &str, _: &Metadata, _: &Dir, _: &str) -> io::Result<()> {
+    unsupported()
+}
+
 /// Gives an open file the rights of another.
 pub(crate) fn copy_attributes(from: &File, to: &File) -> io::Result<()> {
     to.set_permissions(from.metadata()?.permissions())
 }
 
 /// Leaves them as they are.
-pub(crate) fn copy_symlink_attributes(_: &Metadata, _: &Dir, _: &str) {}
+pub(crate) fn copy_named_attributes(_: &Metadata, _: &Dir, _: &str) {}
 
 /// The standard library does not know.
 pub(crate) fn status_change(metadata: &Metadata) -> Option<SystemTime> {

@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = &[
     ("capabilities::root", root),
     ("capabilities::user", user),
     ("jail::files", jail_files),
+    ("jail::special_files", jail_special_files),
     ("jail::everything_else", jail_rest),
     ("jail::unprivileged", jail_unprivileged),
     ("jail::keeps_files_capabilities", jail_capabilities),
@@ -244,6 +245,41 @@ fn jail_files() {
             fs::remove_dir_all(write.join("dir")).expect("remove");
         },
     );
+}
+
+/// What stands for nothing by itself can be made where a union is, and a device nowhere.
+fn jail_special_files() {
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    let dir = tempfile::tempdir().expect("tempdir");
+    for name in ["union", "plain"] {
+        fs::create_dir(dir.path().join(name)).expect("mkdir");
+    }
+    in_child(|| {
+        let union = fs::File::open(dir.path().join("union")).expect("open");
+        let plain = fs::File::open(dir.path().join("plain")).expect("open");
+        let jail = Jail { unions: vec![union.as_fd()], read_write: vec![plain.as_fd()], ..Jail::default() };
+        let walls = jail::enter(&jail).expect("enter");
+        assert!(walls.landlock.is_some() && walls.seccomp, "{walls:?}");
+        let make = |at: &str, kind, device| {
+            let made = mknodat(CWD, dir.path().join(at), kind, Mode::from_raw_mode(0o600), device);
+            made.map_err(rustix::io::Errno::raw_os_error)
+        };
+        assert_eq!(make("union/pipe", FileType::Fifo, 0), Ok(()));
+        assert_eq!(make("union/socket", FileType::Socket, 0), Ok(()));
+        assert_eq!(make("union/whiteout", FileType::CharacterDevice, 0), Ok(()));
+        for (kind, device) in [
+            (FileType::CharacterDevice, makedev(1, 3)),
+            (FileType::BlockDevice, makedev(8, 0)),
+            (FileType::BlockDevice, 0),
+        ] {
+            assert_eq!(make("union/device", kind, device), Err(EPERM), "{kind:?}");
+        }
+        for kind in [FileType::Fifo, FileType::Socket, FileType::CharacterDevice] {
+            assert_eq!(make("plain/special", kind, 0), Err(EACCES), "{kind:?}");
+        }
+        // No one is at the other end, and nobody outside can be called by it.
+        assert_eq!(errno(libc::SYS_connect, [0; 4]), EPERM);
+    });
 }
 
 fn jail_rest() {

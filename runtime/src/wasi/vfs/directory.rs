@@ -619,7 +619,7 @@ pub(super) fn is_mount(parent: &Node, name: &str) -> bool {
 }
 
 /// True for what leads to the host's hardware: an image may name any, and guests have none.
-fn is_device(metadata: &Metadata) -> bool {
+pub(super) fn is_device(metadata: &Metadata) -> bool {
     matches!(kind(metadata.file_type()), Kind::BlockDevice | Kind::CharacterDevice)
 }
 

@@ -104,15 +104,18 @@ fn fill(root: &Path) {
     symlink("ring1", root.join("ring2")).unwrap();
 }
 
+fn layers(at: &Path, lowers: &[&str]) -> Source {
+    Source::Layers {
+        upper: dir(&at.join("upper")),
+        lowers: lowers.iter().map(|name| dir(&at.join(name))).collect(),
+        work: dir(&at.join("work")),
+    }
+}
+
 fn shapes() -> Vec<Shape> {
     let shape = |name, make: &dyn Fn(&Path) -> Vfs| {
         let place = tempfile::tempdir().unwrap();
         Shape { name, vfs: make(place.path()), place }
-    };
-    let layers = |at: &Path, lowers: &[&str]| Source::Layers {
-        upper: dir(&at.join("upper")),
-        lowers: lowers.iter().map(|name| dir(&at.join(name))).collect(),
-        work: dir(&at.join("work")),
     };
     vec![
         shape("one directory", &|at| {
@@ -631,6 +634,50 @@ fn a_quota_holds() {
     fs::remove_dir(at.join("root/more")).unwrap();
     fs::remove_dir(at.join("root/d1")).unwrap();
     root.create_dir("more").unwrap();
+}
+
+#[test]
+fn pipes_and_sockets_of_lower_layers_are_copied_up_and_devices_are_not() {
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    for name in ["upper", "work", "lower/d"] {
+        fs::create_dir_all(at.join(name)).unwrap();
+    }
+    let special = [("pipe", FileType::Fifo, 0), ("socket", FileType::Socket, 0)];
+    let device = ("device", FileType::CharacterDevice, makedev(1, 3));
+    for (name, kind, number) in special.into_iter().chain([device]) {
+        for name in [format!("lower/{name}"), format!("lower/{name}-2"), format!("lower/d/{name}")] {
+            mknodat(CWD, at.join(name), kind, Mode::from_raw_mode(0o640), number).unwrap();
+        }
+    }
+    let changed = |name: &str| fs::symlink_metadata(at.join("lower").join(name)).unwrap().modified().unwrap();
+    let root = Vfs::new(layers(at, &["lower"]), false, None).unwrap().directory();
+    let upper = |name: &str| fs::symlink_metadata(at.join("upper").join(name)).unwrap();
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    for (name, kind, _) in special {
+        let is_kind = |metadata: &fs::Metadata| FileType::from_raw_mode(metadata.mode()) == kind;
+        let (second, deep, before) = (format!("{name}-2"), format!("d/{name}"), changed(name));
+        root.rename(&deep, &root, &format!("moved-{name}")).unwrap();
+        let moved = upper(&format!("moved-{name}"));
+        assert!(is_kind(&moved) && moved.mode() & 0o777 == 0o640, "{name}: {:o}", moved.mode());
+        assert_eq!(moved.modified().unwrap(), changed(&deep), "{name}: it is the same to who looks at it");
+        assert_eq!(root.stat_at(&deep, false).err(), Some(Code::NoEntry), "{name}");
+        root.link(&second, false, &root, &format!("linked-{name}")).unwrap();
+        assert!(is_kind(&upper(&format!("linked-{name}"))) && upper(&second).nlink() == 2, "{name}");
+        root.set_times_at(name, false, None, Some(long_ago)).unwrap();
+        assert!(is_kind(&upper(name)) && upper(name).modified().unwrap() == long_ago, "{name}");
+        assert_eq!(changed(name), before, "{name}: the layer is as it was");
+    }
+    let refused = Err(Code::NotPermitted);
+    assert_eq!(root.rename("d/device", &root, "moved"), refused);
+    assert_eq!(root.link("device", false, &root, "linked"), refused);
+    assert_eq!(root.set_times_at("device", false, None, Some(long_ago)), refused);
+    assert!(root.stat_at("d/device", false).is_ok() && root.stat_at("moved", false).is_err());
+    assert_eq!(fs::read_dir(at.join("work")).unwrap().count(), 0, "nothing is left over");
+    // It can be removed, as anything of a lower layer.
+    root.unlink("d/device").unwrap();
+    assert_eq!(root.stat_at("d/device", false).err(), Some(Code::NoEntry));
 }
 
 /// What all files of a directory hold.

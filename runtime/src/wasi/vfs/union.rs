@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cap_fs_ext::{FollowSymlinks, MetadataExt, OpenOptionsFollowExt, OpenOptionsMaybeDirExt};
 use cap_std::fs::{Dir, Metadata, OpenOptions};
 
-use super::directory::{Directory, is_mount};
+use super::directory::{Directory, is_device, is_mount};
 use super::error::{Code, Result};
 use super::file::{Lower, times};
 use super::node::{Leaf, Look, Node, Target};
@@ -206,11 +206,11 @@ fn copy(leaf: &Leaf, name: &str, work: &Dir, made: &str, data: bool) -> Result<(
     let metadata = &leaf.metadata;
     if metadata.is_symlink() {
         files::symlink(work, &leaf.read_link(name)?, made)?;
-        files::copy_symlink_attributes(metadata, work, made);
+        files::copy_named_attributes(metadata, work, made);
         return Ok(());
     }
     if !metadata.is_file() {
-        return Err(Code::Unsupported);
+        return make_special(leaf, name, work, made);
     }
     let mut from = leaf.at.open_with(name, OpenOptions::new().read(true).follow(FollowSymlinks::No))?.into_std();
     let mut to = work.open_with(made, OpenOptions::new().write(true).create_new(true))?.into_std();
@@ -225,6 +225,15 @@ fn copy(leaf: &Leaf, name: &str, work: &Dir, made: &str, data: bool) -> Result<(
     let mut fill = fill;
     fill().inspect_err(|_| discard(work, made))?;
     Ok(())
+}
+
+/// Makes a pipe or a socket like that in the lower layer. A device is nothing that a guest, or any program without
+/// privilege, can make.
+fn make_special(leaf: &Leaf, name: &str, work: &Dir, made: &str) -> Result<()> {
+    if is_device(&leaf.metadata) {
+        return Err(Code::NotPermitted);
+    }
+    Ok(files::make_special(&leaf.at, name, &leaf.metadata, work, made).inspect_err(|_| discard(work, made))?)
 }
 
 /// A directory that was copied up, or got a copy, has not changed for those who look at it.
