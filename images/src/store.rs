@@ -198,6 +198,10 @@ impl ImageStore {
         if reference.digest().is_some() {
             return Err(Error::new(Class::InvalidInput, "refusing to create a tag with a digest reference"));
         }
+        if reference.familiar_repository() == "sha256" {
+            let message = "refusing to create an ambiguous tag using digest algorithm as name";
+            return Err(Error::new(Class::InvalidInput, message));
+        }
         let found = self.find(source)?;
         let name = reference.to_string();
         self.db.write(|tx| {
@@ -260,19 +264,22 @@ impl ImageStore {
         if let Ok(digest) = text.parse::<Digest>() {
             return self.find_digest(text, &digest, None);
         }
-        if let Ok(reference) = text.parse::<Reference>() {
-            let name = reference.to_string();
-            let target = self.db.read(|c| {
-                c.prepare_cached("SELECT target FROM image_names WHERE name = ?1")?
-                    .query_row([&name], |r| r.get::<_, String>(0))
-                    .optional()
-            })?;
-            if let Some(target) = target {
-                return Ok(Found { name: Some(name), target: target.parse()?, image: None });
-            }
-            if let Some(digest) = reference.digest() {
-                return self.find_digest(text, digest, Some(&reference));
-            }
+        // A whole id is no name, and all else that is none is no short id either.
+        if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return self.find_prefix(text);
+        }
+        let reference = text.parse::<Reference>()?;
+        let name = reference.to_string();
+        let target = self.db.read(|c| {
+            c.prepare_cached("SELECT target FROM image_names WHERE name = ?1")?
+                .query_row([&name], |r| r.get::<_, String>(0))
+                .optional()
+        })?;
+        if let Some(target) = target {
+            return Ok(Found { name: Some(name), target: target.parse()?, image: None });
+        }
+        if let Some(digest) = reference.digest() {
+            return self.find_digest(text, digest, Some(&reference));
         }
         self.find_prefix(text)
     }

@@ -144,6 +144,15 @@ impl Reconnect {
                 "container sharing network namespace with another container or host cannot be connected to any other network",
             ),
             NetworkMode::Default | NetworkMode::Named(_) => {
+                let known =
+                    |place: &EndpointConfig| container.config.places().iter().any(|it| it.network == place.network);
+                if let Reconnect::Connect(place) = self
+                    && known(place)
+                {
+                    let (name, network) = (&container.name, &place.network);
+                    let message = format!("endpoint with name {name} already exists in network {network}");
+                    return Err(Error::new(Class::Conflict, message));
+                }
                 self.apply(&container.id, &mut container.config.places().into_owned())
             }
         }
@@ -313,7 +322,7 @@ impl Engine {
         Ok(found)
     }
 
-    /// The names of the containers that need the image with this id: `rmi` asks.
+    /// The short ids of the containers that need the image with this id: `rmi` asks.
     ///
     /// # Errors
     /// The database's.
@@ -415,6 +424,11 @@ impl Engine {
             if !network::exists(self.containers()?.db(), &place.network)? {
                 return Err(networks::no_such(&place.network).with_hint("see `wharf network ls`"));
             }
+        }
+        // On other networks a neighbour may come later.
+        for (other, _) in config.places().iter().filter(|place| place.network == BRIDGE).flat_map(|place| &place.links)
+        {
+            self.container(other).map_err(|e| e.within(&format!("could not get container for {other}")))?;
         }
         let (image, brought) = self.ensure_image(&config.image, config.platform.as_ref(), pull, reporter)?;
         let mut config = config.clone();
@@ -632,7 +646,15 @@ impl Engine {
     /// # Errors
     /// `Conflict` ("... is not running"), `InvalidInput` for an unknown signal.
     pub fn kill(&self, name: &str, signal: &str) -> Result<()> {
-        let signal = signal::parse(signal)?;
+        let signal = signal::parse(signal).map_err(|e| match signal.parse::<i32>() {
+            Ok(number) if number > 0 => {
+                let system = std::env::consts::OS;
+                let message =
+                    format!("cannot kill container: {name}: the {system} daemon does not support signal {number}");
+                Error::new(Class::InvalidInput, message)
+            }
+            _ => e,
+        })?;
         let container = self.running(name).map_err(|e| e.within(&format!("cannot kill container: {name}")))?;
         if signal == signal::KILL {
             // Who kills wants it dead: the answer comes when it is.
@@ -778,6 +800,7 @@ impl Engine {
             let text = "Renaming a container with the same name as its current name";
             return Err(Error::new(Class::InvalidInput, text));
         }
+        names::check_shown(new, &format!("/{new}")).map_err(|e| e.within("Error when allocating new name"))?;
         self.containers()?.rename(&container, new).map_err(|e| match e.class() {
             Class::Conflict => e.within("Error when allocating new name"),
             _ => e,
@@ -990,6 +1013,9 @@ impl Engine {
             return Err(Error::new(Class::InvalidInput, text));
         }
         if container.state.state.is_live() {
+            let mut wanted = container.config.clone();
+            change.apply(&mut wanted);
+            linux::check_limits(&wanted.limits)?;
             return self.ask(&container, &Request::Update(change.clone())).map(drop);
         }
         let Some(_lock) = self.lock(&container.id, LOCK_PATIENCE)? else {
@@ -1059,7 +1085,14 @@ impl Engine {
     pub fn disconnect(&self, name: &str, network: &str) -> Result<()> {
         let network = match self.networks().get(network) {
             // One that is gone may still be asked for.
-            Err(e) if e.class() == Class::NotFound => network.to_owned(),
+            Err(e) if e.class() == Class::NotFound => {
+                let asked =
+                    |container: Container| container.config.places().iter().any(|place| place.network == network);
+                if !self.container(name).is_ok_and(asked) {
+                    return Err(e);
+                }
+                network.to_owned()
+            }
             found => found?.name,
         };
         self.reconnect(name, Reconnect::Disconnect(network))

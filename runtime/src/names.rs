@@ -69,6 +69,14 @@ pub(crate) fn short_hash(text: &str) -> String {
 /// # Errors
 /// `InvalidInput`, in docker's words.
 pub fn check(name: &str) -> Result<()> {
+    check_shown(name, name)
+}
+
+/// The same, where the message says `shown`.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_shown(name: &str, shown: &str) -> Result<()> {
     let mut bytes = name.bytes();
     let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
     let rest = bytes.len() > 0 && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
@@ -77,7 +85,7 @@ pub fn check(name: &str) -> Result<()> {
     }
     Err(Error::new(
         Class::InvalidInput,
-        format!("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"),
+        format!("Invalid container name ({shown}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"),
     ))
 }
 

@@ -194,13 +194,14 @@ impl Store {
         })
     }
 
-    /// The names of the containers made from the image with this id.
+    /// The short ids of the containers made from the image with this id.
     ///
     /// # Errors
     /// The database's.
     pub fn users_of_image(&self, image: &Digest) -> Result<Vec<String>> {
         self.db.read(|c| {
-            let mut statement = c.prepare_cached("SELECT name FROM containers WHERE image_id = ?1 ORDER BY created")?;
+            let mut statement =
+                c.prepare_cached("SELECT substr(id, 1, 12) FROM containers WHERE image_id = ?1 ORDER BY created")?;
             let names = statement.query_map([image.as_str()], |r| r.get(0))?;
             Ok(names.collect::<rusqlite::Result<_>>()?)
         })
@@ -621,7 +622,7 @@ mod tests {
         for name in ["", "nosuch", "g", "%", &format!("{}0", web.id)] {
             assert_eq!(store.find(name).unwrap_err().class(), Class::NotFound, "{name}");
         }
-        assert_eq!(store.users_of_image(&web.image.id).unwrap(), ["web"]);
+        assert_eq!(store.users_of_image(&web.image.id).unwrap(), [web.short_id()]);
     }
 
     #[test]

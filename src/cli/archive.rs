@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Read, Write as _};
 use std::path::{Path, PathBuf};
 
-use wharf_images::Reference;
 use wharf_images::archive::{self, Import};
 
 use super::context::Context;
@@ -72,12 +71,16 @@ pub struct Partial {
 }
 
 impl Partial {
-    /// Makes the file.
+    /// Makes the file, for `what` is to be done.
     ///
     /// # Errors
     /// The disk's.
-    pub fn create(target: &str) -> Result<(Self, File)> {
+    pub fn create(target: &str, what: &str) -> Result<(Self, File)> {
         let target = PathBuf::from(target);
+        if let Some(dir) = target.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            let op = format!("failed to {what}: invalid output path: stat");
+            std::fs::metadata(dir).map_err(|e| Failure::io(&op, &dir.display().to_string(), &e))?;
+        }
         let mut name = std::ffi::OsString::from(".");
         name.push(target.file_name().unwrap_or_default());
         name.push(format!(".{}.partial", std::process::id()));
@@ -117,7 +120,7 @@ fn save(parsed: &Parsed, context: &Context) -> Result<()> {
     match output {
         None => write(&mut io::stdout().lock()),
         Some(path) => {
-            let (partial, mut file) = Partial::create(path)?;
+            let (partial, mut file) = Partial::create(path, "save image")?;
             write(&mut file)?;
             partial.finish()
         }
@@ -162,7 +165,7 @@ fn import(parsed: &Parsed, context: &Context) -> Result<()> {
         return Err(Failure::new(format!("cannot import from {from}: only files and stdin are read"))
             .hint(format!("curl -L {from} | wharf import - NAME")));
     }
-    let reference = parsed.operands().get(1).map(|name| name.parse::<Reference>()).transpose()?;
+    let reference = parsed.operands().get(1).map(|name| image::reference(name)).transpose()?;
     let options = Import {
         reference,
         platform: image::platform(parsed)?,

@@ -47,9 +47,9 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         network: network.0,
         endpoints: network.1,
         extra_hosts: parsed.read_all("add-host", values::extra_host)?,
-        ports: parsed.read_all("publish", parse_publish)?.concat(),
+        ports: parsed.read_all_late("publish", parse_publish)?.concat(),
         publish_all: parsed.switch("publish-all"),
-        expose: parsed.read_all("expose", parse_expose)?.concat(),
+        expose: parsed.read_all_late("expose", parse_expose)?.concat(),
         dns: parsed.read_all("dns", values::ip)?,
         allow_net: parsed.read_all("allow-net", str::parse)?,
         deny_net: parsed.read_all("deny-net", str::parse)?,
@@ -85,7 +85,7 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         cidfile: text("cidfile").filter(|path| !path.is_empty()),
         runtime: text("runtime").filter(|name| !name.is_empty()),
         dns_options: texts("dns-option"),
-        dns_search: texts("dns-search"),
+        dns_search: parsed.read_all("dns-search", values::domain)?,
         health: health(parsed)?,
         restart: restart(parsed)?,
         ..ContainerConfig::default()
@@ -110,10 +110,14 @@ pub fn attach(parsed: &Parsed) -> Result<Option<Streams>> {
 }
 
 fn health(parsed: &Parsed) -> Result<Option<HealthConfig>> {
-    let duration = |flag: &str| {
+    let duration = |flag: &str, what: &str| {
+        let negative = |value: &str| value.strip_prefix('-').is_some_and(|rest| units::parse_duration(rest).is_ok());
+        if parsed.value(flag).is_some_and(negative) {
+            return Err(Failure::new(format!("--{flag} cannot be negative")));
+        }
         let nanoseconds = parsed.read(flag, units::parse_duration)?.map_or(0, |duration| duration.as_nanos());
         match u64::try_from(nanoseconds) {
-            Ok(1..1_000_000) => Err(Failure::new(format!("--{flag} cannot be less than 1ms"))),
+            Ok(1..1_000_000) => Err(Failure::new(format!("{what} in Healthcheck cannot be less than 1ms"))),
             Ok(nanoseconds) => Ok(nanoseconds),
             Err(_) => Err(Failure::new(format!("--{flag} is too long"))),
         }
@@ -129,11 +133,14 @@ fn health(parsed: &Parsed) -> Result<Option<HealthConfig>> {
     }
     let health = HealthConfig {
         test: test.map(|(_, kind, value)| vec![kind.to_owned(), value.to_owned()]).unwrap_or_default(),
-        interval: duration("health-interval")?,
-        timeout: duration("health-timeout")?,
-        start_period: duration("health-start-period")?,
-        start_interval: duration("health-start-interval")?,
-        retries: parsed.read("health-retries", values::integer)?.unwrap_or(0),
+        interval: duration("health-interval", "Interval")?,
+        timeout: duration("health-timeout", "Timeout")?,
+        start_period: duration("health-start-period", "StartPeriod")?,
+        start_interval: duration("health-start-interval", "StartInterval")?,
+        retries: match parsed.read("health-retries", values::integer::<i64>)?.unwrap_or(0) {
+            ..0 => return Err(Failure::new("--health-retries cannot be negative")),
+            retries => retries.try_into().unwrap_or_default(),
+        },
     };
     let asked = health != HealthConfig::default();
     match (parsed.switch("no-healthcheck"), asked) {
@@ -262,16 +269,9 @@ fn networks(parsed: &Parsed) -> Result<(NetworkMode, Option<Vec<EndpointConfig>>
     let given = parsed.read_all("network", values::network)?;
     let modes: Vec<&NetworkMode> = given.iter().map(|(mode, _)| mode).collect();
     let mode = modes.first().map_or(NetworkMode::Default, |mode| (*mode).clone());
-    if modes.len() > 1
-        && let Some(alone) = modes.iter().find(|mode| !matches!(mode, NetworkMode::Default | NetworkMode::Named(_)))
-    {
-        let what = match alone {
-            NetworkMode::Host => "host",
-            NetworkMode::None => "none",
-            _ => "container",
-        };
+    if modes.len() > 1 && modes.iter().any(|mode| !matches!(mode, NetworkMode::Default | NetworkMode::Named(_))) {
         let message = "conflicting options: cannot attach both user-defined and non-user-defined network-modes";
-        return Err(Failure::new(format!("{message}: {what}")));
+        return Err(Failure::new(message));
     }
     let mut places: Vec<EndpointConfig> = given.into_iter().map(|(_, place)| place).collect();
     if places.is_empty() {
@@ -292,17 +292,17 @@ fn networks(parsed: &Parsed) -> Result<(NetworkMode, Option<Vec<EndpointConfig>>
         return Err(twice("network-alias", "alias"));
     }
     first.aliases.extend(aliases);
-    if let Some(address) = parsed.read("ip", values::ipv4)?
+    if let Some(address) = parsed.read_late("ip", values::ipv4)?
         && first.address.replace(address).is_some()
     {
         return Err(twice("ip", "IPv4 address"));
     }
-    if let Some(address) = parsed.read("ip6", values::ipv6)?
+    if let Some(address) = parsed.read_late("ip6", values::ipv6)?
         && first.address6.replace(address).is_some()
     {
         return Err(twice("ip6", "IPv6 address"));
     }
-    if let Some(mac) = parsed.read("mac-address", str::parse)?
+    if let Some(mac) = parsed.read_late("mac-address", str::parse)?
         && first.mac.replace(mac).is_some()
     {
         return Err(twice("mac-address", "MAC address"));
@@ -318,8 +318,19 @@ fn networks(parsed: &Parsed) -> Result<(NetworkMode, Option<Vec<EndpointConfig>>
         NetworkMode::Container(_) if said.mac.is_some() => {
             return Err(Failure::new("conflicting options: mac-address and the network mode"));
         }
+        NetworkMode::Container(name) if name.is_empty() => {
+            return Err(Failure::new("invalid network mode: invalid container format container:<name|id>"));
+        }
+        NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_) if !said.aliases.is_empty() => {
+            return Err(Failure::new("network-scoped aliases are only supported for user-defined networks"));
+        }
+        NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_)
+            if said.address.is_some() || said.address6.is_some() =>
+        {
+            return Err(Failure::new("user specified IP address is supported on user defined networks only"));
+        }
         NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_) if said != EndpointConfig::default() => {
-            return Err(Failure::new("addresses, aliases and links are supported on user defined networks only"));
+            return Err(Failure::new("hardware addresses and links are supported on user defined networks only"));
         }
         NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_) => {}
     }
@@ -329,14 +340,15 @@ fn networks(parsed: &Parsed) -> Result<(NetworkMode, Option<Vec<EndpointConfig>>
 }
 
 fn mounts(parsed: &Parsed) -> Result<Vec<Mount>> {
-    let mut volumes = parsed.read_all("volume", mounts::volume)?;
+    let mut volumes = parsed.read_all_late("volume", mounts::volume)?;
     for mount in &mut volumes {
         if let (MountKind::Volume(volume), Some(driver)) = (&mut mount.kind, parsed.value("volume-driver")) {
             volume.driver = driver.to_owned();
         }
     }
-    let (mounts, tmpfs) = (parsed.read_all("mount", mounts::mount)?, parsed.read_all("tmpfs", mounts::tmpfs)?);
-    Ok([volumes, mounts, tmpfs].concat())
+    let mounts = parsed.read_all("mount", mounts::mount)?;
+    let mounts = mounts.into_iter().collect::<std::result::Result<Vec<_>, _>>().map_err(Failure::new)?;
+    Ok([volumes, mounts, parsed.read_all_late("tmpfs", mounts::tmpfs)?].concat())
 }
 
 /// The limits that flags ask for.
@@ -356,7 +368,7 @@ pub fn limits(parsed: &Parsed) -> Result<Limits> {
         cpuset_cpus: parsed.value("cpuset-cpus").map(str::to_owned),
         cpuset_mems: parsed.value("cpuset-mems").map(str::to_owned),
         pids: parsed.read("pids-limit", values::integer)?.and_then(positive),
-        blkio_weight: parsed.read("blkio-weight", values::integer)?.filter(|n| *n > 0),
+        blkio_weight: parsed.read("blkio-weight", values::unsigned)?.filter(|n| *n > 0),
         // Not among those of `update`.
         oom_kill_disable: false,
     })
@@ -381,7 +393,7 @@ fn log(parsed: &Parsed) -> Result<LogConfig> {
         None | Some("") => default.driver,
         Some(driver) => driver.to_owned(),
     };
-    Ok(LogConfig { driver, options: values::map(parsed.read_all("log-opt", values::option)?) })
+    Ok(LogConfig { driver, options: values::map(parsed.read_all("log-opt", values::log_option)?) })
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use super::{text, units};
 pub static VERBS: &[Verb] = &[Verb {
     names: &["cp", "container cp"],
     about: "Copy files/folders between a container and the local filesystem",
-    usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\twharf cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+    usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n[OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
     listed: Listed::Other,
     operands: Operands::Exactly(2),
     trailing: false,

@@ -69,6 +69,11 @@ impl Failure {
         self
     }
 
+    /// Whether the engine said so.
+    pub fn is_engines(&self) -> bool {
+        matches!(self, Failure::Work { engine: true, .. })
+    }
+
     /// An operation on a file that failed, in Go's words as docker prints them: `open x: no such file or directory`.
     pub fn io(op: &str, path: &str, source: &io::Error) -> Self {
         Failure::new(format!("{op} {path}: {}", io_words(source)))

@@ -2,15 +2,14 @@
 
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 
-use wharf_images::Reference;
 use wharf_runtime::files::Commit;
 
 use super::archive::Partial;
 use super::context::Context;
 use super::failure::{Failure, Result};
 use super::parse::Parsed;
-use super::text;
 use super::verb::{Flag, Listed, Operands, Section, Verb};
+use super::{image, text};
 
 /// The commands of this file.
 pub static VERBS: &[Verb] = &[
@@ -80,7 +79,7 @@ fn export(parsed: &Parsed, context: &Context) -> Result<()> {
         Some(path) => {
             // A container that does not exist leaves no file behind.
             engine.container(name)?;
-            let (partial, mut file) = Partial::create(path)?;
+            let (partial, mut file) = Partial::create(path, "export container")?;
             engine.export(name, &mut file)?;
             partial.finish()
         }
@@ -89,7 +88,7 @@ fn export(parsed: &Parsed, context: &Context) -> Result<()> {
 
 fn commit(parsed: &Parsed, context: &Context) -> Result<()> {
     let (name, reference) = match parsed.operands() {
-        [name, reference] => (name, Some(reference.parse::<Reference>()?)),
+        [name, reference] => (name, Some(image::reference(reference)?)),
         [name, ..] => (name, None),
         [] => return Err(Failure::new("no container was named")),
     };

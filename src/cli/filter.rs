@@ -31,12 +31,15 @@ impl Filters {
         let filters = parsed.read_all("filter", values::filter)?;
         for (name, value) in &filters {
             match name.as_str() {
-                "exited" => drop(value.parse::<i32>().map_err(|_| invalid(name, value))?),
+                "exited" => {
+                    let message = |_| format!("Error: strconv.Atoi: parsing {value:?}: invalid syntax");
+                    let _: i32 = value.parse().map_err(message).map_err(Failure::new)?;
+                }
                 "status" => drop(value.parse::<State>().map_err(|_| invalid(name, value))?),
                 "health" if !["none", "starting", "healthy", "unhealthy"].contains(&value.as_str()) => {
                     return Err(Failure::new(format!("Error: unrecognized filter value for health: {value}")));
                 }
-                "is-task" => drop(parse_bool(value).ok_or_else(|| invalid(name, value))?),
+                "is-task" => drop(parse_bool(value).ok_or_else(|| invalid(name, &format!("[{value}]")))?),
                 "expose" | "publish" => drop(parse_expose(value).map_err(Failure::new)?),
                 name if NAMES.contains(&name) => {}
                 _ => return Err(Failure::new(format!("Error: invalid filter '{name}'"))),

@@ -13,7 +13,8 @@ const NARROWEST: usize = 24;
 /// `wharf run [OPTIONS] IMAGE [COMMAND] [ARG...]`, for the verb as typed.
 pub fn usage(verb: &Verb, spelling: &str) -> String {
     // Further lines are other forms of the same command, each with its own spelling.
-    let forms: Vec<_> = verb.usage.lines().map(|form| format!("{spelling} {form}").trim_end().to_owned()).collect();
+    let form = |form: &str| format!("{spelling} {}", form.trim_start()).trim_end().to_owned();
+    let forms: Vec<_> = verb.usage.lines().map(form).collect();
     forms.join("\n\t")
 }
 

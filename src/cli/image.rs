@@ -14,7 +14,7 @@ use super::images::UNKNOWN;
 use super::listing::{Column, Listing};
 use super::parse::Parsed;
 use super::verb::{FORCE_PROMPT, FORMAT, FORMAT_OBJECT, Flag, Listed, NO_TRUNC, Operands, QUIET, Section, Verb};
-use super::{container_prune, image_json, inspect, text, units};
+use super::{container_prune, image_json, inspect, text, units, values};
 
 /// `--platform` of an image that is here.
 pub const PLATFORM: Flag = Flag::value("platform", "string", "Platform of the image (\"os/arch[/variant]\")");
@@ -92,9 +92,17 @@ pub static VERBS: &[Verb] = &[
         operands: Operands::AtLeast(1),
         trailing: false,
         sections: &[Section { title: "Options", flags: &[FORMAT_OBJECT, PLATFORM] }],
-        run: inspect_images,
+        run: |parsed, context| inspect_images(parsed, context, platform(parsed)?),
     },
 ];
+
+/// A name that the client reads: what is wrong with it the engine does not say.
+///
+/// # Errors
+/// Docker's words.
+pub fn reference(name: &str) -> Result<Reference> {
+    name.parse::<Reference>().map_err(|e| Failure::new(e.to_string()))
+}
 
 /// The value of `--platform`.
 ///
@@ -135,6 +143,7 @@ fn remove(parsed: &Parsed, context: &Context) -> Result<()> {
 }
 
 fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
+    parsed.read_all("filter", values::filter)?;
     let filters = Filters::parse(&parsed.values("filter").collect::<Vec<_>>())?;
     let all = parsed.switch("all") || filters.dangling == Some(false);
     let what = match all {
@@ -172,8 +181,11 @@ pub fn removed_text(all: &[Removed]) -> String {
     format!("Deleted Images:\n{}\n", all.iter().map(line).collect::<String>())
 }
 
-fn inspect_images(parsed: &Parsed, context: &Context) -> Result<()> {
-    let platform = platform(parsed)?;
+/// The objects of images, and of nothing else.
+///
+/// # Errors
+/// As [`inspect::show`].
+pub fn inspect_images(parsed: &Parsed, context: &Context, platform: Option<Platform>) -> Result<()> {
     inspect::show(parsed, |name| {
         let engine = context.engine()?;
         let images = engine.images()?;

@@ -10,8 +10,8 @@ use super::context::Context;
 use super::failure::Result;
 use super::listing::{Column, Listing};
 use super::parse::Parsed;
-use super::units;
 use super::verb::{FILTER, FORMAT, Flag, Listed, NO_TRUNC, Operands, QUIET, Section, Verb};
+use super::{units, values};
 
 /// The command of this file.
 pub static VERBS: &[Verb] = &[Verb {
@@ -92,6 +92,7 @@ impl Row {
 }
 
 fn images(parsed: &Parsed, context: &Context) -> Result<()> {
+    parsed.read_all("filter", values::filter)?;
     let mut filters = Filters::parse(&parsed.values("filter").collect::<Vec<_>>())?;
     if let Some(operand) = parsed.operands().first() {
         filters.references = vec![pattern(operand)];

@@ -10,12 +10,12 @@ use wharf_runtime::error::Class;
 use super::container_json::{self, Around};
 use super::context::Context;
 use super::failure::{Failure, Result, tell};
-use super::image_json;
 use super::network;
 use super::parse::Parsed;
 use super::template::{Format, from_json};
 use super::verb::{FORMAT_OBJECT, Flag, Listed, Operands, Section, Verb};
 use super::volume;
+use super::{image, image_json};
 
 const SIZE: Flag = Flag::switch("size", "Display total file sizes if the type is container").short('s');
 
@@ -47,10 +47,14 @@ pub static VERBS: &[Verb] = &[
 ];
 
 fn inspect(parsed: &Parsed, context: &Context) -> Result<()> {
-    match parsed.value("type").unwrap_or_default() {
+    let kind = parsed.value("type").unwrap_or_default();
+    if parsed.switch("size") && !matches!(kind, "" | "container") {
+        tell(&format!("WARNING: --size ignored for {kind}\n"));
+    }
+    match kind {
         "" => show(parsed, |name| match container(parsed, context, name)? {
             Some(found) => Ok(Some(found)),
-            None => match image(context, name)? {
+            None => match any_image(context, name)? {
                 Some(found) => Ok(Some(found)),
                 None => match network::object(context, name)? {
                     Some(found) => Ok(Some(found)),
@@ -62,7 +66,7 @@ fn inspect(parsed: &Parsed, context: &Context) -> Result<()> {
             },
         }),
         "container" => show(parsed, |name| container_alone(parsed, context, name)),
-        "image" => show(parsed, |name| image(context, name)),
+        "image" => image::inspect_images(parsed, context, None),
         "network" => show(parsed, |name| network::object(context, name)),
         "volume" => show(parsed, |name| volume::object(context, name)),
         other => Err(Failure::new(format!(
@@ -75,12 +79,13 @@ fn inspect(parsed: &Parsed, context: &Context) -> Result<()> {
 ///
 /// # Errors
 /// The store's.
-pub fn image(context: &Context, name: &str) -> Result<Option<Value>> {
+pub fn any_image(context: &Context, name: &str) -> Result<Option<Value>> {
     let engine = context.engine()?;
     let images = engine.images()?;
     match images.resolve(name, None) {
         Ok(image) => Ok(Some(image_json::image(images, &image)?)),
-        Err(e) if e.class() == Class::NotFound => Ok(None),
+        // What is no name of an image may be one of something else.
+        Err(e) if matches!(e.class(), Class::NotFound | Class::InvalidInput) => Ok(None),
         Err(e) => Err(e.into()),
     }
 }

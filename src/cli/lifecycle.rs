@@ -160,7 +160,7 @@ fn restart(parsed: &Parsed, context: &Context) -> Result<()> {
 }
 
 fn kill(parsed: &Parsed, context: &Context) -> Result<()> {
-    let signal = parsed.value("signal").unwrap_or("KILL");
+    let signal = parsed.value("signal").filter(|signal| !signal.is_empty()).unwrap_or("KILL");
     on_named(parsed, context, |engine, name| Ok(engine.kill(name, signal)?))
 }
 

@@ -13,7 +13,15 @@ use super::units::parse_size;
 /// # Errors
 /// Says which part is wrong.
 pub fn volume(text: &str) -> Result<Mount, String> {
-    volume_or_root(text).and_then(not_root)
+    let mount = volume_or_root(text)?;
+    let is_path = mount.volume().is_none();
+    not_root(mount).map_err(|why| wrong_target(text, is_path, &why))
+}
+
+/// Docker's way to say what is wrong with the place in the container.
+fn wrong_target(text: &str, is_path: bool, why: &str) -> String {
+    let kind = if is_path { "bind" } else { "volume" };
+    format!("invalid volume specification: '{text}': invalid mount config for type {kind:?}: {why}")
 }
 
 /// As [`volume`], where CONTAINER may be `/`: a WebAssembly file that is run has no root filesystem of its own.
@@ -22,7 +30,13 @@ pub fn volume(text: &str) -> Result<Mount, String> {
 /// Says which part is wrong.
 pub fn volume_or_root(text: &str) -> Result<Mount, String> {
     let invalid = || format!("invalid volume specification: '{text}'");
+    if text.is_empty() {
+        return Err("invalid empty volume spec".to_owned());
+    }
     let parts = split_drive(text);
+    if parts.len() > 1 && parts.len() < 4 && parts.iter().any(|part| part.is_empty()) {
+        return Err(format!("invalid spec: {text}: empty section between colons"));
+    }
     let (source, target, options) = match parts[..] {
         [target] => ("", target, ""),
         [source, target] if !source.is_empty() => (source, target, ""),
@@ -32,8 +46,8 @@ pub fn volume_or_root(text: &str) -> Result<Mount, String> {
     if target.is_empty() {
         return Err(invalid());
     }
-    let target = absolute(target)?;
     let is_path = Path::new(source).is_absolute() || source.starts_with('.');
+    let target = absolute(target).map_err(|why| wrong_target(text, is_path, &why))?;
     let (mut read_only, mut no_copy, mut propagation) = (false, false, None);
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
@@ -43,7 +57,7 @@ pub fn volume_or_root(text: &str) -> Result<Mount, String> {
             "nocopy" if !is_path => no_copy = true,
             word => match word.parse::<Propagation>() {
                 Ok(word) if is_path => propagation = Some(word),
-                _ => return Err(format!("{}: invalid mode: {option}", invalid())),
+                _ => return Err(format!("invalid mode: {option}")),
             },
         }
     }
@@ -113,11 +127,12 @@ struct Fields {
     own: Vec<&'static str>,
 }
 
-/// `--mount type=bind,source=/a,target=/b,readonly`.
+/// `--mount type=bind,source=/a,target=/b,readonly`. What is inside the result is docker's daemon's to refuse, not its
+/// client's: the two are told in different ways.
 ///
 /// # Errors
 /// Docker's words.
-pub fn mount(text: &str) -> Result<Mount, String> {
+pub fn mount(text: &str) -> Result<Result<Mount, String>, String> {
     let mut kind = "volume".to_owned();
     let mut fields = Fields::default();
     for field in csv(text)? {
@@ -130,32 +145,39 @@ pub fn mount(text: &str) -> Result<Mount, String> {
             (key, value) => fields.read(key, value, &field)?,
         }
     }
-    let Some(target) = fields.target else { return Err("target is required".to_owned()) };
-    if !matches!(kind.as_str(), "bind" | "volume" | "tmpfs") {
-        return Err(match kind.as_str() {
-            "image" | "npipe" | "cluster" => format!("type={kind} is not supported yet"),
-            _ => format!("mount type unknown: {kind:?}"),
-        });
+    if fields.target.is_none() {
+        return Err("target is required".to_owned());
+    }
+    if matches!(kind.as_str(), "image" | "npipe" | "cluster") {
+        return Err(format!("type={kind} is not supported yet"));
     }
     if let Some(other) = fields.own.iter().find(|own| **own != kind) {
         return Err(format!("cannot mix '{other}-*' options with mount type '{kind}'"));
     }
-    let kind = match (kind.as_str(), fields.source) {
-        ("bind", Some(source)) => MountKind::Bind(BindMount { source: bind(&source)?.source, ..fields.bind }),
-        ("bind", None) => return Err("source is required when type is bind".to_owned()),
-        ("tmpfs", None) => MountKind::Tmpfs(fields.tmpfs.join(",")),
-        ("tmpfs", Some(_)) => return Err("source must not be set when type is tmpfs".to_owned()),
-        (_, source) => {
-            if fields.volume.subpath.is_some() && source.is_none() {
-                return Err("source is required when volume-subpath is set".to_owned());
-            }
-            MountKind::Volume(VolumeMount { name: source.unwrap_or_default(), ..fields.volume })
-        }
-    };
-    not_root(Mount { kind, target: absolute(&target)?, read_only: fields.read_only, origin: Origin::Mount })
+    Ok(fields.mount(&kind).map_err(|why| format!("invalid mount config for type {kind:?}: {why}")))
 }
 
 impl Fields {
+    fn mount(self, kind: &str) -> Result<Mount, String> {
+        let kind = match (kind, self.source) {
+            ("bind", Some(source)) if !source.is_empty() => {
+                MountKind::Bind(BindMount { source: bind(&source)?.source, ..self.bind })
+            }
+            ("bind", _) => return Err("field Source must not be empty".to_owned()),
+            ("tmpfs", None) => MountKind::Tmpfs(self.tmpfs.join(",")),
+            ("tmpfs", Some(_)) => return Err("field Source must not be specified".to_owned()),
+            ("volume", source) => {
+                if self.volume.subpath.is_some() && source.is_none() {
+                    return Err("must not set Subpath when using anonymous volumes".to_owned());
+                }
+                MountKind::Volume(VolumeMount { name: source.unwrap_or_default(), ..self.volume })
+            }
+            _ => return Err("mount type unknown".to_owned()),
+        };
+        let target = absolute(&self.target.unwrap_or_default())?;
+        not_root(Mount { kind, target, read_only: self.read_only, origin: Origin::Mount })
+    }
+
     fn read(&mut self, key: &str, value: Option<&str>, field: &str) -> Result<(), String> {
         let switch = || boolean(value).ok_or_else(|| format!("invalid value for {key}: {}", value.unwrap_or_default()));
         match key {
@@ -299,15 +321,24 @@ mod tests {
         assert_eq!(named("data:/d:ro,nocopy"), ("data".to_owned(), true, true));
         assert_eq!(named("/d"), (String::new(), false, false));
         let errors = [
-            ("/a:b", "invalid mount path: 'b' mount path must be absolute"),
-            ("data", "invalid mount path: 'data' mount path must be absolute"),
-            ("/a:/b:bad", "invalid volume specification: '/a:/b:bad': invalid mode: bad"),
-            ("/a:/b:nocopy", "invalid volume specification: '/a:/b:nocopy': invalid mode: nocopy"),
-            ("v:/b:shared", "invalid volume specification: 'v:/b:shared': invalid mode: shared"),
+            (
+                "/a:b",
+                "invalid volume specification: '/a:b': invalid mount config for type \"bind\": invalid mount path: 'b' mount path must be absolute",
+            ),
+            (
+                "data",
+                "invalid volume specification: 'data': invalid mount config for type \"volume\": invalid mount path: 'data' mount path must be absolute",
+            ),
+            ("/a:/b:bad", "invalid mode: bad"),
+            ("/a:/b:nocopy", "invalid mode: nocopy"),
+            ("v:/b:shared", "invalid mode: shared"),
             ("/a:/b:ro:x", "invalid volume specification: '/a:/b:ro:x'"),
-            (":/b", "invalid volume specification: ':/b'"),
-            ("", "invalid volume specification: ''"),
-            ("/a:/", "invalid specification: destination can't be '/'"),
+            (":/b", "invalid spec: :/b: empty section between colons"),
+            ("", "invalid empty volume spec"),
+            (
+                "/a:/",
+                "invalid volume specification: '/a:/': invalid mount config for type \"bind\": invalid specification: destination can't be '/'",
+            ),
         ];
         for (text, error) in errors {
             assert_eq!(volume(text), Err(error.to_owned()), "{text}");
@@ -316,6 +347,7 @@ mod tests {
 
     #[test]
     fn mounts_read() {
+        let mount = |text: &str| super::mount(text).and_then(|mount| mount);
         assert!(is_bind(&mount("type=bind,source=/a,target=/b").expect("mount"), "/a", "/b", false));
         assert!(is_bind(&mount("type=bind,src=/a,dst=/b,readonly").expect("mount"), "/a", "/b", true));
         assert!(is_bind(&mount("type=bind,src=/a,dst=/b,ro=false").expect("mount"), "/a", "/b", false));
@@ -335,8 +367,8 @@ mod tests {
             ("x", "invalid field 'x' must be a key=value pair"),
             ("type=bind,foo=bar", "unexpected key 'foo' in 'foo=bar'"),
             ("type=bind,source=/a", "target is required"),
-            ("type=bind,target=/a", "source is required when type is bind"),
-            ("type=foo,target=/a", "mount type unknown: \"foo\""),
+            ("type=bind,target=/a", "invalid mount config for type \"bind\": field Source must not be empty"),
+            ("type=foo,target=/a", "invalid mount config for type \"foo\": mount type unknown"),
             ("type=bind,src=/a,dst=/b,ro=maybe", "invalid value for ro: maybe"),
             ("type=bind,src=/a,dst=/b,volume-nocopy", "cannot mix 'volume-*' options with mount type 'bind'"),
             ("dst=/b,tmpfs-size=1m", "cannot mix 'tmpfs-*' options with mount type 'volume'"),

@@ -117,7 +117,7 @@ pub static VERBS: &[Verb] = &[
     Verb {
         names: &["network rm", "network remove"],
         about: "Remove one or more networks",
-        usage: "[OPTIONS] NETWORK [NETWORK...]",
+        usage: "NETWORK [NETWORK...]",
         listed: Listed::Other,
         operands: Operands::AtLeast(1),
         trailing: false,
@@ -146,24 +146,38 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
     match parsed.value("driver").unwrap_or(BRIDGE) {
         BRIDGE | "" => {}
         driver @ ("host" | "none" | "null") => {
-            return Err(Failure::new(format!("only one instance of \"{driver}\" network is allowed")));
+            return Err(refused(format!("only one instance of \"{driver}\" network is allowed")));
         }
         driver => {
-            return Err(Failure::new(format!("plugin {driver:?} not found")).hint("The one driver here is bridge."));
+            return Err(refused(format!("plugin {driver:?} not found")).hint("The one driver here is bridge."));
         }
+    }
+    let name = &parsed.operands()[0];
+    if matches!(name.as_str(), BRIDGE | "host" | "none" | "default") {
+        return Err(refused(format!("operation is not permitted on predefined {name} network")));
+    }
+    if ["gateway", "ip-range"].iter().any(|flag| parsed.values(flag).count() > parsed.values("subnet").count()) {
+        return Err(Failure::new("every ip-range or gateway must have a corresponding subnet"));
     }
     let nets = of_each_family(parsed, "subnet", |text| {
         let parts = text.split_once('/').and_then(|(first, prefix)| Some((first.parse().ok()?, prefix.parse().ok()?)));
-        parts.ok_or_else(|| format!("invalid CIDR address: {text}: it must be a network as 10.1.0.0/16"))
+        parts.ok_or_else(|| {
+            refused(format!("invalid network config:\ninvalid subnet {text}: invalid CIDR block notation"))
+                .hint("it must be a network as 10.1.0.0/16")
+        })
     })?;
     let gateways = of_each_family(parsed, "gateway", |text| match text.parse() {
         Ok(address) => Ok((address, 0)),
-        Err(_) => Err(format!("invalid gateway {text}: it must be an address")),
+        Err(_) => Err(refused(format!("invalid network config:\ninvalid gateway {text}: invalid address"))),
     })?;
     let ranges = of_each_family(parsed, "ip-range", |text| {
         let parts = text.split_once('/').and_then(|(first, prefix)| Some((first.parse().ok()?, prefix.parse().ok()?)));
-        parts.ok_or_else(|| format!("invalid CIDR address: {text}"))
+        parts.ok_or_else(|| {
+            refused(format!("invalid network config:\ninvalid ip-range {text}: invalid CIDR block notation"))
+        })
     })?;
+    within(&nets, &gateways, "gateway", |(address, _)| address.to_string())?;
+    within(&nets, &ranges, "range", |(first, prefix)| format!("{first}/{prefix}"))?;
     let spec = NetworkSpec {
         name: parsed.operands()[0].clone(),
         subnet: nets.0,
@@ -181,18 +195,43 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
     Ok(writeln!(io::stdout(), "{}", network.uid())?)
 }
 
+/// What the engine would refuse, and docker's daemon does.
+fn refused(message: String) -> Failure {
+    wharf_runtime::Error::new(Class::InvalidInput, message).into()
+}
+
+/// Checks that what is given for a family lies in the subnet that is given for it.
+fn within(nets: &Families, inner: &Families, what: &str, shown: impl Fn((IpAddr, u8)) -> String) -> Result<()> {
+    let outside = |address: IpAddr, number| {
+        Err(Failure::new(format!("no matching subnet for {what} {}", shown((address, number)))))
+    };
+    if let Some((address, number)) = inner.0
+        && !nets.0.is_some_and(|(net, prefix)| {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+            u32::from(net) & mask == u32::from(address) & mask
+        })
+    {
+        return outside(address.into(), number);
+    }
+    if let Some((address, number)) = inner.1
+        && !nets.1.is_some_and(|(net, prefix)| {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0);
+            u128::from(net) & mask == u128::from(address) & mask
+        })
+    {
+        return outside(address.into(), number);
+    }
+    Ok(())
+}
+
 /// An address with a number of the IPv4 family, and one of the IPv6 family.
 type Families = (Option<(Ipv4Addr, u8)>, Option<(Ipv6Addr, u8)>);
 
 /// The values of a flag that may be given once for each family.
-fn of_each_family(
-    parsed: &Parsed,
-    flag: &str,
-    read: impl Fn(&str) -> std::result::Result<(IpAddr, u8), String>,
-) -> Result<Families> {
+fn of_each_family(parsed: &Parsed, flag: &str, read: impl Fn(&str) -> Result<(IpAddr, u8)>) -> Result<Families> {
     let mut found: Families = (None, None);
     for value in parsed.values(flag).flat_map(|value| value.split(',')) {
-        let again = match read(value).map_err(Failure::new)? {
+        let again = match read(value)? {
             (IpAddr::V4(address), number) => found.0.replace((address, number)).is_some(),
             (IpAddr::V6(address), number) => found.1.replace((address, number)).is_some(),
         };
@@ -206,6 +245,7 @@ fn of_each_family(
 
 fn connect(parsed: &Parsed, context: &Context) -> Result<()> {
     let [network, container] = two(parsed)?;
+    not_plain(network)?;
     let place = EndpointConfig {
         aliases: parsed.values("alias").flat_map(|value| value.split(',')).map(str::to_owned).collect(),
         address: parsed.read("ip", values::ipv4)?,
@@ -221,6 +261,16 @@ fn connect(parsed: &Parsed, context: &Context) -> Result<()> {
 fn disconnect(parsed: &Parsed, context: &Context) -> Result<()> {
     let [network, container] = two(parsed)?;
     Ok(context.engine()?.disconnect(container, network)?)
+}
+
+/// Refuses the networks that a container has from the start or never.
+fn not_plain(network: &str) -> Result<()> {
+    let message = match network {
+        "host" => "container cannot be disconnected from host network or connected to host network",
+        "none" => "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        _ => return Ok(()),
+    };
+    Err(refused(message.to_owned()))
 }
 
 fn two(parsed: &Parsed) -> Result<&[String; 2]> {
@@ -452,7 +502,7 @@ fn rm(parsed: &Parsed, context: &Context) -> Result<()> {
     let engine = context.engine()?;
     for_each(parsed.operands(), |name| {
         if matches!(name, "host" | "none") {
-            return Err(Failure::new(format!("{name} is a pre-defined network and cannot be removed")));
+            return Err(refused(format!("{name} is a pre-defined network and cannot be removed")));
         }
         match engine.networks().remove(name) {
             Err(e) if e.class() == Class::NotFound && parsed.switch("force") => Ok(()),

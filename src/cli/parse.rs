@@ -199,6 +199,22 @@ impl Parsed {
         read(value).map(Some).map_err(|why| self.invalid(flag, value, &why))
     }
 
+    /// The same of a flag whose value docker reads when the line is understood as a whole: the reason stands alone.
+    ///
+    /// # Errors
+    /// What `read` says.
+    pub fn read_late<T>(&self, long: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>> {
+        self.value(long).map(|value| read(value).map_err(Failure::new)).transpose()
+    }
+
+    /// All values of such a flag.
+    ///
+    /// # Errors
+    /// As [`Parsed::read_late`].
+    pub fn read_all_late<T>(&self, long: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>> {
+        self.values(long).map(|value| read(value).map_err(Failure::new)).collect()
+    }
+
     /// All values of a repeated flag, each read by `read`.
     ///
     /// # Errors

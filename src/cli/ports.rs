@@ -43,11 +43,15 @@ fn port(parsed: &Parsed, context: &Context) -> Result<()> {
         lines.sort();
         return Ok(std::io::stdout().write_all(lines.concat().as_bytes())?);
     };
-    let port = match parse_expose(wanted).unwrap_or_default()[..] {
-        [port] => port,
-        _ => return Err(Failure::new(format!("Error: invalid port ({wanted}): one port was expected"))),
-    };
-    let lines: Vec<String> = bound.iter().filter(|b| exposed(b) == port).map(|b| host(b) + "\n").collect();
+    let number = wanted.split('/').next().unwrap_or_default();
+    if let Err(e) = number.parse::<u16>() {
+        let overflow = matches!(e.kind(), std::num::IntErrorKind::PosOverflow);
+        let why = if overflow { "value out of range" } else { "invalid syntax" };
+        let parsing = format!("strconv.ParseUint: parsing {number:?}: {why}");
+        return Err(Failure::new(format!("Error: invalid port ({wanted}): {parsing}")));
+    }
+    let port = parse_expose(wanted).unwrap_or_default();
+    let lines: Vec<String> = bound.iter().filter(|b| port.contains(&exposed(b))).map(|b| host(b) + "\n").collect();
     if lines.is_empty() {
         return Err(Failure::new(format!("Error: No public port '{wanted}' published for {name}")));
     }

@@ -2,15 +2,15 @@
 
 use std::io::Write as _;
 
-use wharf_images::{Image, Platform, Reference};
+use wharf_images::{Image, Platform};
 use wharf_runtime::Engine;
 use wharf_runtime::engine::PullPolicy;
 
 use super::context::Context;
 use super::failure::{self, Result};
 use super::parse::Parsed;
-use super::progress;
 use super::verb::{Flag, Listed, Operands, Section, Verb};
+use super::{image, progress};
 
 /// The commands of this file.
 pub static VERBS: &[Verb] = &[Verb {
@@ -38,7 +38,7 @@ pub fn is_untagged(name: &str) -> bool {
 
 fn pull(parsed: &Parsed, context: &Context) -> Result<()> {
     let name = &parsed.operands()[0];
-    let reference: Reference = name.parse()?;
+    let reference = image::reference(name)?;
     let platform = parsed.read("platform", |text| text.parse::<Platform>().map_err(|e| e.to_string()))?;
     let quiet = parsed.switch("quiet");
     let engine = context.engine()?;

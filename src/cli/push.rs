@@ -2,14 +2,14 @@
 
 use std::io::Write as _;
 
-use wharf_images::{Progress, Reference};
+use wharf_images::Progress;
 
 use super::context::Context;
 use super::failure::{Failure, Result};
 use super::parse::Parsed;
-use super::progress;
 use super::pull::is_untagged;
 use super::verb::{Flag, Listed, Operands, Section, Verb};
+use super::{image, progress};
 
 /// The commands of this file.
 pub static VERBS: &[Verb] = &[Verb {
@@ -31,7 +31,7 @@ pub static VERBS: &[Verb] = &[Verb {
 
 fn push(parsed: &Parsed, context: &Context) -> Result<()> {
     let name = &parsed.operands()[0];
-    let reference: Reference = name.parse()?;
+    let reference = image::reference(name)?;
     let quiet = parsed.switch("quiet");
     let engine = context.engine()?;
     let images = engine.images()?;
@@ -53,7 +53,11 @@ fn push(parsed: &Parsed, context: &Context) -> Result<()> {
     }
     let registry = context.registry()?;
     for name in &names {
-        registry.push(images, name, &*reporter)?;
+        // Docker's client is told of what fails here as it is told of progress.
+        registry.push(images, name, &*reporter).map_err(|e| {
+            let failure = Failure::new(e.to_string());
+            e.hint().map_or_else(|| Failure::new(e.to_string()), |hint| failure.hint(hint))
+        })?;
     }
     if quiet {
         writeln!(std::io::stdout(), "{reference}")?;

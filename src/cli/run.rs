@@ -39,7 +39,8 @@ pub static VERBS: &[Verb] = &[
         about: "Execute a command in a running container",
         usage: "[OPTIONS] CONTAINER COMMAND [ARG...]",
         listed: Listed::Common,
-        operands: Operands::AtLeast(1),
+        // Two, but one with a tool image.
+        operands: Operands::AtLeast(0),
         trailing: true,
         sections: &[Section {
             title: "Options",
@@ -140,8 +141,11 @@ fn run(parsed: &Parsed, context: &Context) -> Result<()> {
 }
 
 fn create(parsed: &Parsed, context: &Context) -> Result<()> {
-    let config = config(parsed)?;
-    let pull = pull_policy(parsed)?;
+    // Docker tells what is wrong on the line as `run` does, and what the engine says as all others do.
+    let wrong =
+        |failure: Failure| Failure::Usage { text: failure.text(&parsed.spelling, true), code: failure.code(true) };
+    let config = config(parsed).map_err(|failure| if failure.is_engines() { failure } else { wrong(failure) })?;
+    let pull = pull_policy(parsed).map_err(wrong)?;
     let cidfile = cidfile(parsed)?;
     let reporter = progress::reporter(parsed.switch("quiet"));
     let created = match context.engine()?.create(&config, pull, &*reporter) {
@@ -205,9 +209,7 @@ fn attach(parsed: &Parsed, context: &Context) -> Result<()> {
 
 fn exec(parsed: &Parsed, context: &Context) -> Result<()> {
     let tool_image = parsed.value("tool-image").filter(|image| !image.is_empty());
-    if tool_image.is_none() {
-        parsed.expect(Operands::AtLeast(2))?;
-    }
+    parsed.expect(Operands::AtLeast(if tool_image.is_none() { 2 } else { 1 }))?;
     let (name, args) = match parsed.operands() {
         [name, args @ ..] => (name, args.to_vec()),
         [] => return Err(Failure::new("no container was named")),

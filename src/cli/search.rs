@@ -104,7 +104,7 @@ fn search(parsed: &Parsed, context: &Context) -> Result<()> {
     let limit = match limit {
         0 => 25,
         1..=100 => limit as usize,
-        _ => return Err(Failure::new(format!("limit {limit} is outside the range of [1, 100]"))),
+        _ => return Err(Failure::new(format!("Error: limit {limit} is outside the range of [1, 100]"))),
     };
     let term = &parsed.operands()[0];
     let (registry, term) = match parsed.value("registry").filter(|name| !name.is_empty()) {

@@ -22,6 +22,17 @@ pub fn integer<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     })
 }
 
+/// A whole number that is not negative, which Go reads by another function.
+///
+/// # Errors
+/// Go's words.
+pub fn unsigned<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    let words = |why: String| why.replace("ParseInt", "ParseUint");
+    integer(text).map_err(|why| {
+        if text.starts_with('-') { format!("strconv.ParseUint: parsing {text:?}: invalid syntax") } else { words(why) }
+    })
+}
+
 /// Bytes, where 0 means no limit.
 ///
 /// # Errors
@@ -47,6 +58,10 @@ pub fn swap(text: &str) -> Result<i64, String> {
 /// Docker's words.
 pub fn cpus(text: &str) -> Result<u64, String> {
     let bad = || format!("failed to parse {text} as a rational number");
+    // Out of the range that the engine names.
+    if let Some(positive) = text.strip_prefix('-') {
+        return cpus(positive).map(|cpus| cpus.min(1)).map_err(|_| bad());
+    }
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if whole.is_empty() && fraction.is_empty() || !(whole.chars().chain(fraction.chars()).all(|c| c.is_ascii_digit())) {
         return Err(bad());
@@ -186,12 +201,39 @@ pub fn capability(name: &str) -> String {
     if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") }
 }
 
+/// `--log-opt name=value`, where the value may be missing: the driver's affair.
+///
+/// # Errors
+/// None.
+pub fn log_option(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A domain in which names are looked up, or `.` for none.
+///
+/// # Errors
+/// Docker's words.
+pub fn domain(text: &str) -> Result<String, String> {
+    let domain = text.trim();
+    let label = |label: &str| {
+        let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let plain = domain.strip_suffix('.').unwrap_or(domain);
+    let has_letter = plain.contains(|c: char| c.is_ascii_alphabetic());
+    if domain == "." || (has_letter && plain.len() < 255 && plain.split('.').all(label)) {
+        return Ok(domain.to_owned());
+    }
+    Err(format!("{text} is not a valid domain"))
+}
+
 /// An address.
 ///
 /// # Errors
 /// Docker's words.
 pub fn ip(text: &str) -> Result<IpAddr, String> {
-    text.trim().parse().map_err(|_| format!("ip address is not correctly formatted: {text:?}"))
+    text.trim().parse().map_err(|_| format!("IP address is not correctly formatted: {text}"))
 }
 
 /// `--add-host NAME:ADDRESS` or `NAME=ADDRESS`; the address may be `host-gateway`.
@@ -241,7 +283,6 @@ pub fn network(text: &str) -> Result<(NetworkMode, EndpointConfig), String> {
         "none" => NetworkMode::None,
         "host" => NetworkMode::Host,
         name => match name.strip_prefix("container:") {
-            Some("") => return Err("invalid network mode: invalid container format container:<name|id>".to_owned()),
             Some(other) => NetworkMode::Container(other.to_owned()),
             None => NetworkMode::Named(name.to_owned()),
         },
@@ -384,7 +425,8 @@ mod tests {
         assert_eq!(cpus("2"), Ok(2_000_000_000));
         assert_eq!(cpus("0.1230000000000"), Ok(123_000_000));
         assert_eq!(cpus("0.0000000001"), Err("value is too precise".to_owned()));
-        for bad in ["x", "", ".", "-1", "1.x"] {
+        assert_eq!(cpus("-2"), Ok(1));
+        for bad in ["x", "", ".", "-x", "1.x"] {
             assert_eq!(cpus(bad), Err(format!("failed to parse {bad} as a rational number")));
         }
     }

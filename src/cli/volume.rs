@@ -229,7 +229,7 @@ impl Filters {
                 return Err(Failure::new(format!("Error: invalid filter '{name}'")));
             }
             if matches!(name.as_str(), "dangling" | "all") && parse_bool(value).is_none() {
-                return Err(Failure::new(format!("Error: invalid filter '{name}={value}'")));
+                return Err(Failure::new(format!("Error: invalid filter '{name}=[{value}]'")));
             }
         }
         Ok(Filters(filters))

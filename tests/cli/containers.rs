@@ -52,7 +52,7 @@ fn filters_are_checked() {
     let stderr = |filter: &str| wharf.exits(1, &["ps", "--filter", filter]).stderr;
     assert_eq!(stderr("foo=bar"), "Error: invalid filter 'foo'\n");
     assert_eq!(stderr("status=sleeping"), "Error: invalid filter 'status=sleeping'\n");
-    assert_eq!(stderr("exited=x"), "Error: invalid filter 'exited=x'\n");
+    assert_eq!(stderr("exited=x"), "Error: strconv.Atoi: parsing \"x\": invalid syntax\n");
     assert_eq!(stderr("before=x"), "Error: No such container: x\n");
 }
 

@@ -55,7 +55,7 @@ fn errors_of_run_carry_its_name_and_lead_to_its_help() {
     Run 'wharf run --help' for more information
     "#);
     insta::assert_snapshot!(fails(125, &["run", "--log-driver", "syslog", "wharf/hello"]), @r#"
-    wharf: logger: no log driver named 'syslog' is registered
+    wharf: error looking up logging plugin syslog: plugin "syslog" not found
     use json-file, local, journald or none
 
     Run 'wharf run --help' for more information

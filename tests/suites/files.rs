@@ -279,7 +279,7 @@ fn commit_makes_an_image_of_a_container() {
     wharf.ok(&["load", "-i", text(&archive)]);
     assert_eq!(wharf.ok(&["inspect", "-f", "{{.Id}}", "mine:v1"]), id);
     let ran = wharf.exits(1, &["commit", "-c", "RUN x", "ca"]);
-    assert!(ran.stderr.contains("RUN is not an instruction"), "{ran}");
+    assert!(ran.stderr.contains("RUN is not a valid change command"), "{ran}");
     wharf.exits(1, &["commit", "no-such", "x"]);
     wharf.exits(1, &["commit", "ca", "BAD NAME"]);
     assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");

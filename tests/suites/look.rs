@@ -165,7 +165,7 @@ fn filters_of_ps_are_checked_as_docker_does() {
     let filtered = |filter: &str| wharf.run(&["ps", "-a", "--format", "{{.Names}}", "--filter", filter]);
     for (filter, why) in [
         ("health=well", "unrecognized filter value for health: well"),
-        ("is-task=perhaps", "invalid filter 'is-task=perhaps'"),
+        ("is-task=perhaps", "invalid filter 'is-task=[perhaps]'"),
         ("status=gone", "invalid filter 'status=gone'"),
         ("nosuch=1", "invalid filter 'nosuch'"),
     ] {

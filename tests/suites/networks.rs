@@ -389,7 +389,7 @@ fn ipv6_addresses_come_from_the_range_that_was_asked_for() {
     assert!(wharf.ok(&["exec", "one", "ip", "-6", "addr"]).contains("fd00:222:9::100/64"));
     let args = ["network", "create", "--ipv6", "--subnet", "fd00:222:8::/64", "--ip-range", "fd00:222:9::/120", "x"];
     let refused = wharf.exits(1, &args);
-    assert!(refused.stderr.contains("it must lie in the network's --subnet"), "{refused}");
+    assert!(refused.stderr.contains("no matching subnet for range fd00:222:9::/120"), "{refused}");
 }
 
 #[test]
@@ -460,7 +460,7 @@ fn containers_come_to_networks_and_leave_them_while_they_run() {
     assert_eq!(told.split_whitespace().collect::<Vec<_>>().join(" "), expected);
     wharf.ok(&["run", "-d", "--name", "alone", "--network", "none", "busybox", "sleep", "1000"]);
     for (args, error) in [
-        (vec!["network", "connect", "front", "web"], "endpoint already exists in network front"),
+        (vec!["network", "connect", "front", "web"], "endpoint with name web already exists in network front"),
         (vec!["network", "connect", "nope", "web"], "network nope not found"),
         (vec!["network", "connect", "front", "nope"], "No such container: nope"),
         (vec!["network", "disconnect", "back", "web"], "is not connected to network back"),

@@ -11,6 +11,9 @@ use crate::support::docker::Docker;
 use crate::support::wharf::run;
 use crate::support::{Wharf, images, skip};
 
+/// How one of both is called.
+type Side<'a> = &'a (dyn Fn(&[String]) -> Command + Sync);
+
 /// Lines that make a container. `|` is a space, `@` a directory on the host.
 const MADE: &[&str] = &[
     "create full",
@@ -62,6 +65,7 @@ const OTHER: &[&str] = &[
     "Driver",
     "GraphDriver",
     "HostConfig.CgroupnsMode",
+    "HostConfig.ContainerIDFile",
     "HostConfig.KernelMemory",
     "HostConfig.KernelMemoryTCP",
     "HostConfig.MaskedPaths",
@@ -85,6 +89,128 @@ const OTHER: &[&str] = &[
     ".Gateway",
     ".IPAddress",
     ".MacAddress",
+];
+
+/// What is wrong with a container that is to be run.
+const WRONG: &[&str] = &[
+    "-p abc busybox",
+    "-p 99999:80 busybox",
+    "-p 80:80/foo busybox",
+    "--expose abc busybox",
+    "-v :/x busybox",
+    "-v a:b:c:d busybox",
+    "-v /a:/b:bad busybox",
+    "-v /a:b busybox",
+    "-v /a:/ busybox",
+    "-v rel/path:/b busybox",
+    "--mount type=foo,dst=/x busybox",
+    "--mount type=bind,dst=/x busybox",
+    "--mount type=bind,src=/none/such,dst=/x busybox",
+    "--mount src=x busybox",
+    "--mount type=bind,src=/tmp,dst=/x,foo=bar busybox",
+    "--mount type=tmpfs,src=x,dst=/x busybox",
+    "--mount type=bind,src=/tmp,dst=rel busybox",
+    "--tmpfs rel busybox",
+    "--memory abc busybox",
+    "--memory 1k busybox",
+    "-m 64m --memory-swap 32m busybox",
+    "--cpus abc busybox",
+    "--cpus -1 busybox",
+    "--cpu-period 10 busybox",
+    "--cpus 1 --cpu-period 100000 busybox",
+    "--ulimit nofile=2:1 busybox",
+    "--restart always --rm busybox",
+    "--network nope busybox",
+    "--network host --network net busybox",
+    "--network container: busybox",
+    "--network none --ip 1.2.3.4 busybox",
+    "--network none --network-alias x busybox",
+    "--network net --ip abc busybox",
+    "--link nope busybox",
+    "--add-host abc busybox",
+    "--dns abc busybox",
+    "--dns-search .bad. busybox",
+    "--name bad/name busybox",
+    "--env = busybox",
+    "--env-file /none/such busybox",
+    "--cap-add FOO busybox",
+    "--security-opt foo busybox",
+    "--device /dev/null:rel busybox",
+    "--device /dev/null:/x:q busybox",
+    "--user nope busybox",
+    "--health-interval 1us busybox",
+    "--health-interval -1s busybox",
+    "--health-retries -1 busybox",
+    "--no-healthcheck --health-cmd x busybox",
+    "--pid foo busybox",
+    "--log-opt foo busybox",
+    "--volumes-from nope busybox",
+    "--volumes-from other:foo busybox",
+    "-d -a stdout busybox",
+    "--badflag busybox",
+];
+
+/// Other lines that cannot be done.
+const REFUSED: &[&str] = &[
+    "create -p abc busybox",
+    "create --memory abc busybox",
+    "create --restart always --rm busybox",
+    "start nope",
+    "stop -t abc made",
+    "kill -s FOO running",
+    "pause made",
+    "pause paused",
+    "unpause running",
+    "rename made running",
+    "rename made bad/name",
+    "exec",
+    "exec made true",
+    "exec paused true",
+    "attach made",
+    "attach paused",
+    "logs --since abc running",
+    "ps --filter foo",
+    "ps --filter foo=bar",
+    "ps --filter exited=abc",
+    "ps --filter is-task=abc",
+    "images --filter foo",
+    "images --filter dangling=abc",
+    "inspect nope",
+    "port running abc",
+    "port running 80/foo",
+    "cp a",
+    "cp a b",
+    "cp nope:/x /tmp",
+    "cp running:/none /tmp/none",
+    "commit running Bad:Ref",
+    "tag nope x",
+    "tag busybox Bad",
+    "tag busybox sha256:abc",
+    "rmi nope",
+    "rmi busybox",
+    "save -o /none/x busybox",
+    "export -o /none/x running",
+    "update running",
+    "update --cpus 100 running",
+    "update --memory 1k running",
+    "volume create bad/name",
+    "volume rm used",
+    "volume rm nope",
+    "volume ls --filter dangling=abc",
+    "network create bridge",
+    "network create -d nope n",
+    "network create --gateway 1.2.3.4 n",
+    "network create --subnet 10.77.0.0/24 --gateway 1.2.3.4 n",
+    "network create --subnet 10.77.0.0/24 --ip-range 1.2.3.0/24 n",
+    "network connect nope running",
+    "network connect bridge running",
+    "network connect host running",
+    "network disconnect net running",
+    "network disconnect nope running",
+    "push nope",
+    "pull Bad",
+    "import - Bad",
+    "image prune -f --filter until=abc",
 ];
 
 /// Docker's program as a test calls it.
@@ -132,7 +258,7 @@ fn flat(value: &Value, path: &str, fields: &mut BTreeMap<String, Value>) {
 }
 
 /// What is shown of what the lines make, in their order.
-fn made(command: &dyn Fn(&[String]) -> Command, dir: &str) -> Vec<BTreeMap<String, String>> {
+fn made(command: Side<'_>, dir: &str, side: &str) -> Vec<BTreeMap<String, String>> {
     let ok = |words: &[String]| {
         let ran = run(command(words), &[]);
         assert_eq!(ran.code, 0, "{ran}");
@@ -140,11 +266,11 @@ fn made(command: &dyn Fn(&[String]) -> Command, dir: &str) -> Vec<BTreeMap<Strin
     };
     let names: Vec<String> = (0..MADE.len()).map(|n| format!("made{n}")).collect();
     for (line, name) in MADE.iter().zip(&names) {
-        let mut words = words(line, dir);
+        let mut words = words(&line.replace("@/cid", &format!("@/{side}-cid")), dir);
         words.splice(1..1, ["--name".to_owned(), name.clone()]);
         ok(&words);
     }
-    std::fs::remove_file(format!("{dir}/cid")).expect("the id's file");
+    std::fs::remove_file(format!("{dir}/{side}-cid")).expect("the id's file");
     let shown: Vec<Value> = serde_json::from_str(&ok(&[&["inspect".to_owned()][..], &names].concat())).expect("JSON");
     let own = |path: &str| {
         OTHER.iter().any(|other| path.starts_with(other) || other.starts_with('.') && path.ends_with(other))
@@ -177,7 +303,7 @@ fn plain(text: &str) -> String {
 }
 
 /// Both sides beside one another, with the images and one container that others refer to.
-fn beside(name: &str, look: impl Fn(&dyn Fn(&[String]) -> Command, &Wharf, &str)) {
+fn beside(name: &str, look: impl Fn(Side<'_>, &Wharf, &str)) {
     let home = tempfile::Builder::new().prefix("wharf-").tempdir().expect("a directory");
     // With networks, and so in a network of its own.
     let alone = "ip link set lo up && exec dockerd \"$@\"";
@@ -202,17 +328,72 @@ fn beside(name: &str, look: impl Fn(&dyn Fn(&[String]) -> Command, &Wharf, &str)
     look(&theirs, &wharf, dir);
 }
 
+/// What the lines answer: the exit code, standard output, and standard error in small letters.
+fn said(command: Side<'_>, dir: &str) -> Vec<(String, i32, String, String)> {
+    let setup = [
+        "run -d --name running busybox sleep 1000000",
+        "run -d --name paused busybox sleep 1000000",
+        "pause paused",
+        "create --name made -v used:/u busybox",
+    ];
+    for line in setup {
+        let ran = run(command(&words(line, dir)), &[]);
+        assert_eq!(ran.code, 0, "{ran}");
+    }
+    let answer = |line: String| {
+        let ran = run(command(&words(&line, dir)), &[]);
+        // The daemon's lead is docker's alone.
+        let stderr =
+            ran.stderr.replace("Error response from daemon: ", "Error: ").replace("docker: Error: ", "wharf: ");
+        let (stdout, stderr) = (plain(&ran.stdout), plain(&stderr.replace("docker", "wharf").to_lowercase()));
+        (line, ran.code, stdout.replace("wharf.io", "docker.io"), stderr)
+    };
+    // None of these changes anything, so nothing is in a row.
+    let wrong: Vec<String> = WRONG.iter().map(|line| format!("run {line}")).collect();
+    let mut said: Vec<_> = std::thread::scope(|scope| {
+        let askers: Vec<_> = wrong
+            .chunks(wrong.len().div_ceil(4))
+            .map(|lines| scope.spawn(|| lines.iter().cloned().map(answer).collect::<Vec<_>>()))
+            .collect();
+        askers.into_iter().flat_map(|asker| asker.join().expect("an asker")).collect()
+    });
+    said.extend(REFUSED.iter().map(|line| answer((*line).to_owned())));
+    said
+}
+
 #[test]
-fn inspect_shows_what_docker_shows() {
-    beside("parity::inspect_shows_what_docker_shows", |docker, wharf, dir| {
-        let (theirs, ours) = (made(docker, dir), made(&|words| wharf.command(words), dir));
-        let mut differences = String::new();
-        for (line, (theirs, ours)) in MADE.iter().zip(theirs.iter().zip(&ours)) {
-            let all: BTreeSet<_> = theirs.keys().chain(ours.keys()).collect();
-            for path in all.into_iter().filter(|path| theirs.get(*path) != ours.get(*path)) {
-                let _ = writeln!(differences, "{line}\n  {path}: {:?}, not {:?}", ours.get(path), theirs.get(path));
-            }
-        }
+fn wharf_shows_and_says_what_docker_does() {
+    beside("parity::wharf_shows_and_says_what_docker_does", |docker, wharf, dir| {
+        let ours = |words: &[String]| wharf.command(words);
+        let (theirs, ours) = std::thread::scope(|scope| {
+            let theirs = scope.spawn(|| (made(docker, dir, "docker"), said(docker, dir)));
+            let ours = (made(&ours, dir, "wharf"), said(&ours, dir));
+            (theirs.join().expect("docker's side"), ours)
+        });
+        let differences = shown_otherwise(&theirs.0, &ours.0) + &said_otherwise(&theirs.1, &ours.1);
         assert!(differences.is_empty(), "{differences}");
     });
+}
+
+fn shown_otherwise(theirs: &[BTreeMap<String, String>], ours: &[BTreeMap<String, String>]) -> String {
+    let mut differences = String::new();
+    for (line, (theirs, ours)) in MADE.iter().zip(theirs.iter().zip(ours)) {
+        let all: BTreeSet<_> = theirs.keys().chain(ours.keys()).collect();
+        for path in all.into_iter().filter(|path| theirs.get(*path) != ours.get(*path)) {
+            let _ = writeln!(differences, "{line}\n  {path}: {:?}, not {:?}", ours.get(path), theirs.get(path));
+        }
+    }
+    differences
+}
+
+/// Wharf may say more: what can be done about it.
+fn said_otherwise(theirs: &[(String, i32, String, String)], ours: &[(String, i32, String, String)]) -> String {
+    let mut differences = String::new();
+    for (theirs, ours) in theirs.iter().zip(ours) {
+        let all_said = theirs.3.lines().all(|line| ours.3.lines().any(|own| own == line));
+        if (theirs.1, &theirs.2) != (ours.1, &ours.2) || !all_said {
+            let _ = writeln!(differences, "$ {}\n--- docker\n{theirs:?}\n--- wharf\n{ours:?}", theirs.0);
+        }
+    }
+    differences
 }

@@ -13,11 +13,30 @@ pub fn apply<S: AsRef<str>>(config: &mut Map<String, Value>, changes: &[S]) -> R
     changes.iter().try_for_each(|change| apply_one(config, change.as_ref().trim()))
 }
 
+/// Those that change an image's config.
+const INSTRUCTIONS: [&str; 11] = [
+    "CMD",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "HEALTHCHECK",
+    "LABEL",
+    "ONBUILD",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
+
 fn apply_one(config: &mut Map<String, Value>, change: &str) -> Result<()> {
     let bad = |why: &str| Error::new(Class::InvalidInput, format!("invalid change {change:?}: {why}"));
     let (instruction, rest) = change.split_once(char::is_whitespace).unwrap_or((change, ""));
     let rest = rest.trim();
     let instruction = instruction.to_ascii_uppercase();
+    if !INSTRUCTIONS.contains(&instruction.as_str()) {
+        let word = change.split_whitespace().next().unwrap_or_default();
+        return Err(Error::new(Class::InvalidInput, format!("{word} is not a valid change command")));
+    }
     if rest.is_empty() {
         return Err(bad("it has no argument"));
     }
@@ -71,7 +90,7 @@ fn apply_one(config: &mut Map<String, Value>, change: &str) -> Result<()> {
             array(config, "OnBuild").push(json!(rest));
         }
         "HEALTHCHECK" => set(config, "Healthcheck", healthcheck(rest).map_err(|why| bad(&why))?),
-        other => return Err(bad(&format!("{other} is not an instruction that changes an image's config"))),
+        _ => {}
     }
     Ok(())
 }

@@ -32,6 +32,7 @@ pub(super) fn push(
     reporter: &dyn Reporter,
 ) -> Result<(Digest, u64)> {
     let _lease = Lease::take(&store.root)?;
+    reporter.report(Progress::Line(&format!("The push refers to repository [{}]", name.repository())));
     let record = store.records()?.into_iter().find(|r| r.reference.as_ref() == Some(name)).ok_or_else(|| {
         let tag = name.tag().unwrap_or_default();
         let repository = name.familiar_repository();
@@ -50,7 +51,6 @@ pub(super) fn push(
         .take(MAX_MOUNTS)
         .fold(Scope::repository(&path, &["pull", "push"]), |scope, other| scope.and(other, &["pull"]));
     let target = Repository { remote: &remote, path, name: name.familiar_repository(), scope };
-    reporter.report(Progress::Line(&format!("The push refers to repository [{}]", name.repository())));
     let done = runtime.block_on(async {
         plan.send_blobs(store, &target, &elsewhere, config.concurrency, reporter).await?;
         plan.send_documents(&target, name).await

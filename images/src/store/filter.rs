@@ -69,7 +69,7 @@ impl Filters {
                 "reference" => filters.references.push(value.to_owned()),
                 "before" => filters.before = Some(value.to_owned()),
                 "since" => filters.since = Some(value.to_owned()),
-                "until" => filters.until = Some(moment(value).ok_or_else(|| invalid_value("until", value))?),
+                "until" => filters.until = Some(moment(value).ok_or_else(|| bad_time(value))?),
                 other => return Err(Error::new(Class::InvalidInput, format!("invalid filter '{other}'"))),
             }
         }
@@ -93,7 +93,11 @@ impl Filters {
 }
 
 fn invalid_value(name: &str, value: &str) -> Error {
-    Error::new(Class::InvalidInput, format!("invalid filter '{name}={value}'"))
+    Error::new(Class::InvalidInput, format!("invalid filter '{name}=[{value}]'"))
+}
+
+fn bad_time(value: &str) -> Error {
+    Error::new(Class::InvalidInput, format!("failed to parse value as time or duration: {value:?}"))
 }
 
 fn boolean(text: &str) -> Option<bool> {
@@ -184,8 +188,8 @@ mod tests {
         for (bad, message) in [
             ("x", "invalid filter \"x\": bad format of filter (expected name=value)"),
             ("x=y", "invalid filter 'x'"),
-            ("dangling=perhaps", "invalid filter 'dangling=perhaps'"),
-            ("until=whenever", "invalid filter 'until=whenever'"),
+            ("dangling=perhaps", "invalid filter 'dangling=[perhaps]'"),
+            ("until=whenever", "failed to parse value as time or duration: \"whenever\""),
         ] {
             assert_eq!(Filters::parse(&[bad]).unwrap_err().to_string(), message);
         }

@@ -11,7 +11,9 @@ use crate::digest::Digest;
 use crate::error::{Class, Error, Result};
 use crate::events::{self, Kind, NewEvent};
 use crate::gc;
+use crate::image::Image;
 use crate::reference::Reference;
+use crate::snapshot::chain_id;
 
 /// What removing a name did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,12 +62,14 @@ impl ImageStore {
 
     fn remove_record(&self, text: &str, found: &Found, force: bool, users: Users<'_>) -> Result<Vec<Removed>> {
         let ids: Vec<Digest> = self.ids_of(&found.target)?;
+        let layers = self.trees_of(&found.target)?;
         let mut names: Vec<String> = Vec::new();
         for id in &ids {
             names.extend(self.names_of(id)?.iter().map(Reference::to_string));
         }
         names.sort();
         names.dedup();
+        let all_names: Vec<Reference> = names.iter().filter_map(|name| name.parse().ok()).collect();
         let holders: Vec<String> = ids.iter().flat_map(users).collect();
         let (shown_id, holder) = (ids.first().map_or("", |id| id.short()), holders.first());
         let familiar = |name: &str| name.parse::<Reference>().map_or_else(|_| name.to_owned(), |r| r.familiar());
@@ -102,14 +106,15 @@ impl ImageStore {
                 names
             }
         };
-        self.db.write(|tx| {
-            let mut removed = Vec::new();
+        let mut removed: Vec<Removed> = self.db.write(|tx| {
+            let (mut removed, mut left) = (Vec::new(), all_names.clone());
             for name in &doomed_names {
                 if tx.execute("DELETE FROM image_names WHERE name = ?1", [name])? > 0 {
                     if let Some(image) = super::image_of_target(tx, &found.target, "")? {
                         events::emit(tx, &super::event(&image, "untag", image.id.as_str()))?;
                     }
                     removed.push(Removed::Untagged(familiar(name)));
+                    removed.extend(last_of_repository(name, &mut left, &found.target));
                 }
             }
             // What a container still needs stays, nameless. Everything else of this id that has no name goes.
@@ -128,8 +133,43 @@ impl ImageStore {
                     }
                 }
             }
-            Ok(removed)
-        })
+            Ok::<_, Error>(removed)
+        })?;
+        if removed.iter().any(|removed| matches!(removed, Removed::Deleted(_))) {
+            removed.extend(self.lost_layers(&layers)?);
+        }
+        Ok(removed)
+    }
+
+    /// Those of an image's layers that no image has any more, topmost first, by the ids of the trees that they complete:
+    /// docker tells of each.
+    fn lost_layers(&self, diff_ids: &[Vec<Digest>]) -> Result<Vec<Removed>> {
+        let kept: Vec<Image> = self.db.read(|c| {
+            let sql = "SELECT i.image FROM images i JOIN image_targets t ON t.target = i.target WHERE t.doomed = 0";
+            let mut statement = c.prepare_cached(sql)?;
+            let rows = statement.query_map([], |r| r.get::<_, String>(0))?;
+            rows.map(|row| super::from_json(&row?)).collect()
+        })?;
+        let kept: Vec<Vec<Digest>> = kept.iter().map(Image::diff_ids).collect();
+        let is_kept = |tree: &[Digest]| kept.iter().any(|kept| kept.starts_with(tree));
+        let mut lost = Vec::new();
+        for image in diff_ids {
+            let trees = (1..=image.len()).rev().map(|height| &image[..height]).filter(|tree| !is_kept(tree));
+            for id in trees.filter_map(chain_id) {
+                if !lost.contains(&Removed::Deleted(id.clone())) {
+                    lost.push(Removed::Deleted(id));
+                }
+            }
+        }
+        Ok(lost)
+    }
+
+    /// The layers of the images that a target has.
+    fn trees_of(&self, target: &Digest) -> Result<Vec<Vec<Digest>>> {
+        let images = self.db.read(|c| {
+            super::strings(c, "SELECT image FROM images WHERE target = ?1 ORDER BY platform", target.as_str())
+        })?;
+        images.iter().map(|image| Ok(super::from_json(image)?.diff_ids())).collect()
     }
 
     pub(crate) fn ids_of(&self, target: &Digest) -> Result<Vec<Digest>> {
@@ -165,6 +205,7 @@ impl ImageStore {
             // Another document of the same image may have names; this one has none and goes alone.
             if summary.names.is_empty() && self.doom_nameless(target)? {
                 pruned.removed.push(Removed::Deleted(summary.image.id.clone()));
+                pruned.removed.extend(self.lost_layers(&[summary.image.diff_ids()])?);
             }
         }
         self.write_index()?;
@@ -185,6 +226,16 @@ impl ImageStore {
             Ok(gone > 0)
         })
     }
+}
+
+/// With the last tag of a repository docker takes away what it knows the image by there: its digest. `left` are the
+/// names that the image still had.
+fn last_of_repository(name: &str, left: &mut Vec<Reference>, target: &Digest) -> Option<Removed> {
+    let name: Reference = name.parse().ok()?;
+    left.retain(|other| *other != name);
+    let of_it = |other: &Reference| other.repository() == name.repository();
+    let last = name.tag().is_some() && !left.iter().any(of_it);
+    last.then(|| Removed::Untagged(format!("{}@{target}", name.familiar_repository())))
 }
 
 fn deleted(tx: &Transaction<'_>, id: &Digest) -> Result<()> {

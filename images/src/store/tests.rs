@@ -50,11 +50,12 @@ fn an_image_is_found_by_every_way_of_naming_it() {
         ("busybox:1", "No such image: busybox:1"),
         ("nothing", "No such image: nothing:latest"),
         (&format!("debian@{target}"), &format!("No such image: debian@{target}")),
-        ("UPPER", "No such image: UPPER"),
     ] {
         let error = store.resolve(name, None).unwrap_err();
         assert_eq!((error.class(), error.to_string()), (Class::NotFound, message.to_owned()));
     }
+    let message = "invalid reference format: repository name (library/UPPER) must be lowercase";
+    assert_eq!(store.resolve("UPPER", None).unwrap_err().to_string(), message);
 }
 
 #[test]
@@ -107,7 +108,8 @@ fn removing_one_of_several_names_only_untags() {
     store.tag("busybox", &reference("localhost:5000/bb:1")).unwrap();
     let user = |id: &Digest| if *id == image.id { vec!["web".to_owned()] } else { vec![] };
     let removed = store.remove("busybox", false, &user).unwrap();
-    assert_eq!(removed, [Removed::Untagged("busybox:latest".into())]);
+    let untagged = |name: &str| Removed::Untagged(name.to_owned());
+    assert_eq!(removed, [untagged("busybox:latest"), untagged(&format!("busybox@{target}"))]);
     assert!(store.content.contains(&target));
 
     let error = store.remove("localhost:5000/bb:1", false, &user).unwrap_err();
@@ -122,12 +124,13 @@ fn removing_one_of_several_names_only_untags() {
     );
     // By force the name goes and the image stays for its container.
     let removed = store.remove("localhost:5000/bb:1", true, &user).unwrap();
-    assert_eq!(removed, [Removed::Untagged("localhost:5000/bb:1".into())]);
+    assert_eq!(removed, [untagged("localhost:5000/bb:1"), untagged(&format!("localhost:5000/bb@{target}"))]);
     assert_eq!(names(&store), ["<none>"]);
     assert!(store.remove(image.id.short(), false, &user).unwrap_err().to_string().contains("used by container web"));
 
     let removed = store.remove(image.id.short(), false, &no_users).unwrap();
-    assert_eq!(removed, [Removed::Deleted(image.id.clone())]);
+    let layer = crate::snapshot::chain_id(&image.diff_ids()).unwrap();
+    assert_eq!(removed, [Removed::Deleted(image.id.clone()), Removed::Deleted(layer)]);
     assert!(names(&store).is_empty());
     for blob in [&target, &image.id, &image.layers[0].blob().digest] {
         assert!(!store.content.contains(blob), "{blob}");
@@ -140,7 +143,8 @@ fn removing_by_id_takes_all_names_only_by_force() {
     let store = TestStore::new();
     store.add("a", &[("x", b"x")]);
     store.tag("a", &reference("b")).unwrap();
-    let id = store.resolve("a", None).unwrap().id;
+    let image = store.resolve("a", None).unwrap();
+    let (id, target) = (image.id.clone(), &image.target);
     let error = store.remove(id.short(), false, &no_users).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -151,7 +155,11 @@ fn removing_by_id_takes_all_names_only_by_force() {
     );
     let removed: Vec<String> =
         store.remove(id.short(), true, &no_users).unwrap().iter().map(Removed::to_string).collect();
-    assert_eq!(removed, ["Untagged: a:latest", "Untagged: b:latest", &format!("Deleted: {id}")]);
+    let layer = crate::snapshot::chain_id(&image.diff_ids()).unwrap();
+    let expected = format!(
+        "Untagged: a:latest|Untagged: a@{target}|Untagged: b:latest|Untagged: b@{target}|Deleted: {id}|Deleted: {layer}"
+    );
+    assert_eq!(removed, expected.split('|').collect::<Vec<_>>());
 }
 
 #[test]
@@ -201,14 +209,14 @@ fn prune_takes_the_dangling_or_all_the_unused() {
     let used = store.resolve("used", None).unwrap().id;
     let user = |id: &Digest| if *id == used { vec!["c".to_owned()] } else { vec![] };
     let pruned = store.prune(false, &Filters::default(), &user).unwrap();
-    assert!(matches!(pruned.removed[..], [Removed::Deleted(_)]), "{pruned:?}");
+    assert!(matches!(pruned.removed[..], [Removed::Deleted(_), Removed::Deleted(_)]), "{pruned:?}");
     assert!(pruned.reclaimed > 0);
     assert_eq!(names(&store), ["app:latest", "used:latest"]);
 
     let none = Filters::parse(&["label=of=nobody"]).unwrap();
     assert!(store.prune(true, &none, &user).unwrap().removed.is_empty());
     let pruned = store.prune(true, &Filters::default(), &user).unwrap();
-    assert_eq!(pruned.removed.len(), 2, "{pruned:?}");
+    assert_eq!(pruned.removed.len(), 4, "{pruned:?}");
     assert_eq!(names(&store), ["used:latest"]);
 }
 

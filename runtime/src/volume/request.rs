@@ -47,7 +47,7 @@ pub(crate) fn resolve(engine: &Engine, config: &ContainerConfig, image: &Image) 
     for from in &config.volumes_from {
         let (container, mode) = from.split_once(':').unwrap_or((from, "rw"));
         if !matches!(mode, "ro" | "rw" | "z" | "Z") {
-            return Err(invalid(format!("invalid mode for volumes-from: {mode}")));
+            return Err(invalid(format!("invalid mode: {mode}")));
         }
         for mount in engine.container(container)?.config.mounts {
             if matches!(mount.kind, MountKind::Tmpfs(_)) || mounts[..own].iter().any(|m| m.target == mount.target) {

@@ -42,7 +42,7 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     fn parse(text: &str) -> Result<Wanted<'_>> {
-        let refuse = || invalid(format!("invalid device specification: {text}"));
+        let refuse = |why: String| Err(invalid(why));
         let is_access = |part: &str| !part.is_empty() && part.chars().all(|c| "rwm".contains(c));
         let parts: Vec<&str> = text.split(':').collect();
         let wanted = match parts[..] {
@@ -50,10 +50,13 @@ impl Wanted<'_> {
             [host, access] if is_access(access) => Wanted { host, container: host, access },
             [host, container] => Wanted { host, container, access: "rwm" },
             [host, container, access] if is_access(access) => Wanted { host, container, access },
-            _ => return Err(refuse()),
+            [_, _, access] => return refuse(format!("bad mode specified: {access}")),
+            _ => return refuse(format!("bad format for path: {text}")),
         };
-        let absolute = wanted.host.starts_with('/') && wanted.container.starts_with('/');
-        if absolute { Ok(wanted) } else { Err(refuse()) }
+        match [wanted.host, wanted.container].into_iter().find(|path| !path.starts_with('/')) {
+            Some(relative) => refuse(format!("{relative} is not an absolute path")),
+            None => Ok(wanted),
+        }
     }
 }
 
@@ -205,9 +208,14 @@ mod tests {
         assert_eq!(Wanted::parse("/dev/sda:r").unwrap(), wanted("/dev/sda", "/dev/sda", "r"));
         assert_eq!(Wanted::parse("/dev/sda:/dev/xvdc").unwrap(), wanted("/dev/sda", "/dev/xvdc", "rwm"));
         assert_eq!(Wanted::parse("/dev/sda:/dev/xvdc:rw").unwrap(), wanted("/dev/sda", "/dev/xvdc", "rw"));
-        for text in ["", "fuse", "/dev/sda:xvdc", "/dev/sda:/x:q", "/dev/sda:/x:r:w"] {
-            let message = Wanted::parse(text).unwrap_err().to_string();
-            assert_eq!(message, format!("invalid device specification: {text}"));
+        for (text, message) in [
+            ("", " is not an absolute path"),
+            ("fuse", "fuse is not an absolute path"),
+            ("/dev/sda:xvdc", "xvdc is not an absolute path"),
+            ("/dev/sda:/x:q", "bad mode specified: q"),
+            ("/dev/sda:/x:r:w", "bad format for path: /dev/sda:/x:r:w"),
+        ] {
+            assert_eq!(Wanted::parse(text).unwrap_err().to_string(), message);
         }
     }
 

@@ -60,7 +60,7 @@ impl LogPolicy {
             other => {
                 return Err(Error::new(
                     Class::InvalidInput,
-                    format!("logger: no log driver named '{other}' is registered"),
+                    format!("error looking up logging plugin {other}: plugin {other:?} not found"),
                 )
                 .with_hint("use json-file, local, journald or none"));
             }
@@ -70,7 +70,9 @@ impl LogPolicy {
         for (name, value) in &container.config.log.options {
             match (driver, name.as_str()) {
                 ("json-file" | "local", "max-size") => {
-                    policy.max_size = size(value).ok_or_else(|| invalid(format!("invalid size: '{value}'")))?;
+                    policy.max_size = size(value).ok_or_else(|| {
+                        invalid(format!("failed to initialize logging driver: invalid size: '{value}'"))
+                    })?;
                 }
                 ("json-file" | "local", "max-file") => {
                     policy.max_files =
