@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::fd::FromRawFd;
 use std::os::raw::{c_char, c_int};
 use std::time::{Duration, SystemTime};
 
@@ -71,6 +72,13 @@ fn contents(at: &dyn Fn(&str) -> String) {
     let mut tail = String::new();
     file.read_to_string(&mut tail).expect("read the tail");
     assert_eq!(tail, "onetwoone");
+
+    // Nothing is no exception: neither to who may write, nor to what is a descriptor.
+    let mut reader = File::open(&path).expect("open");
+    assert!(reader.write(b"x").is_err() && reader.write(b"").is_err(), "a reader may not write");
+    // SAFETY: it is nobody's, and is not closed.
+    let mut nobodys = std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(9999) });
+    assert!(nobodys.write_vectored(&[]).is_err() && nobodys.read_vectored(&mut []).is_err(), "no descriptor");
 
     file.set_len(10).expect("cut");
     assert_eq!(fs::read(&path).expect("read").len(), 10);

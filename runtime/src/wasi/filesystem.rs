@@ -146,6 +146,9 @@ impl Files<'_> {
     fn writer(&mut self, fd: &Resource<Descriptor>, position: Option<u64>) -> Result<Resource<DynOutputStream>> {
         let descriptor = self.table.get(fd)?;
         let file = descriptor.file()?.clone();
+        if !file.is_writable() {
+            return Err(Code::BadDescriptor.into());
+        }
         let writer = Writer { file, position, durable: is_durable(descriptor.flags), failed: false };
         Ok(self.table.push(Box::new(writer) as DynOutputStream)?)
     }

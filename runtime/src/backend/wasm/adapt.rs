@@ -1,6 +1,7 @@
 //! A preview-1 module becomes a WASI 0.2 component, once, when it enters the module cache.
 //!
-//! `wit-component` links the module with wasmtime's preview-1 adapter. Four things are changed in the module before:
+//! `wit-component` links the module with wasmtime's preview-1 adapter, which is made to look at each descriptor
+//! ([`Edit::check_descriptors`]). Four things are changed in the module before:
 //!
 //! - The adapter passes only success or failure to `wasi:cli/exit.exit`, so every failure would be exit code 1.
 //!   The import `wasi_snapshot_preview1.proc_exit` is renamed to `wasi:cli/exit.exit-with-code`, which has the same
@@ -18,7 +19,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER as ADAPTER;
-use wasm_encoder::{Encode, ExportKind, Instruction, RawSection, SectionId};
+use wasm_encoder::{BlockType, Encode, ExportKind, Instruction, RawSection, SectionId};
 use wasmparser::types::TypesRef;
 use wasmparser::{BinaryReader, ExternalKind, Imports, Parser, Payload, Validator, WasmFeatures};
 use wharf_images::wasm::malformed;
@@ -28,7 +29,7 @@ use super::inspect::{PREVIEW1, START};
 use crate::error::{Class, Error, Result};
 
 /// Changes whenever [`adapt`] would make another component of the same module: a part of the module cache's key.
-pub const VERSION: &str = "adapter-48.0-2";
+pub const VERSION: &str = "adapter-48.0-3";
 
 /// The world a module lives in besides preview 1, with the version of `wasi:cli` that wasmtime 48 has.
 const WORLD: &str = "package wasi:cli@0.2.12;
@@ -63,10 +64,12 @@ fn encode(core: &mut Vec<u8>) -> Result<Vec<u8>, String> {
     let package = resolve.push_str("command.wit", WORLD).map_err(|e| format!("{e:#}"))?;
     let world = resolve.select_world(&[package], Some("exit-codes")).map_err(|e| format!("{e:#}"))?;
     embed_component_metadata(core, &resolve, world, StringEncoding::UTF8).map_err(|e| format!("{e:#}"))?;
+    let mut adapter = Edit::open(ADAPTER).map_err(|e| e.to_string())?;
+    adapter.check_descriptors().map_err(|e| e.to_string())?;
     // Not validated here: wasmtime does so when it compiles.
     ComponentEncoder::default()
         .module(core)
-        .and_then(|encoder| encoder.adapter(PREVIEW1, ADAPTER))
+        .and_then(|encoder| encoder.adapter(PREVIEW1, &adapter.finish()))
         .and_then(|mut encoder| encoder.encode())
         .map_err(|e| format!("{e:#}"))
 }
@@ -220,6 +223,70 @@ impl<'a> Edit<'a> {
         Ok(())
     }
 
+    /// The adapter says of no buffers at all that they are read or written, whatever the descriptor; preview 1 has `badf`
+    /// for one that is none. So those functions ask another one first, which does nothing but look.
+    fn check_descriptors(&mut self) -> wasmparser::Result<()> {
+        const LOOKS: &str = "fd_fdstat_set_rights";
+        const BAD_DESCRIPTOR: i32 = 8;
+        const I32: u8 = 0x7f;
+        const I64: u8 = 0x7e;
+        // The type that each has: descriptor, buffers, how many; the offset of some; where the result goes.
+        let plain: &[u8] = &[0x60, 4, I32, I32, I32, I32, 1, I32];
+        let at_offset: &[u8] = &[0x60, 5, I32, I32, I32, I64, I32, 1, I32];
+        let all = [("fd_read", plain), ("fd_write", plain), ("fd_pread", at_offset), ("fd_pwrite", at_offset)];
+        let types = Validator::new_with_features(WasmFeatures::default()).validate_all(self.wasm)?;
+        let (mut offsets, mut exports, mut end) = (Vec::new(), Vec::new(), 0);
+        for payload in Parser::new(0).parse_all(self.wasm) {
+            let Payload::ExportSection(section) = payload? else { continue };
+            end = section.range().end;
+            for item in section.into_iter_with_offsets() {
+                let (offset, export) = item?;
+                offsets.push(offset);
+                exports.push(export);
+            }
+        }
+        let looks = exports.iter().find(|export| export.name == LOOKS).map(|export| export.index);
+        let mut section = Vec::new();
+        exports.len().encode(&mut section);
+        for (range, export) in Self::items(&offsets, end).zip(exports) {
+            let ty = all.iter().find(|(name, _)| *name == export.name).map(|(_, ty)| *ty);
+            let (Some(ty), Some(looks)) = (ty, looks) else {
+                section.extend_from_slice(&self.wasm[range]);
+                continue;
+            };
+            let mut body = wasm_encoder::Function::new([]);
+            for instruction in [
+                Instruction::LocalGet(2),
+                Instruction::I32Eqz,
+                Instruction::If(BlockType::Empty),
+                Instruction::LocalGet(0),
+                Instruction::I64Const(0),
+                Instruction::I64Const(0),
+                Instruction::Call(looks),
+                Instruction::I32Const(BAD_DESCRIPTOR),
+                Instruction::I32Eq,
+                Instruction::If(BlockType::Empty),
+                Instruction::I32Const(BAD_DESCRIPTOR),
+                Instruction::Return,
+                Instruction::End,
+                Instruction::End,
+            ] {
+                body.instruction(&instruction);
+            }
+            for parameter in 0..u32::from(ty[1]) {
+                body.instruction(&Instruction::LocalGet(parameter));
+            }
+            body.instruction(&Instruction::Call(export.index)).instruction(&Instruction::End);
+            export.name.encode(&mut section);
+            ExportKind::Func.encode(&mut section);
+            self.add_function(types.as_ref(), ty, &body).unwrap_or(export.index).encode(&mut section);
+        }
+        if let Some(exports) = self.section(SectionId::Export) {
+            *exports = Cow::Owned(section);
+        }
+        Ok(())
+    }
+
     /// Exports the first memory, as `memory`, unless one is exported; a module without memory gets one.
     fn export_memory(&mut self, types: TypesRef<'_>) -> wasmparser::Result<()> {
         for payload in Parser::new(0).parse_all(self.wasm) {
@@ -299,6 +366,14 @@ mod tests {
         };
         assert!(imports.iter().any(|i| i == EXIT_MODULE), "{imports:?}");
         assert!(exports.iter().any(|e| e.starts_with("wasi:cli/run@0.2.")), "{exports:?}");
+    }
+
+    #[test]
+    fn the_adapter_is_valid_with_its_checks() {
+        let mut adapter = Edit::open(ADAPTER).unwrap();
+        adapter.check_descriptors().unwrap();
+        assert_eq!(adapter.added, 4);
+        Validator::new().validate_all(&adapter.finish()).unwrap();
     }
 
     #[test]
