@@ -323,6 +323,61 @@ fn ports_are_published_and_neighbours_found_by_name() {
 }
 
 #[test]
+fn a_container_is_on_several_networks() {
+    everywhere("networks", |wharf| {
+        wharf.pack("net-p2", "net");
+        let networks = [("one", "10.222.121"), ("two", "10.222.122"), ("far", "10.222.123")];
+        for (name, prefix) in networks {
+            wharf.ok(&["network", "create", "--subnet", &format!("{prefix}.0/24"), name]);
+        }
+        wharf.ok(&["network", "create", "--internal", "shut"]);
+        let port = free_port();
+        let spec = format!("127.0.0.1:{port}:80");
+        // Which leads out does not depend on the order: nothing leads in by the first.
+        let on = ["--network", "shut", "--network", "name=two,ip=10.222.122.9", "--network", "name=one,alias=first"];
+        wharf.serve("hub", &[&on[..], &["-p", &spec]].concat(), &["peer", "0.0.0.0:80"]);
+        wharf.serve("oracle", &["--network", "two", "--network", "one"], &["answer", "0.0.0.0:53"]);
+        assert!(wharf.run(&["run", "--rm", "--network", "far", "net", "dial", "hub:80"]).stdout.contains("failed"));
+        let run = |network: &str, words: &[&str]| {
+            wharf.run(&[&["run", "--rm", "--network", network, "net"], words].concat()).stdout
+        };
+        let address = |name: &str, network: &str| {
+            wharf.ok(&["inspect", "-f", &format!("{{{{.NetworkSettings.Networks.{network}.IPAddress}}}}"), name])
+        };
+        assert_eq!(address("hub", "two"), "10.222.122.9");
+        for (network, prefix) in &networks[..2] {
+            let own = address("hub", network);
+            assert!(own.starts_with(prefix), "{own}");
+            for to in ["hub", "hub.two", "hub.one", &own] {
+                let said = run(network, &["dial", &format!("{to}:80")]);
+                let elsewhere = to.starts_with("hub.") && !to.ends_with(network);
+                assert!(said.contains(&format!("you are {prefix}.")) != elsewhere, "{network}, {to}: {said}");
+                assert!(said.contains(&format!("connected to {own}:80")) != elsewhere, "{network}, {to}: {said}");
+            }
+            let answer = run(network, &["ask", "oracle:53", "who"]);
+            let expected = format!("{}:53 answered: who from {prefix}.", address("oracle", network));
+            assert!(answer.contains(&expected), "{network}: {answer}");
+        }
+        // An alias is one on its network, and networks are apart, by addresses too.
+        assert!(run("one", &["dial", "first:80"]).contains("you are"));
+        assert!(run("two", &["dial", "first:80"]).contains("failed"));
+        for (from, network) in [("one", "two"), ("two", "one"), ("far", "one")] {
+            let said = run(from, &["dial", &format!("{}:80", address("hub", network))]);
+            assert!(!said.contains("you are"), "{from}: {said}");
+            let said = run(from, &["ask", &format!("{}:53", address("oracle", network)), "who"]);
+            assert!(!said.contains("answered"), "{from}: {said}");
+        }
+        let mut said = String::new();
+        let mut outside = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).expect("a connection");
+        outside.shutdown(Shutdown::Write).expect("half closed");
+        outside.read_to_string(&mut said).expect("an answer");
+        assert!(said.contains("you are"), "{said}");
+        wharf.ok(&["rm", "-f", "hub", "oracle"]);
+        wharf.ok(&["network", "rm", "one", "two", "far", "shut"]);
+    });
+}
+
+#[test]
 fn a_component_serves_http_until_it_is_stopped() {
     everywhere("http", |wharf| {
         wharf.pack("http", "http");

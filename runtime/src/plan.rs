@@ -203,10 +203,6 @@ fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
             format!("{flag} cannot be used with a WebAssembly image: the guest has no kernel to ask for it"),
         ));
     }
-    if config.places().len() > 1 && !linux::HAS_MANY_NETWORKS {
-        let message = "a WebAssembly container can be on one network at a time on this system";
-        return Err(Error::new(Class::Unsupported, message));
-    }
     let idle = [
         ("--user", config.user.is_some()),
         ("--group-add", !config.group_add.is_empty()),

@@ -1,8 +1,5 @@
 //! Everything Linux-only.
 
-/// A wasm container can be on several networks at once.
-pub(crate) const HAS_MANY_NETWORKS: bool = true;
-
 pub(crate) mod ahead;
 pub(crate) mod archives;
 pub mod backend;

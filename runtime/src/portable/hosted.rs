@@ -19,12 +19,14 @@ use super::hub::Hub;
 use super::link::{self, Offer};
 use super::supervisor::Heard;
 use super::{monitor, system};
+use crate::config::EndpointConfig;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Class, Error, Result};
 use crate::monitor::log::Stream;
 use crate::monitor::protocol::Failure;
-use crate::network::{Endpoint, PortBinding};
+use crate::network::r#virtual::arrange;
+use crate::network::{Endpoint, PortBinding, store};
 use crate::plan;
 use crate::signal::{self, KILL};
 use crate::task::{TaskSpec, Workload};
@@ -37,8 +39,8 @@ pub(super) const REEXEC: &str = "wharf-task";
 pub(super) enum Order {
     /// What to run.
     Plan(Box<Plan>),
-    /// Its place on its network, if it has one.
-    Place(Option<Endpoint>),
+    /// Its places on its networks, in the order in which they lead out.
+    Place(Vec<Endpoint>),
     /// Run.
     Go,
     /// Come to an end, as this signal would have it.
@@ -78,8 +80,8 @@ pub(super) struct Hosted {
     /// The same line, for whoever waits for its end.
     ended: Option<TcpStream>,
     serves: bool,
-    /// Its place on its network.
-    endpoint: Option<Endpoint>,
+    /// Its places on its networks.
+    places: Vec<Endpoint>,
 }
 
 impl Hosted {
@@ -103,7 +105,7 @@ impl Hosted {
             Ok((line, ended))
         });
         let mut hosted = match line {
-            Ok((line, ended)) => Hosted { child, line, ended: Some(ended), serves, endpoint: None },
+            Ok((line, ended)) => Hosted { child, line, ended: Some(ended), serves, places: Vec::new() },
             Err(e) => {
                 let _ = child.kill().and_then(|()| child.wait());
                 return Err(e);
@@ -122,17 +124,33 @@ impl Hosted {
             Word::Bound(ports, connects) => (ports, connects),
             _ => return Err(unexpected()),
         };
-        if let Some(place) = container.config.places().first()
-            && (connects || !ports.is_empty() || !place.aliases.is_empty())
-        {
-            hosted.endpoint = engine.attach_networks(&container.id, &[(place, &ports)], false)?.pop();
+        let wanted = container.config.places();
+        if connects || !ports.is_empty() || wanted.iter().any(|place| !place.aliases.is_empty()) {
+            hosted.join(engine, container, &wanted, &ports)?;
         }
-        link::send(&hosted.line, &Order::Place(hosted.endpoint.clone()))?;
+        link::send(&hosted.line, &Order::Place(hosted.places.clone()))?;
         match hosted.hear()? {
             Word::Ready => link::send(&hosted.line, &Order::Go)?,
             _ => return Err(unexpected()),
         }
         Ok(hosted)
+    }
+
+    /// Takes the container's places on its networks. The first that leads out carries its published ports.
+    fn join(
+        &mut self,
+        engine: &Engine,
+        container: &Container,
+        wanted: &[EndpointConfig],
+        ports: &[PortBinding],
+    ) -> Result<()> {
+        let places: Vec<_> = wanted.iter().map(|place| (place, &[][..])).collect();
+        self.places = engine.attach_networks(&container.id, &places, false)?;
+        arrange(&mut self.places, wanted);
+        match self.places.first() {
+            Some(first) => store::set_ports(engine.containers()?.db(), &container.id, first.network_id, ports),
+            None => Ok(()),
+        }
     }
 
     /// Its process.
@@ -235,9 +253,9 @@ impl Running {
         self.number
     }
 
-    /// Its place on its network.
-    pub fn endpoint(&self) -> Option<&Endpoint> {
-        self.hosted.endpoint.as_ref()
+    /// Its places on its networks.
+    pub fn places(&self) -> &[Endpoint] {
+        &self.hosted.places
     }
 
     /// Does what a signal would do.

@@ -36,9 +36,6 @@ use crate::config::ContainerConfig;
 use crate::error::{Class, Error, Result};
 use crate::task::Limits;
 
-/// A wasm container can be on one network at a time.
-pub(crate) const HAS_MANY_NETWORKS: bool = false;
-
 /// What one of our helpers does, if this program was executed for that. Gives the exit code.
 pub(crate) fn helper_main(args: &[OsString]) -> Option<i32> {
     match args {

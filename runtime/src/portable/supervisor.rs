@@ -246,9 +246,7 @@ impl Monitor {
     /// The task of this number has ended: how, when it was ours.
     fn ended(&mut self, number: u64) -> Option<Exit> {
         let task = self.task.take_if(|task| task.number() == number)?;
-        if let Some(endpoint) = task.endpoint() {
-            registry::forget(&self.engine, endpoint);
-        }
+        task.places().iter().for_each(|place| registry::forget(&self.engine, place));
         let code = task.finish(&self.hub, FAREWELL);
         Some(Exit { code, oom_killed: false })
     }

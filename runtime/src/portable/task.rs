@@ -74,10 +74,8 @@ fn prepare(plan: &Plan, line: &TcpStream) -> Result<Option<Prepared>> {
     let options = Options { root: Some(plan.root.clone()), run: Some(plan.run.clone()), docker_config: None };
     let sockets = Sockets::new(Engine::open(options)?, &task.network, plan)?;
     link::send(line, &Word::Bound(sockets.ports(), program.wants_network()))?;
-    let Some(Order::Place(endpoint)) = link::receive(line)? else { return Ok(None) };
-    if let Some(endpoint) = endpoint {
-        sockets.join(endpoint);
-    }
+    let Some(Order::Place(places)) = link::receive(line)? else { return Ok(None) };
+    sockets.join(places);
     let network: Arc<dyn VirtualNetwork> = Arc::new(sockets);
     let spec = &plan.spec;
     let ready = program.prepare(task, &spec.rootfs, spec.limits.memory, Arc::clone(&network))?;

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -19,7 +19,7 @@ use crate::linux::link::{self, SECRET};
 use crate::names;
 use crate::network::packet::{self, HEADER, MOST};
 use crate::network::recent::Recent;
-use crate::network::r#virtual::{Route, covers, route};
+use crate::network::r#virtual::{Route, covers, route, source};
 use crate::network::{Bound, Datagrams, Fault, Protocol, WasmMode};
 
 /// Packets that wait in an inbox.
@@ -107,8 +107,8 @@ impl Packets {
                 None
             }),
             None => open_door().and_then(|(socket, word, secret)| {
-                local.file = shared.register(&state, &local, &word).map_err(Fault::from)?;
-                Ok(local.file.is_some().then_some((socket, secret)))
+                shared.register(&state, &mut local, &word).map_err(Fault::from)?;
+                Ok((!local.files.is_empty()).then_some((socket, secret)))
             }),
         };
         state.bound.insert(bound.id, local);
@@ -220,12 +220,10 @@ impl Datagrams for Packets {
             now(socket, bytes, real);
             return Ok(());
         }
-        let endpoint = self.shared.endpoint();
         let mut state = self.shared.state();
         match route(&self.shared.network.mode, self.shared.places(), to) {
             Route::Own => {
-                let own = endpoint.map(|e| IpAddr::V4(e.address)).filter(|_| !to.ip().is_loopback());
-                let from = SocketAddr::new(own.unwrap_or(to.ip()), self.local.port());
+                let from = source(self.shared.places(), to.ip(), self.local.port());
                 let there = state.bound.values().find(|l| l.inbox.is_some() && covers(l.address, to));
                 if let Some(inbox) = there.and_then(|local| local.inbox.as_ref()) {
                     inbox.put(bytes, from);
@@ -238,7 +236,7 @@ impl Datagrams for Packets {
                 }
                 let word = std::fs::read_to_string(self.shared.file(at, Protocol::Udp)).ok();
                 let there = word.as_deref().and_then(link::parse);
-                let own = self.shared.on_network(self.local);
+                let own = self.shared.seen_by(at, self.local);
                 if let (Some((socket, _)), Some((port, secret)), Some(from)) = (&self.door, there, own) {
                     let mut packet = secret.as_bytes().to_vec();
                     packet.extend(packet::encode(from.into(), bytes));

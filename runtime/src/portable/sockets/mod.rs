@@ -4,7 +4,8 @@
 //!
 //! - A *published port* is a socket of the host that is bound before the container is reported as started. While no
 //!   guest listens the socket does not either, so connections are refused.
-//! - A listener on the container's network is a port of the loopback that is known by a file ([`super::registry`]) and
+//! - A listener on the container's networks is a port of the loopback that is known by a file for each of them
+//!   ([`super::registry`]) and
 //!   behind which only who knows its secret is heard ([`doors`]). One on the guest's own loopback has no file.
 //! - *Datagrams* between guests go between such ports too ([`datagrams`]).
 //! - *Names* are containers' (from the store), else the system is asked.
@@ -33,7 +34,7 @@ use super::{registry, system};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::network::grants::{Denial, Grants, HOST_NAME, canonical_name, is_name};
-use crate::network::r#virtual::{PortTable, Route, covers, given, look_up, route, source, towards};
+use crate::network::r#virtual::{PortTable, Route, covers, given, look_up, on, route, source, towards};
 use crate::network::{
     Bound, Connected, Connection, Datagrams, Endpoint, Fault, Listener, Lookup, PortBinding, Protocol, VirtualNetwork,
     WasmMode, WasmNetwork, publish,
@@ -57,7 +58,8 @@ struct Shared {
     /// Names that were given addresses by hand.
     hosts: Vec<(String, String)>,
     dir: PathBuf,
-    endpoint: OnceLock<Endpoint>,
+    /// In the order in which they lead out.
+    places: OnceLock<Vec<Endpoint>>,
     state: Mutex<State>,
 }
 
@@ -83,12 +85,18 @@ struct Local {
     address: SocketAddr,
     /// The word of the door where its own container calls it.
     word: Option<String>,
-    /// Where its neighbours find that.
-    file: Option<PathBuf>,
+    /// Where its neighbours find that: one for each network.
+    files: Vec<PathBuf>,
     /// On the host's network: the socket itself.
     real: Option<Socket>,
     /// What it receives, of datagrams.
     inbox: Option<Arc<Inbox>>,
+}
+
+/// Where neighbours on this network reach a socket that is bound so.
+fn reached(own: &Endpoint, bound: SocketAddr) -> Option<SocketAddrV4> {
+    let reached = bound.ip().is_unspecified() || bound.ip() == IpAddr::V4(own.address);
+    reached.then(|| SocketAddrV4::new(own.address, bound.port()))
 }
 
 /// A socket of the host's that is bound to `at`, and does not listen.
@@ -153,7 +161,7 @@ impl Sockets {
             network: network.clone(),
             names: plan.names.clone(),
             hosts: plan.hosts.clone(),
-            endpoint: OnceLock::new(),
+            places: OnceLock::new(),
             state: Mutex::new(state),
         })))
     }
@@ -163,9 +171,9 @@ impl Sockets {
         self.0.state().published.iter().map(|published| published.binding.clone()).collect()
     }
 
-    /// The container's place on its network.
-    pub fn join(&self, endpoint: Endpoint) {
-        self.0.endpoint.get_or_init(|| endpoint);
+    /// The container's places on its networks, in the order in which they lead out.
+    pub fn join(&self, places: Vec<Endpoint>) {
+        self.0.places.get_or_init(|| places);
     }
 }
 
@@ -174,44 +182,39 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn endpoint(&self) -> Option<&Endpoint> {
-        self.endpoint.get()
-    }
-
-    /// The same, as a list: a container is on one network here.
     fn places(&self) -> &[Endpoint] {
-        self.endpoint().map_or(&[], std::slice::from_ref)
+        self.places.get().map_or(&[], Vec::as_slice)
     }
 
-    /// The network has no way out, and none in.
+    /// None of its networks has a way out, or in.
     fn is_internal(&self) -> bool {
-        self.endpoint().is_some_and(|own| own.internal)
+        self.places().first().is_some_and(|first| first.internal)
     }
 
     fn gateway(&self) -> IpAddr {
-        self.endpoint().map_or(Ipv4Addr::LOCALHOST.into(), |own| own.gateway.into())
+        self.places().first().map_or(Ipv4Addr::LOCALHOST.into(), |own| own.gateway.into())
     }
 
-    /// Where neighbours reach a socket that is bound so.
-    fn on_network(&self, bound: SocketAddr) -> Option<SocketAddrV4> {
-        let own = self.endpoint()?;
-        let reached = bound.ip().is_unspecified() || bound.ip() == IpAddr::V4(own.address);
-        reached.then(|| SocketAddrV4::new(own.address, bound.port()))
+    /// The container's address on the network of this neighbour, for a socket that is bound so.
+    fn seen_by(&self, neighbour: SocketAddrV4, bound: SocketAddr) -> Option<SocketAddrV4> {
+        let own = on(self.places(), *neighbour.ip())?;
+        reached(own, bound)
     }
 
     fn file(&self, at: SocketAddrV4, protocol: Protocol) -> PathBuf {
-        registry::file(&self.dir, self.endpoint().map_or(0, |own| own.network_id), at, protocol)
+        registry::file(&self.dir, on(self.places(), *at.ip()).map_or(0, |own| own.network_id), at, protocol)
     }
 
-    /// Makes an address known to neighbours, if it is on the network and of two families' sockets the first.
-    fn register(&self, state: &State, local: &Local, word: &str) -> io::Result<Option<PathBuf>> {
-        let Some(at) = self.on_network(local.address) else { return Ok(None) };
-        let file = self.file(at, local.protocol);
-        if state.bound.values().any(|other| other.file.as_ref() == Some(&file)) {
-            return Ok(None);
+    /// Makes an address known to the neighbours on each network, if it is of two families' sockets the first.
+    fn register(&self, state: &State, local: &mut Local, word: &str) -> io::Result<()> {
+        for at in self.places().iter().filter_map(|own| reached(own, local.address)) {
+            let file = self.file(at, local.protocol);
+            if !state.bound.values().any(|other| other.files.contains(&file)) {
+                registry::write(&file, word)?;
+                local.files.push(file);
+            }
         }
-        registry::write(&file, word)?;
-        Ok(Some(file))
+        Ok(())
     }
 
     /// Gives back ports of the host that nobody listens on any more.
@@ -242,7 +245,7 @@ impl Shared {
         if local.real.is_none() && self.network.mode != WasmMode::Host {
             state.ports.release(local.protocol, local.address);
         }
-        if let Some(file) = local.file {
+        for file in local.files {
             let _ = std::fs::remove_file(file);
         }
     }
@@ -296,7 +299,7 @@ impl VirtualNetwork for Sockets {
         };
         let number = state.next;
         state.next += 1;
-        state.bound.insert(number, Local { protocol, address, word: None, file: None, real, inbox: None });
+        state.bound.insert(number, Local { protocol, address, word: None, files: Vec::new(), real, inbox: None });
         let shared = Arc::clone(&self.0);
         Ok(Bound::new(address, number, move || shared.release(number)))
     }
@@ -318,11 +321,10 @@ impl VirtualNetwork for Sockets {
                 let (door, word) = Door::open()?;
                 doors.door = Some(door);
                 if let Some(mut local) = state.bound.remove(&bound.id) {
-                    let file = self.0.register(&state, &local, &word);
+                    let known = self.0.register(&state, &mut local, &word);
                     local.word = Some(word);
-                    local.file = file.as_ref().map_or(None, Clone::clone);
                     state.bound.insert(bound.id, local);
-                    file.map_err(Fault::from)?;
+                    known.map_err(Fault::from)?;
                 }
                 let taken = self.0.take_published(&mut state, bound.address, Protocol::Tcp);
                 taken.into_iter().map(|(number, socket)| (Some(number), socket)).collect()
@@ -410,14 +412,14 @@ impl VirtualNetwork for Sockets {
             }
             return here(given);
         }
-        if let Some(own) = self.0.endpoint() {
+        let places = self.0.places();
+        if let Some(first) = places.first() {
             if self.0.names.iter().any(|n| n.eq_ignore_ascii_case(&name)) {
-                return here(vec![own.address.into()]);
+                return here(places.iter().map(|own| own.address.into()).collect());
             }
             if name == HOST_NAME {
-                return here(vec![own.gateway.into()]);
+                return here(vec![first.gateway.into()]);
             }
-            let places = std::slice::from_ref(own);
             let find = |own: &Endpoint, name: &str| self.0.engine.resolve(own.network_id, name);
             let found = look_up(places, |own| &own.network, &name, find);
             let found = found.map_err(|_| Fault::TemporaryResolverFailure)?;
@@ -441,6 +443,9 @@ impl VirtualNetwork for Sockets {
     }
 
     fn published(&self) -> io::Result<Vec<(PortBinding, TcpListener)>> {
+        if self.0.is_internal() {
+            return Ok(Vec::new());
+        }
         let mut state = self.0.state();
         let tcp = state.published.iter_mut().filter(|published| published.binding.protocol == Protocol::Tcp);
         let taken = tcp.filter_map(|published| Some((published.binding.clone(), published.socket.take()?)));
