@@ -61,12 +61,17 @@ pub(crate) fn open(rootfs: &Rootfs, task: &WasmTask) -> Result<Tree> {
 
     let cwd = normal(&task.cwd)?;
     let mut preopens = vec![(vfs.directory(), "/".to_owned())];
-    if cwd != "/" {
-        let inside = |path: &str| cwd == path || cwd.starts_with(&format!("{path}/"));
-        for path in vfs.mounts().into_iter().filter(|path| !inside(path)) {
-            let dir = vfs.enter(&path).map_err(|code| cannot_enter(&path, code))?;
-            preopens.push((dir.ambient(), path));
+    let inside = |path: &str| cwd == path || cwd.starts_with(&format!("{path}/"));
+    for path in vfs.mounts().into_iter().filter(|path| !inside(path)) {
+        let dir = vfs.enter(&path).map_err(|code| cannot_enter(&path, code))?.ambient();
+        // Some programs look for their directory among these names only, and not all begin it with a slash. C libraries do
+        // not tell the two apart, so elsewhere the second would be taken for what is in the working directory.
+        if cwd == "/" {
+            preopens.push((dir.clone(), path[1..].to_owned()));
         }
+        preopens.push((dir, path));
+    }
+    if cwd != "/" {
         let dir = enter(&vfs, &cwd).map_err(|code| cannot_enter(&cwd, code))?;
         preopens.push((dir.ambient().or_root(), ".".to_owned()));
     }
@@ -216,13 +221,13 @@ mod tests {
     }
 
     #[test]
-    fn the_root_alone_when_nothing_is_asked_for() {
+    fn the_root_and_what_is_mounted_by_both_names() {
         let root = tempfile::tempdir().unwrap();
         let tree = open(&Rootfs::Dir(root.path().to_owned()), &task("/", &[])).unwrap();
         assert_eq!(names(&tree), ["/"]);
         let data = tempfile::tempdir().unwrap();
         let tree = open(&Rootfs::Dir(root.path().to_owned()), &task("/", &[(data.path(), "/a/b", true)])).unwrap();
-        assert_eq!(names(&tree), ["/"]);
+        assert_eq!(names(&tree), ["/", "a/b", "/a/b"]);
         assert_eq!(list(&tree, 0), ["a"]);
         assert_eq!(tree.preopens[0].0.create_dir("a/c"), Ok(()), "what leads to a mount is a directory");
         assert_eq!(fs::read_dir(root.path().join("a")).unwrap().count(), 1, "the mount itself leaves nothing behind");
