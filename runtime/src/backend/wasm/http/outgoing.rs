@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::{PathAndQuery, Scheme, Uri};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -41,6 +41,17 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// An answer, and the work that goes on behind it.
 pub type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
 
+/// The host, and the port if one is said. What is no port must not be taken for none, as the parser does.
+fn destination(authority: &Authority) -> Option<(&str, Option<u16>)> {
+    let host = authority.host();
+    let at = authority.as_str().rsplit('@').next()?;
+    let port = match at.strip_prefix(host)?.strip_prefix(':').unwrap_or_default() {
+        "" => None,
+        port => Some(port.parse().ok()?),
+    };
+    (!host.is_empty()).then_some((host, port))
+}
+
 /// Sends a request through a network and waits for the head of the answer.
 ///
 /// # Errors
@@ -48,11 +59,9 @@ pub type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), E
 pub async fn send(network: Arc<dyn VirtualNetwork>, request: Request<WasiBody>, options: RequestOptions) -> Sent {
     let authority = request.uri().authority().ok_or(Error::HttpRequestUriInvalid)?;
     let secure = request.uri().scheme() == Some(&Scheme::HTTPS);
-    let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let host = authority.host().to_owned();
-    if host.is_empty() {
-        return Err(Error::HttpRequestUriInvalid);
-    }
+    let (host, port) = destination(authority).ok_or(Error::HttpRequestUriInvalid)?;
+    let port = port.unwrap_or(if secure { 443 } else { 80 });
+    let host = host.to_owned();
     let patience = options.connect_timeout.unwrap_or(PATIENCE);
     let connected = timeout(patience, async {
         let stream = Stream(connect(&*network, &host, port).await?);
@@ -179,5 +188,24 @@ impl Body for Download {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_a_port() {
+        let of = |text: &'static str| {
+            let authority = Authority::from_static(text);
+            destination(&authority).map(|(host, port)| (host.to_owned(), port))
+        };
+        let is = |host: &str, port| Some((host.to_owned(), port));
+        assert_eq!(of("a.b"), is("a.b", None));
+        assert_eq!(of("a.b:"), is("a.b", None));
+        assert_eq!(of("me@a.b:8080"), is("a.b", Some(8080)));
+        assert_eq!(of("[::1]:65535"), is("[::1]", Some(65535)));
+        assert_eq!(of("a.b:65536"), None, "not port 80 instead");
     }
 }
