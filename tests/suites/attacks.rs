@@ -65,13 +65,18 @@
 //! | sockets it was not given | `runtime/tests/wasm/mod.rs` no_address_is_reachable |
 //! | `0.0.0.0`, to be reached without being published | `tests/suites/bridge.rs` other_machines_reach_what_a_wasm_guest_publishes_and_nothing_else |
 //! | another network, and the way out of an internal one | `tests/suites/bridge.rs` networks_are_apart_for_both_kinds |
+//! | the same by names, and by sockets that stand on several | `tests/portable.rs` a_container_is_on_several_networks |
 //! | the host, link-local and IPv4-mapped addresses | `tests/suites/sockets.rs` forbidden_places_are_refused_and_the_log_says_what_would_allow_them |
 //! | the same in any spelling | `runtime/src/network/grants.rs` forbidden_places_in_every_spelling |
 //! | names that lead there, now or later | `tests/suites/sockets.rs` names_that_lead_to_forbidden_places |
 //! | the same by HTTP, and redirects | `tests/suites/http.rs` requests_of_guests_obey_the_grants |
 //! | another host in the target than in `Host` | `tests/suites/http.rs` bad_requests_are_refused |
 //! | a port of the host that was not published | `tests/suites/sockets.rs` an_unpublished_port_is_the_containers_own |
+//! | published ports of one that has lost its way out | `tests/suites/http.rs` published_ports_go_and_come_with_the_way_out |
 //! | devices in its image or among its mounts | `tests/suites/walls.rs` devices_in_an_image_are_no_guests |
+//! | devices, pipes and sockets made in its layer or elsewhere | `runtime/tests/wall/confine.rs` jail_special_files |
+//! | a layer's device by another name | `runtime/src/wasi/vfs/tests.rs` pipes_and_sockets_of_lower_layers_are_copied_up_and_devices_are_not |
+//! | more than its layer's limit, by several processes | `runtime/src/wasi/vfs/tests.rs` a_quota_holds_for_all_processes_together |
 //! | another container's loopback | `tests/suites/exec.rs` the_network_is_shared |
 //! | another container's files, memory and processes | `runtime/src/linux/escape.rs` alone |
 //! | inherited descriptors | `runtime/tests/wasm/mod.rs` a_task_inherits_nothing |
@@ -98,6 +103,7 @@
 //! | the way out by a cgroup's release agent | `tests/suites/attacks.rs` cgroups_are_no_way_out |
 //! | abstract sockets under the host's network | `tests/suites/attacks.rs` nothing_of_ours_listens_on_an_abstract_socket |
 //! | another network's addresses, a way out of an internal one | `tests/suites/networks.rs` nobody_gets_by_a_forged_address_where_he_has_no_way |
+//! | a way out of an internal one by what others publish | `tests/suites/relay.rs` who_has_no_way_out_has_none_by_published_ports |
 //! | routes that containers announce to the host (CVE-2020-13401) | `tests/suites/networks.rs` networks_have_ipv6_too |
 //! | names as a way out (CVE-2024-29018) | `tests/suites/networks.rs` containers_come_to_networks_and_leave_them_while_they_run |
 //! | races of `cp` with links | `tests/suites/files.rs` attack_cp_races_with_links |
