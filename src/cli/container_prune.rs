@@ -112,5 +112,5 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
     if !removed.is_empty() {
         writeln!(out, "Deleted Containers:\n{}\n", removed.join("\n"))?;
     }
-    Ok(writeln!(out, "Total reclaimed space: {}", units::size(freed))?)
+    Ok(writeln!(out, "Total reclaimed space: {}", units::sum(freed))?)
 }

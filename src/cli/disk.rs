@@ -13,7 +13,7 @@ use wharf_runtime::volume::Volume;
 
 use super::context::Context;
 use super::failure::{Failure, Result, tell};
-use super::images::NONE;
+use super::images::{NONE, UNKNOWN, id as image_id};
 use super::listing::{Column, Listing};
 use super::parse::Parsed;
 use super::template::{Format, from_json};
@@ -109,7 +109,7 @@ static LISTING: Listing<Usage> = Listing {
         Column { field: "Type", header: "TYPE", text: |usage| usage.kind.to_owned() },
         Column { field: "TotalCount", header: "TOTAL", text: |usage| usage.total.to_string() },
         Column { field: "Active", header: "ACTIVE", text: |usage| usage.active.to_string() },
-        Column { field: "Size", header: "SIZE", text: |usage| units::size(usage.size) },
+        Column { field: "Size", header: "SIZE", text: |usage| units::sum(usage.size) },
         Column { field: "Reclaimable", header: "RECLAIMABLE", text: Usage::reclaimable },
     ],
     labels: |_| None,
@@ -118,8 +118,8 @@ static LISTING: Listing<Usage> = Listing {
 impl Usage {
     fn reclaimable(&self) -> String {
         match self.size {
-            0 => units::size(self.reclaimable),
-            size => format!("{} ({}%)", units::size(self.reclaimable), self.reclaimable.min(size) * 100 / size),
+            0 => units::sum(self.reclaimable),
+            size => format!("{} ({}%)", units::sum(self.reclaimable), self.reclaimable.min(size) * 100 / size),
         }
     }
 }
@@ -143,16 +143,20 @@ struct ImageRow {
     shared: u64,
     containers: usize,
     now: Timestamp,
+    no_trunc: bool,
 }
 
 static IMAGES: Listing<ImageRow> = Listing {
     columns: &[
-        Column { field: "ID", header: "IMAGE ID", text: |row| row.summary.image.id.short().to_owned() },
+        Column { field: "ID", header: "IMAGE ID", text: |row| image_id(&row.summary.image, row.no_trunc) },
         Column { field: "Repository", header: "REPOSITORY", text: ImageRow::repository },
         Column { field: "Tag", header: "TAG", text: ImageRow::tag },
-        Column { field: "CreatedSince", header: "CREATED", text: ImageRow::created },
+        Column { field: "Digest", header: "DIGEST", text: |row| row.summary.image.target.to_string() },
+        Column { field: "CreatedSince", header: "CREATED", text: |row| row.created(|at| units::ago(at, row.now)) },
+        Column { field: "CreatedAt", header: "CREATED AT", text: |row| row.created(units::date) },
+        Column { field: "VirtualSize", header: "VIRTUAL SIZE", text: |row| units::sum(row.summary.size) },
         Column { field: "Size", header: "SIZE", text: |row| units::size(row.summary.size) },
-        Column { field: "SharedSize", header: "SHARED SIZE", text: |row| units::size(row.shared) },
+        Column { field: "SharedSize", header: "SHARED SIZE", text: |row| units::sum(row.shared) },
         Column { field: "UniqueSize", header: "UNIQUE SIZE", text: ImageRow::unique },
         Column { field: "Containers", header: "CONTAINERS", text: |row| row.containers.to_string() },
     ],
@@ -168,39 +172,56 @@ impl ImageRow {
         self.name.as_ref().and_then(Reference::tag).unwrap_or(NONE).to_owned()
     }
 
-    fn created(&self) -> String {
+    fn created(&self, text: impl Fn(Timestamp) -> String) -> String {
         let created = self.summary.created.and_then(|seconds| Timestamp::from_second(seconds).ok());
-        created.map_or_else(|| "N/A".to_owned(), |at| units::ago(at, self.now))
+        created.map_or_else(|| UNKNOWN.to_owned(), text)
     }
 
     fn unique(&self) -> String {
-        units::size(self.summary.size - self.shared)
+        units::sum(self.summary.size - self.shared)
     }
 }
 
-/// A volume in the long list: its name, how many containers use it, its bytes.
-type VolumeRow = (String, usize, u64);
+/// A volume in the long list.
+struct VolumeRow {
+    volume: Volume,
+    mountpoint: String,
+    /// How many containers use it.
+    users: usize,
+    size: u64,
+}
 
 static VOLUMES: Listing<VolumeRow> = Listing {
     columns: &[
-        Column { field: "Name", header: "VOLUME NAME", text: |row| row.0.clone() },
-        Column { field: "Links", header: "LINKS", text: |row| row.1.to_string() },
-        Column { field: "Size", header: "SIZE", text: |row| units::size(row.2) },
+        Column { field: "Name", header: "VOLUME NAME", text: |row| row.volume.name.clone() },
+        Column { field: "Driver", header: "DRIVER", text: |row| row.volume.driver.clone() },
+        Column { field: "Scope", header: "SCOPE", text: |_| "local".to_owned() },
+        Column { field: "Mountpoint", header: "MOUNTPOINT", text: |row| row.mountpoint.clone() },
+        Column { field: "Labels", header: "LABELS", text: |row| ps::comma(&row.volume.labels) },
+        Column { field: "Links", header: "LINKS", text: |row| row.users.to_string() },
+        Column { field: "Size", header: "SIZE", text: |row| units::sum(row.size) },
+        // What docker shows of volumes of a swarm.
+        Column { field: "Availability", header: "AVAILABILITY", text: |_| UNKNOWN.to_owned() },
+        Column { field: "Group", header: "GROUP", text: |_| UNKNOWN.to_owned() },
+        Column { field: "Status", header: "STATUS", text: |_| UNKNOWN.to_owned() },
     ],
-    labels: |_| None,
+    labels: |row| Some(&row.volume.labels),
 };
 
 /// Docker's long form: each image, container and volume.
 fn verbose(parsed: &Parsed, engine: &Engine) -> Result<()> {
-    let images = image_rows(engine)?;
-    let containers = ps::with_sizes(engine)?;
+    let format = parsed.value("format").filter(|format| !format.is_empty() && *format != "table");
+    // Whoever asks for a form of his own gets the whole ids.
+    let images = image_rows(engine, format.is_some())?;
+    let containers = ps::with_own_sizes(engine, format.is_some())?;
     let volume = |(volume, users): (Volume, usize)| -> Result<VolumeRow> {
         let size = engine.volumes().size(&volume.name)?;
-        Ok((volume.name, users, size))
+        let mountpoint = engine.volumes().mountpoint(&volume.name).display().to_string();
+        Ok(VolumeRow { volume, mountpoint, users, size })
     };
     let volumes = super::volume::with_users(engine)?.into_iter().map(volume).collect::<Result<Vec<_>>>()?;
     let mut out = std::io::stdout();
-    if let Some(format) = parsed.value("format").filter(|format| !format.is_empty() && *format != "table") {
+    if let Some(format) = format {
         let all = json!({
             "Images": IMAGES.objects(&images),
             "Containers": ps::LISTING.objects(&containers),
@@ -223,7 +244,7 @@ fn verbose(parsed: &Parsed, engine: &Engine) -> Result<()> {
     Ok(write!(out, "Build cache usage: 0B\n\n{}", table::layout(&[header.into()]))?)
 }
 
-fn image_rows(engine: &Engine) -> Result<Vec<ImageRow>> {
+fn image_rows(engine: &Engine, no_trunc: bool) -> Result<Vec<ImageRow>> {
     let now = Timestamp::now();
     let (found, sizes) = (engine.images()?.list(&Filters::default())?, engine.images()?.layer_sizes()?);
     // A layer that two images have is shared by both.
@@ -240,7 +261,7 @@ fn image_rows(engine: &Engine) -> Result<Vec<ImageRow>> {
         let containers = engine.users_of_image(&summary.image.id)?.len();
         let names: Vec<_> = summary.names.iter().cloned().map(Some).collect();
         for name in if names.is_empty() { vec![None] } else { names } {
-            rows.push(ImageRow { summary: summary.clone(), name, shared, containers, now });
+            rows.push(ImageRow { summary: summary.clone(), name, shared, containers, now, no_trunc });
         }
     }
     Ok(rows)

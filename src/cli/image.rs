@@ -155,7 +155,7 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
     }
     let pruned = remove_unused(&context.engine()?, all, &filters)?;
     let mut out = removed_text(&pruned.removed);
-    out.push_str(&format!("Total reclaimed space: {}\n", units::size(pruned.reclaimed)));
+    out.push_str(&format!("Total reclaimed space: {}\n", units::sum(pruned.reclaimed)));
     Ok(std::io::stdout().write_all(out.as_bytes())?)
 }
 
@@ -265,5 +265,6 @@ fn history(parsed: &Parsed, context: &Context) -> Result<()> {
     let (now, no_trunc, human) = (Timestamp::now(), parsed.switch("no-trunc"), parsed.switch("human"));
     let steps = images.history(&image)?.into_iter();
     let rows: Vec<Row> = steps.map(|step| Row { step, now, no_trunc, human }).collect();
-    HISTORY.print(parsed, &rows, &["ID", "CreatedSince", "CreatedBy", "Size", "Comment"])
+    let created = if human { "CreatedSince" } else { "CreatedAt" };
+    HISTORY.print(parsed, &rows, &["ID", created, "CreatedBy", "Size", "Comment"])
 }

@@ -63,7 +63,7 @@ static LISTING: Listing<Row> = Listing {
         Column { field: "CreatedSince", header: "CREATED", text: |row| row.time(|at| units::ago(at, row.now)) },
         Column { field: "CreatedAt", header: "CREATED AT", text: |row| row.time(units::date) },
         Column { field: "Size", header: "SIZE", text: |row| units::size(row.size) },
-        Column { field: "VirtualSize", header: "VIRTUAL SIZE", text: |row| units::size(row.size) },
+        Column { field: "VirtualSize", header: "VIRTUAL SIZE", text: |row| units::sum(row.size) },
         Column { field: "SharedSize", header: "SHARED SIZE", text: |_| UNKNOWN.to_owned() },
         Column { field: "UniqueSize", header: "UNIQUE SIZE", text: |_| UNKNOWN.to_owned() },
         Column { field: "Containers", header: "CONTAINERS", text: |_| UNKNOWN.to_owned() },

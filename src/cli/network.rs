@@ -280,6 +280,7 @@ fn two(parsed: &Parsed) -> Result<&[String; 2]> {
 /// A network as tables show it.
 struct Row {
     network: Shown,
+    created: Timestamp,
     no_trunc: bool,
 }
 
@@ -337,11 +338,7 @@ static LISTING: Listing<Row> = Listing {
             header: "LABELS",
             text: |row| row.network.recorded().map_or_else(String::new, |network| ps::comma(&network.labels)),
         },
-        Column {
-            field: "CreatedAt",
-            header: "CREATED AT",
-            text: |row| row.network.recorded().map_or_else(String::new, |network| units::date(network.created)),
-        },
+        Column { field: "CreatedAt", header: "CREATED AT", text: |row| units::date(row.created) },
     ],
     labels: |row| row.network.recorded().map(|network| &network.labels),
 };
@@ -370,7 +367,8 @@ fn list(parsed: &Parsed, context: &Context) -> Result<()> {
     let mut networks: Vec<Shown> = recorded.chain(plain).filter(|network| fits(network, &filters)).collect();
     networks.sort_by(|a, b| a.name().cmp(b.name()));
     let no_trunc = parsed.switch("no-trunc");
-    let rows: Vec<_> = networks.into_iter().map(|network| Row { network, no_trunc }).collect();
+    let row = |network: Shown| Row { created: created(&engine, network.recorded()), network, no_trunc };
+    let rows: Vec<_> = networks.into_iter().map(row).collect();
     LISTING.print(parsed, &rows, &["ID", "Name", "Driver", "Scope"])
 }
 
@@ -397,6 +395,16 @@ pub fn object(context: &Context, name: &str) -> Result<Option<Value>> {
         Err(e) if e.class() == Class::NotFound => Ok(None),
         Err(e) => Err(e.into()),
     }
+}
+
+/// When a network was made. Those with which every instance begins are as old as the instance.
+fn created(engine: &Engine, network: Option<&Network>) -> Timestamp {
+    let own = network.map(|network| network.created).filter(|created| *created > Timestamp::UNIX_EPOCH);
+    let of_instance = || {
+        let root = std::fs::metadata(&engine.paths().root).ok()?;
+        Timestamp::try_from(root.created().or_else(|_| root.modified()).ok()?).ok()
+    };
+    own.or_else(of_instance).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// The ids of all networks, by their names.
@@ -442,7 +450,7 @@ fn json(engine: &Engine, name: &str) -> wharf_runtime::Result<Value> {
     Ok(json!({
         "Name": network.name,
         "Id": network.uid(),
-        "Created": network.created.to_string(),
+        "Created": created(engine, Some(&network)).to_string(),
         "Scope": "local",
         "Driver": network.driver,
         "EnableIPv4": true,
@@ -476,7 +484,7 @@ fn plain_json(engine: &Engine, shown: &Shown) -> wharf_runtime::Result<Value> {
         }
     }
     Ok(json!({
-        "Name": shown.name(), "Id": shown.id(), "Created": engine.networks().get(BRIDGE)?.created.to_string(),
+        "Name": shown.name(), "Id": shown.id(), "Created": created(engine, None).to_string(),
         "Scope": "local", "Driver": shown.driver(), "EnableIPv4": true, "EnableIPv6": false,
         "IPAM": {"Driver": "default", "Options": null, "Config": null}, "Internal": false, "Attachable": false,
         "Ingress": false, "ConfigFrom": {"Network": ""}, "ConfigOnly": false, "Containers": containers,

@@ -53,7 +53,8 @@ pub struct Row {
     container: Container,
     now: Timestamp,
     no_trunc: bool,
-    size: Option<(u64, u64)>,
+    /// Bytes of its own layer, and of its image if these are to be shown too.
+    size: Option<(u64, Option<u64>)>,
     labels: BTreeMap<String, String>,
     attachments: Vec<Attachment>,
 }
@@ -102,7 +103,7 @@ fn ps(parsed: &Parsed, context: &Context) -> Result<()> {
     let rows = containers.into_iter().map(|container| {
         let attachments = attachments.remove(&container.id).unwrap_or_default();
         let size = match &sizes {
-            Some(sizes) => Some((engine.size(&container.id)?, sizes.image(&container.image))),
+            Some(sizes) => Some((engine.size(&container.id)?, Some(sizes.image(&container.image)))),
             None => None,
         };
         Ok(Row { now, no_trunc: parsed.switch("no-trunc"), size, labels: labels(&container), attachments, container })
@@ -116,17 +117,17 @@ fn shows_size(format: &str) -> bool {
     format.contains(".Size") || format.contains("json .}") || format.contains("json . ")
 }
 
-/// All containers with their sizes.
+/// All containers with the sizes of their own layers.
 ///
 /// # Errors
 /// The engine's.
-pub fn with_sizes(engine: &Engine) -> Result<Vec<Row>> {
-    let (now, sizes) = (Timestamp::now(), engine.images()?.layer_sizes()?);
+pub fn with_own_sizes(engine: &Engine, no_trunc: bool) -> Result<Vec<Row>> {
+    let now = Timestamp::now();
     let mut attachments = engine.attachments()?;
     let row = |container: Container| {
         let attachments = attachments.remove(&container.id).unwrap_or_default();
-        let size = Some((engine.size(&container.id)?, sizes.image(&container.image)));
-        Ok(Row { now, no_trunc: false, size, labels: labels(&container), attachments, container })
+        let size = Some((engine.size(&container.id)?, None));
+        Ok(Row { now, no_trunc, size, labels: labels(&container), attachments, container })
     };
     engine.list(ListOptions { all: true })?.into_iter().map(row).collect()
 }
@@ -158,7 +159,8 @@ impl Row {
     fn size(&self) -> String {
         match self.size {
             None => "0B".to_owned(),
-            Some((own, image)) => format!("{} (virtual {})", units::size(own), units::size(own + image)),
+            Some((own, None)) => units::size(own),
+            Some((own, Some(image))) => format!("{} (virtual {})", units::size(own), units::size(own + image)),
         }
     }
 
@@ -308,7 +310,7 @@ mod tests {
             let container = container(name, state, code);
             let labels = labels(&container);
             let now = at("2024-05-01T12:02:00Z");
-            Row { now, no_trunc, size: Some((12, 4_260_000)), labels, attachments: Vec::new(), container }
+            Row { now, no_trunc, size: Some((12, Some(4_260_000))), labels, attachments: Vec::new(), container }
         };
         states.map(row).into()
     }

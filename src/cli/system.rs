@@ -1,7 +1,9 @@
 //! `version`, `info` and the `system` group.
 
 use std::io::Write as _;
+use std::path::Path;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use wharf_runtime::engine::ListOptions;
 use wharf_runtime::linux::jail;
@@ -46,13 +48,27 @@ pub static VERBS: &[Verb] = &[
 fn version(parsed: &Parsed, _: &Context) -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     let (os, arch) = platform();
-    let object = json!({
-        "Client": {"Version": version, "ApiVersion": API_VERSION, "Os": os, "Arch": arch},
+    let details = json!({
+        "ApiVersion": API_VERSION, "Arch": arch, "Experimental": "false", "KernelVersion": kernel(),
+        "MinAPIVersion": API_VERSION, "Os": os,
+    });
+    let mut object = json!({
+        "Client": {
+            "Version": version, "ApiVersion": API_VERSION, "DefaultAPIVersion": API_VERSION, "GitCommit": "",
+            "GoVersion": "", "Os": os, "Arch": arch, "BuildTime": "", "Context": "default",
+        },
         "Server": {
-            "Version": version, "ApiVersion": API_VERSION, "Os": os, "Arch": arch, "KernelVersion": kernel(),
-            "Platform": {"Name": "Wharf"},
+            "Platform": {"Name": "Wharf"}, "Components": [{"Name": "Engine", "Version": version, "Details": details}],
+            "Version": version, "ApiVersion": API_VERSION, "MinAPIVersion": API_VERSION, "GitCommit": "",
+            "GoVersion": "", "Os": os, "Arch": arch, "KernelVersion": kernel(), "Experimental": false, "BuildTime": "",
         },
     });
+    // Docker's templates see it by its name in docker's source, its JSON by another.
+    if parsed.value("format").is_some_and(|format| format.contains("APIVersion") && !format.contains("json")) {
+        for side in ["Client", "Server"] {
+            object[side]["APIVersion"] = API_VERSION.into();
+        }
+    }
     show(parsed, object, |_| {
         format!(
             "Client: Wharf\n Version:           {version}\n API version:       {API_VERSION}\n OS/Arch:           {os}/{arch}\n\n\
@@ -68,10 +84,11 @@ fn info(parsed: &Parsed, context: &Context) -> Result<()> {
     let containers = engine.list(ListOptions { all: true })?;
     let count = |state: State| containers.iter().filter(|container| container.state.state == state).count();
     let (running, paused) = (count(State::Running), count(State::Paused));
-    let (os, arch) = platform();
+    let (os, _) = platform();
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let offered = jail::offered();
-    let object = json!({
+    let mut object = json!({
+        "ID": id(&engine.paths().root),
         "Containers": containers.len(),
         "ContainersRunning": running,
         "ContainersPaused": paused,
@@ -81,7 +98,7 @@ fn info(parsed: &Parsed, context: &Context) -> Result<()> {
         "KernelVersion": kernel(),
         "OperatingSystem": operating_system(),
         "OSType": os,
-        "Architecture": arch,
+        "Architecture": std::env::consts::ARCH,
         "NCPU": cpus,
         "MemTotal": memory(),
         "DockerRootDir": engine.paths().root.display().to_string(),
@@ -91,6 +108,40 @@ fn info(parsed: &Parsed, context: &Context) -> Result<()> {
         "Walls": container_json::walls(&offered),
         "Debug": context.debug,
     });
+    // Beside the others: the macro that makes them takes only so many.
+    let rest = json!({
+        "Driver": "overlay",
+        "DriverStatus": [],
+        "Plugins": {
+            "Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null,
+            "Log": ["journald", "json-file", "local"],
+        },
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": cgroup_version(),
+        "SystemTime": Timestamp::now().to_string(),
+        "OSVersion": os_release("VERSION_ID").unwrap_or_default(),
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "GenericResources": null,
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Labels": [],
+        "ExperimentalBuild": false,
+        "Runtimes": {"linux": {"path": ""}, "wasm": {"path": ""}},
+        "DefaultRuntime": "linux",
+        "Swarm": {
+            "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",
+            "RemoteManagers": null,
+        },
+        "LiveRestoreEnabled": true,
+        "Isolation": "",
+        "InitBinary": "",
+        "SecurityOptions": security_options(),
+        "Warnings": null,
+    });
+    if let (Value::Object(object), Value::Object(rest)) = (&mut object, rest) {
+        object.extend(rest);
+    }
     show(parsed, object, |info| {
         let text = |field: &str| match &info[field] {
             Value::String(text) => text.clone(),
@@ -104,7 +155,23 @@ fn info(parsed: &Parsed, context: &Context) -> Result<()> {
             (" Stopped", "ContainersStopped"),
             ("Images", "Images"),
             ("Server Version", "ServerVersion"),
+            ("Storage Driver", "Driver"),
             ("Logging Driver", "LoggingDriver"),
+            ("Cgroup Driver", "CgroupDriver"),
+            ("Cgroup Version", "CgroupVersion"),
+        ] {
+            out += &format!(" {label}: {}\n", text(field));
+        }
+        out += " Plugins:\n  Volume: local\n  Network: bridge host null\n  Log: journald json-file local\n Swarm: inactive\n";
+        out += " Runtimes: linux wasm\n Default Runtime: linux\n Security Options:\n";
+        for option in security_options() {
+            out += &option
+                .split(',')
+                .zip(["  ", "   "])
+                .map(|(part, indent)| format!("{indent}{}\n", label(part)))
+                .collect::<String>();
+        }
+        for (label, field) in [
             ("Kernel Version", "KernelVersion"),
             ("Operating System", "OperatingSystem"),
             ("OSType", "OSType"),
@@ -114,9 +181,10 @@ fn info(parsed: &Parsed, context: &Context) -> Result<()> {
             out += &format!(" {label}: {}\n", text(field));
         }
         out + &format!(
-            " Total Memory: {}\n Name: {}\n Wharf Root Dir: {}\n Backends: linux wasm\n{} Debug Mode: {}\n",
+            " Total Memory: {}\n Name: {}\n ID: {}\n Wharf Root Dir: {}\n Backends: linux wasm\n{} Debug Mode: {}\n",
             units::binary_size(memory()),
             text("Name"),
+            text("ID"),
             text("DockerRootDir"),
             second_wall(&offered),
             text("Debug")
@@ -174,9 +242,41 @@ fn file(path: &str) -> String {
 
 /// `PRETTY_NAME` of os-release(5).
 fn operating_system() -> String {
-    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    name.map_or_else(|| std::env::consts::OS.to_owned(), |name| name.trim_matches('"').to_owned())
+    os_release("PRETTY_NAME").unwrap_or_else(|| std::env::consts::OS.to_owned())
+}
+
+/// A field of os-release(5).
+fn os_release(field: &str) -> Option<String> {
+    let text = std::fs::read_to_string("/etc/os-release").ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix('='))?;
+    Some(value.trim_matches('"').to_owned())
+}
+
+/// An id of the instance, the same as long as it stays where it is: docker's is a UUID too.
+fn id(root: &Path) -> String {
+    let digest = wharf_images::Digest::of(format!("instance {}", root.display()).as_bytes());
+    let hex = digest.hex();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32]].join("-")
+}
+
+/// Which of the kernel's two ways to limit processes is in use.
+fn cgroup_version() -> &'static str {
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { "2" } else { "1" }
+}
+
+/// What stands around a Linux container, as docker lists it.
+fn security_options() -> Vec<&'static str> {
+    let rootless = (!wharf_runtime::linux::is_root()).then_some("name=rootless");
+    ["name=seccomp,profile=builtin", "name=cgroupns"].into_iter().chain(rootless).collect()
+}
+
+/// `name=seccomp` is shown as `seccomp`, `profile=builtin` as `Profile: builtin`.
+fn label(part: &str) -> String {
+    match part.split_once('=') {
+        Some(("profile", profile)) => format!("Profile: {profile}"),
+        Some((_, name)) => name.to_owned(),
+        None => part.to_owned(),
+    }
 }
 
 /// Bytes of memory, by proc_meminfo(5); 0 where it is not known.

@@ -81,7 +81,7 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
     let pruned = image::remove_unused(&engine, all, &for_images)?;
     freed += pruned.reclaimed;
     write!(out, "{}", image::removed_text(&pruned.removed))?;
-    Ok(writeln!(out, "Total reclaimed space: {}", units::size(freed))?)
+    Ok(writeln!(out, "Total reclaimed space: {}", units::sum(freed))?)
 }
 
 #[cfg(test)]

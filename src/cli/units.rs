@@ -13,6 +13,11 @@ pub fn size(bytes: u64) -> String {
     scaled(bytes, 1000.0, &DECIMAL, 3)
 }
 
+/// Bytes with four digits that count: `1.234MB`. Docker has sums so.
+pub fn sum(bytes: u64) -> String {
+    scaled(bytes, 1000.0, &DECIMAL, 4)
+}
+
 /// Bytes in powers of 1024 with four digits that count: `15.64GiB`.
 pub fn binary_size(bytes: u64) -> String {
     scaled(bytes, 1024.0, &BINARY, 4)

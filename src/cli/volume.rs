@@ -13,6 +13,7 @@ use wharf_runtime::volume::{Volume, VolumeSpec};
 use super::context::Context;
 use super::failure::{Failure, Result};
 use super::filter::has_label;
+use super::images::UNKNOWN;
 use super::lifecycle::for_each;
 use super::listing::{Column, Listing};
 use super::parse::{Parsed, parse_bool};
@@ -151,10 +152,6 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
 struct Row {
     volume: Volume,
     mountpoint: String,
-    /// Containers that refer to it, if somebody asked.
-    links: Option<usize>,
-    /// Bytes, if somebody asked.
-    size: Option<u64>,
 }
 
 static LISTING: Listing<Row> = Listing {
@@ -164,33 +161,24 @@ static LISTING: Listing<Row> = Listing {
         Column { field: "Scope", header: "SCOPE", text: |_| "local".to_owned() },
         Column { field: "Mountpoint", header: "MOUNTPOINT", text: |row| row.mountpoint.clone() },
         Column { field: "Labels", header: "LABELS", text: |row| ps::comma(&row.volume.labels) },
-        Column { field: "Links", header: "LINKS", text: |row| known(row.links.as_ref()) },
-        Column { field: "Size", header: "SIZE", text: |row| known(row.size.map(units::size).as_ref()) },
-        // What docker shows of volumes of a swarm.
-        Column { field: "Availability", header: "AVAILABILITY", text: |_| "N/A".to_owned() },
-        Column { field: "Group", header: "GROUP", text: |_| "N/A".to_owned() },
-        Column { field: "Status", header: "STATUS", text: |_| "N/A".to_owned() },
+        // What `system df -v` shows,
+        Column { field: "Links", header: "LINKS", text: |_| UNKNOWN.to_owned() },
+        Column { field: "Size", header: "SIZE", text: |_| UNKNOWN.to_owned() },
+        // and what docker shows of volumes of a swarm.
+        Column { field: "Availability", header: "AVAILABILITY", text: |_| UNKNOWN.to_owned() },
+        Column { field: "Group", header: "GROUP", text: |_| UNKNOWN.to_owned() },
+        Column { field: "Status", header: "STATUS", text: |_| UNKNOWN.to_owned() },
     ],
     labels: |row| Some(&row.volume.labels),
 };
 
-fn known(value: Option<&impl ToString>) -> String {
-    value.map_or_else(|| "N/A".to_owned(), ToString::to_string)
-}
-
 fn list(parsed: &Parsed, context: &Context) -> Result<()> {
     let filters = Filters::new(parsed, &["dangling", "driver", "label", "name"])?;
     let engine = context.engine()?;
-    let asked = |field: &str| parsed.value("format").is_some_and(|format| format.contains(field));
     let mut rows = Vec::new();
     for (volume, users) in with_users(&engine)? {
         if filters.fit(&volume, users) {
-            rows.push(Row {
-                mountpoint: engine.volumes().mountpoint(&volume.name).display().to_string(),
-                links: asked(".Links").then_some(users),
-                size: if asked(".Size") { Some(engine.volumes().size(&volume.name)?) } else { None },
-                volume,
-            });
+            rows.push(Row { mountpoint: engine.volumes().mountpoint(&volume.name).display().to_string(), volume });
         }
     }
     LISTING.print(parsed, &rows, &["Driver", "Name"])
@@ -292,7 +280,7 @@ fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
     if !removed.is_empty() {
         writeln!(out, "Deleted Volumes:\n{}\n", removed.join("\n"))?;
     }
-    Ok(writeln!(out, "Total reclaimed space: {}", units::size(freed))?)
+    Ok(writeln!(out, "Total reclaimed space: {}", units::sum(freed))?)
 }
 
 /// Removes the volumes that no container uses and that fit, the anonymous ones or all, and tells so. Gives their names, and the bytes

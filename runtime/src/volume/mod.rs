@@ -193,7 +193,7 @@ impl<'a> Volumes<'a> {
     /// # Errors
     /// The disk's.
     pub fn size(self, name: &str) -> Result<u64> {
-        Ok(wharf_images::snapshot::tree_usage(&self.mountpoint(name))?.bytes)
+        Ok(wharf_images::snapshot::tree_usage(&self.mountpoint(name))?.content)
     }
 
     /// Removes a volume and its content. With `force`, one that is not there is no error.
