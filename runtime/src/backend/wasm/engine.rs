@@ -34,7 +34,7 @@ impl Profile {
     /// Changes whenever the profile would compile differently: a part of the module cache's key.
     pub fn key(self) -> &'static str {
         match self {
-            Profile::Command => "command-1",
+            Profile::Command => "command-2",
             Profile::Server => "server-1",
         }
     }
@@ -46,10 +46,11 @@ impl Profile {
             .async_stack_size(GUEST_STACK + HOST_STACK)
             // Function names come from the name section; line tables would swell every compiled module.
             .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-            .native_unwind_info(NATIVE_UNWIND_INFO);
-        if self == Profile::Server {
+            .native_unwind_info(NATIVE_UNWIND_INFO)
             // Components of WASI 0.2 call nothing concurrently, and what would keep account of it costs every call.
-            config.epoch_interruption(true).concurrency_support(false);
+            .concurrency_support(false);
+        if self == Profile::Server {
+            config.epoch_interruption(true);
         }
         config
     }
