@@ -48,6 +48,7 @@ use crate::network::grants::{Denial, Grants, HOST_NAME, canonical, canonical_nam
 use crate::network::line::{Answer, Ask, Gatekeeper, Source};
 use crate::network::r#virtual::{PortTable, Route, arrange, covers, given, look_up, on, route, source, towards};
 use crate::network::{Endpoint, Fault, PortBinding, Protocol, WasmMode, WasmNetwork};
+use crate::task::WasmTask;
 use crate::{paths, plan};
 
 /// The most sockets that a guest may have bound.
@@ -77,6 +78,10 @@ pub(crate) struct Gate {
     bound: BTreeMap<u64, Local>,
     next: u64,
     pub(super) published: Vec<Published>,
+    /// The guest is a server of ours, which takes all published ports.
+    serves: bool,
+    /// It is about to take them: who comes may wait for it.
+    opening: bool,
     /// The directory of all containers' unix sockets, and our handle of it.
     dir: PathBuf,
     handle: Option<OwnedFd>,
@@ -128,7 +133,8 @@ pub(crate) enum Wake {
 
 impl Gate {
     /// The gate of a container with this plan. Nothing is opened.
-    pub fn new(engine: &Engine, container: &Container, network: &WasmNetwork) -> Self {
+    pub fn new(engine: &Engine, container: &Container, task: &WasmTask) -> Self {
+        let network = &task.network;
         Gate {
             network: network.clone(),
             id: container.id.clone(),
@@ -144,6 +150,8 @@ impl Gate {
             bound: BTreeMap::new(),
             next: SERVER + 1,
             published: Vec::new(),
+            serves: task.http.is_some(),
+            opening: false,
             dir: engine.paths().run.join("net"),
             handle: None,
             relays: Relays::default(),
@@ -241,12 +249,13 @@ impl Gate {
             published.holder = None;
         }
         self.lookups.clear();
+        self.opening = false;
     }
 
     /// What to poll for reading.
     pub fn polls(&self) -> impl Iterator<Item = (Wake, BorrowedFd<'_>)> {
         let early = self.published.iter().enumerate().filter_map(|(index, published)| {
-            let nobodys = published.holder.is_none() && !published.shut;
+            let nobodys = published.holder.is_none() && !published.shut && !self.opening;
             let turned_away = nobodys && published.binding.protocol == Protocol::Tcp;
             turned_away.then(|| (Wake::Early(index), published.socket.as_fd()))
         });
@@ -660,7 +669,11 @@ impl Gate {
     fn answer(&mut self, engine: &Engine, guest: u64, ask: Ask) -> Result<Option<(Answer, Vec<File>)>, Fault> {
         let alone = |answer| Ok(Some((answer, Vec::new())));
         match ask {
-            Ask::Failed(_) | Ask::Ready(_) => Ok(None),
+            Ask::Failed(_) => Ok(None),
+            Ask::Ready(_) => {
+                self.opening |= self.serves && guest == MAIN;
+                Ok(None)
+            }
             Ask::Join => alone(match self.join(engine) {
                 Ok(()) => Answer::Joined(self.places.first().map(|e| (e.address.into(), e.gateway.into()))),
                 Err(e) => Answer::Error(Failure::from(&e)),
@@ -698,6 +711,7 @@ impl Gate {
             // Only the container's own program can be a server of ours.
             Ask::Published if guest != MAIN => alone(Answer::Published(Vec::new())),
             Ask::Published => {
+                self.opening = false;
                 let (bindings, files) = self.hand_out_all()?;
                 Ok(Some((Answer::Published(bindings), files)))
             }

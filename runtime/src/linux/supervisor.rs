@@ -267,7 +267,7 @@ impl Monitor {
         *relayed = UserNetwork::choose(container)?;
         let (spec, files) = plan::task_spec(engine, container, known)?;
         if let Workload::Wasm(task) = &spec.workload {
-            gate.insert(Gate::new(engine, container, &task.network)).publish()?;
+            gate.insert(Gate::new(engine, container, task)).publish()?;
         }
         if let (true, Some(parent)) = (unrecorded.is_some(), &container.config.cgroup_parent) {
             cgroup_note::leave(&paths.run_container(&id), parent)?;
