@@ -270,19 +270,24 @@ fn image_rows(engine: &Engine, no_trunc: bool) -> Result<Vec<ImageRow>> {
 fn images(engine: &Engine, store: &ImageStore) -> Result<Usage> {
     let (mut seen, sizes) = (BTreeSet::new(), store.layer_sizes()?);
     let mut usage = Usage { kind: "Images", total: 0, active: 0, size: 0, reclaimable: check::reclaimable(store)? };
+    // A layer counts once, and is in use if any image that has it is.
+    let mut layers: BTreeMap<String, (u64, bool)> = BTreeMap::new();
     for record in store.records()? {
         let Ok(image) = store.resolve(record.target.as_str(), None) else { continue };
         if !seen.insert(image.id.to_string()) {
             continue;
         }
+        let used = !engine.users_of_image(&image.id)?.is_empty();
         usage.total += 1;
-        let size = sizes.image(&image);
-        usage.size += size;
-        if engine.users_of_image(&image.id)?.is_empty() {
-            usage.reclaimable += size;
-        } else {
-            usage.active += 1;
+        usage.active += usize::from(used);
+        for layer in &image.layers {
+            let (_, in_use) = layers.entry(layer.blob().digest.to_string()).or_insert((sizes.layer(layer), false));
+            *in_use |= used;
         }
+    }
+    for (size, in_use) in layers.into_values() {
+        usage.size += size;
+        usage.reclaimable += if in_use { 0 } else { size };
     }
     Ok(usage)
 }

@@ -37,7 +37,7 @@ fn port(parsed: &Parsed, context: &Context) -> Result<()> {
     };
     let container = engine.container(name)?;
     let attachments = engine.attachments()?.remove(&container.id).unwrap_or_default();
-    let bound = bound(&attachments);
+    let bound = bound(held(&container, &attachments));
     let Some(wanted) = wanted else {
         let mut lines: Vec<String> = bound.iter().map(|b| format!("{} -> {}\n", exposed(b), host(b))).collect();
         lines.sort();
@@ -56,6 +56,11 @@ fn port(parsed: &Parsed, context: &Context) -> Result<()> {
         return Err(Failure::new(format!("Error: No public port '{wanted}' published for {name}")));
     }
     Ok(std::io::stdout().write_all(lines.concat().as_bytes())?)
+}
+
+/// Its places on networks. What has just ended has them for a moment still, and they are nobody's.
+fn held<'a>(container: &Container, attachments: &'a [Attachment]) -> &'a [Attachment] {
+    if container.state.state.is_live() { attachments } else { &[] }
 }
 
 fn bound(attachments: &[Attachment]) -> Vec<&PortBinding> {
@@ -214,8 +219,7 @@ fn addresses(at: &Endpoint) -> [(&'static str, Value); 7] {
 /// `NetworkSettings`. `ids` are those of networks, by their names.
 pub fn network_settings(container: &Container, attachments: &[Attachment], ids: &BTreeMap<String, String>) -> Value {
     let live = container.state.state.is_live();
-    // What has just ended has them for a moment still.
-    let attachments = if live { attachments } else { &[] };
+    let attachments = held(container, attachments);
     let mut ports = by_port(bound(attachments), ip);
     if live && !attachments.is_empty() {
         let only_exposed = wharf_runtime::plan::exposed(&container.config, &container.image).unwrap_or_default();

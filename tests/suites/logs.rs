@@ -124,6 +124,8 @@ fn df_and_prune_tell_and_take_what_nobody_uses() {
         serde_json::from_str(&wharf.ok(&["system", "df", "-v", "--format", "json"])).expect("JSON");
     assert_eq!(json["Images"].as_array().map(Vec::len), Some(2));
     assert_eq!(json["Images"][0]["UniqueSize"], "0B", "both have the same layer");
+    let size = json["Images"][0]["VirtualSize"].as_str().expect("a size");
+    assert_eq!(rows[1][3..], [size, "0B", "(0%)"], "which is there once, and in use");
 
     let no = wharf.run_with(&["system", "prune", "-a"], b"n\n");
     assert!(no.stdout.starts_with("WARNING! This will remove:\n  - all stopped containers\n"), "{no}");
