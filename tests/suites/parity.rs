@@ -63,6 +63,8 @@ const OTHER: &[&str] = &[
     "Backend",
     "Created",
     "Driver",
+    // A health check may be at work.
+    "ExecIDs",
     "GraphDriver",
     "HostConfig.CgroupnsMode",
     "HostConfig.ContainerIDFile",
