@@ -14,6 +14,7 @@ pub mod adapt;
 pub mod cache;
 pub mod capabilities;
 pub mod compile;
+mod eager;
 pub mod engine;
 pub mod hello;
 mod http;

@@ -21,6 +21,7 @@ use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wharf_images::snapshot::Rootfs;
 
+use super::eager::eagerly;
 use super::http::{self, Hooks};
 use super::memory::MemoryLimit;
 use super::tree::{self, Tree};
@@ -68,6 +69,7 @@ pub struct Guest {
     store: Store<State>,
     component: InstancePre<State>,
     function: Option<String>,
+    is_connected: bool,
 }
 
 /// What the guest's host functions work on.
@@ -236,7 +238,7 @@ impl Program {
         memory: Option<u64>,
         network: Arc<dyn VirtualNetwork>,
     ) -> Result<Ready> {
-        let Program { runtime, component, wasi, .. } = self;
+        let Program { runtime, component, wasi, wants_network: is_connected } = self;
         let sockets = Sockets { network, lingering: Arc::default() };
         let tree = Arc::new(tree::open(rootfs, task)?);
         let environment = Arc::new(Environment::of(task));
@@ -250,7 +252,7 @@ impl Program {
         }
         let mut store = Store::new(component.engine(), State::new(wasi, environment, tree, memory, sockets));
         store.limiter(|state| &mut state.memory);
-        Ok(Ready::Command(Guest { runtime, store, component, function: task.function.clone() }))
+        Ok(Ready::Command(Guest { runtime, store, component, function: task.function.clone(), is_connected }))
     }
 }
 
@@ -267,8 +269,12 @@ impl Ready {
 impl Guest {
     /// Runs it to its end. What went wrong is told on stderr, as a native program's runtime would.
     pub fn run(self) -> i32 {
-        let Guest { runtime, mut store, component, function } = self;
-        let ended = runtime.block_on(call(&mut store, component, function.as_deref()));
+        let Guest { runtime, mut store, component, function, is_connected } = self;
+        let called = call(&mut store, component, function.as_deref());
+        let ended = match is_connected {
+            true => runtime.block_on(eagerly(called)),
+            false => runtime.block_on(called),
+        };
         let lingering = &store.data().sockets.lingering;
         if !lingering.is_empty() {
             runtime.block_on(lingering.settle(LINGER));
