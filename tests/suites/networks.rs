@@ -1017,11 +1017,9 @@ fn names_lead_where_dockers_do() {
         "10.222.97.10\thost-me\n10.222.98.10\thost-me\n10.222.99.10\thost-me",
     ];
     assert_eq!(found, expected);
-    // A real daemon, with networks, and so in a network of its own.
+    // A real daemon.
     let home = tempfile::Builder::new().prefix("wharf-").tempdir().expect("a directory");
-    let alone = "ip link set lo up && exec dockerd \"$@\"";
-    let docker = Docker::start_by(home.path(), Command::new("unshare").args(["--net", "sh", "-c", alone, "dockerd"]));
-    let docker = match docker {
+    let docker = match Docker::start_with_networks(home.path()) {
         Ok(docker) => docker,
         Err(why) => return skip("networks::names_lead_where_dockers_do", &why),
     };

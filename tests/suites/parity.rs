@@ -318,10 +318,7 @@ fn plain(text: &str) -> String {
 /// Both sides beside one another, with the images and one container that others refer to.
 fn beside(name: &str, look: impl Fn(Side<'_>, &Wharf, &str)) {
     let home = tempfile::Builder::new().prefix("wharf-").tempdir().expect("a directory");
-    // With networks, and so in a network of its own.
-    let alone = "ip link set lo up && exec dockerd \"$@\"";
-    let docker = Docker::start_by(home.path(), Command::new("unshare").args(["--net", "sh", "-c", alone, "dockerd"]));
-    let docker = match docker {
+    let docker = match Docker::start_with_networks(home.path()) {
         Ok(docker) => docker,
         Err(why) => return skip(name, &why),
     };

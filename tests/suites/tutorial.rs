@@ -380,10 +380,7 @@ fn wharf_walks(archive: &[u8], name: &str) -> Vec<(String, String)> {
 fn docker_and_wharf_walk_alike() {
     let name = "tutorial::docker_and_wharf_walk_alike";
     let home = tempfile::Builder::new().prefix("wharf-").tempdir().expect("a directory");
-    // With networks, and so in a network of its own.
-    let alone = "ip link set lo up && exec dockerd \"$@\"";
-    let docker = Docker::start_by(home.path(), Command::new("unshare").args(["--net", "sh", "-c", alone, "dockerd"]));
-    let docker = match docker {
+    let docker = match Docker::start_with_networks(home.path()) {
         Ok(docker) => docker,
         Err(why) => return skip(name, &why),
     };

@@ -104,15 +104,21 @@ fn devices_in_an_image_are_no_guests() {
     assert_eq!(inspect(&wharf, "one", "{{.Walls.Missing}}"), "[]", "the cgroup refuses them too");
 }
 
-/// What an image calls its program is opened by us, who would wait for a fifo's other end for ever.
-#[test]
-fn a_program_is_a_file() {
+/// An instance with the image `odd`, in which are a pipe and a device.
+fn with_odd() -> Wharf {
     let wharf = Wharf::new();
     let mut layer = images::Tar::default();
     layer.file("app.wasm", 0o644, &images::read(&images::guest("tools-p1")));
     layer.fifo("fifo");
     layer.device("zero", 1, 5);
     wharf.load(&images::wasm_layer("odd", layer, &serde_json::json!({"Entrypoint": ["/app.wasm"]})));
+    wharf
+}
+
+/// What an image calls its program is opened by us, who would wait for a fifo's other end for ever.
+#[test]
+fn a_program_is_a_file() {
+    let wharf = with_odd();
     wharf.ok(&["run", "-d", "--name", "host", "odd", "sleep", "600000"]);
     for program in ["/fifo", "/zero"] {
         wharf.exits(127, &["run", "--rm", "--entrypoint", program, "odd"]);
@@ -123,12 +129,7 @@ fn a_program_is_a_file() {
 /// A pipe of the image's can be moved by a guest behind its walls; a device is none that it could make.
 #[test]
 fn special_files_are_moved_and_devices_stay() {
-    let wharf = Wharf::new();
-    let mut layer = images::Tar::default();
-    layer.file("app.wasm", 0o644, &images::read(&images::guest("tools-p1")));
-    layer.fifo("fifo");
-    layer.device("zero", 1, 5);
-    wharf.load(&images::wasm_layer("odd", layer, &serde_json::json!({"Entrypoint": ["/app.wasm"]})));
+    let wharf = with_odd();
     wharf.ok(&["run", "--name", "mover", "odd", "mv", "/fifo", "/moved"]);
     assert_eq!(wharf.ok(&["diff", "mover"]), "D /fifo\nA /moved");
     let archive = wharf.command(&["export", "mover"]).output().expect("wharf runs").stdout;

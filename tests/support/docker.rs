@@ -24,6 +24,15 @@ impl Docker {
         Docker::start_by(dir, Command::new("dockerd").args(alone))
     }
 
+    /// The same with networks, and so in a network of its own.
+    ///
+    /// # Errors
+    /// As [`Docker::start`].
+    pub fn start_with_networks(dir: &Path) -> Result<Self, String> {
+        let alone = "ip link set lo up && exec dockerd \"$@\"";
+        Docker::start_by(dir, Command::new("unshare").args(["--net", "sh", "-c", alone, "dockerd"]))
+    }
+
     /// The same by this command, which may start it elsewhere and let it have networks.
     ///
     /// # Errors
