@@ -33,9 +33,12 @@ fn apply_one(config: &mut Map<String, Value>, change: &str) -> Result<()> {
     let (instruction, rest) = change.split_once(char::is_whitespace).unwrap_or((change, ""));
     let rest = rest.trim();
     let instruction = instruction.to_ascii_uppercase();
-    if !INSTRUCTIONS.contains(&instruction.as_str()) {
+    let unknown = || {
         let word = change.split_whitespace().next().unwrap_or_default();
-        return Err(Error::new(Class::InvalidInput, format!("{word} is not a valid change command")));
+        Error::new(Class::InvalidInput, format!("{word} is not a valid change command"))
+    };
+    if !INSTRUCTIONS.contains(&instruction.as_str()) {
+        return Err(unknown());
     }
     if rest.is_empty() {
         return Err(bad("it has no argument"));
@@ -90,7 +93,7 @@ fn apply_one(config: &mut Map<String, Value>, change: &str) -> Result<()> {
             array(config, "OnBuild").push(json!(rest));
         }
         "HEALTHCHECK" => set(config, "Healthcheck", healthcheck(rest).map_err(|why| bad(&why))?),
-        _ => {}
+        _ => return Err(unknown()),
     }
     Ok(())
 }

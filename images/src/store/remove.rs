@@ -107,7 +107,7 @@ impl ImageStore {
             }
         };
         let mut removed: Vec<Removed> = self.db.write(|tx| {
-            let (mut removed, mut left) = (Vec::new(), all_names.clone());
+            let (mut removed, mut left) = (Vec::new(), all_names);
             for name in &doomed_names {
                 if tx.execute("DELETE FROM image_names WHERE name = ?1", [name])? > 0 {
                     if let Some(image) = super::image_of_target(tx, &found.target, "")? {

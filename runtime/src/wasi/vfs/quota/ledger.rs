@@ -58,8 +58,7 @@ impl Ledger {
         };
         // Nobody else has both: the number of the process, and when.
         let id = u64::from(std::process::id()) << 32 | u64::from(now().subsec_nanos()) | 1;
-        let ledger = Ledger { file: beside(".quota")?, users: beside(".users")?, id };
-        Ok(ledger)
+        Ok(Ledger { file: beside(".quota")?, users: beside(".users")?, id })
     }
 
     /// Changes the numbers.
