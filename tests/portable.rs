@@ -9,7 +9,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use support::wharf::{Ran, program, run, wait};
@@ -35,11 +36,17 @@ impl Wharf {
         // What Wine starts besides keeps pipes of ours open, so they are files.
         let place = |name| self.dir.path().join(name);
         let file = |name| File::create(place(name)).expect("a file");
-        let line = format!("{command:?}");
-        let mut child = command.stdout(file("stdout")).stderr(file("stderr")).spawn().expect("wine");
-        let code = wait(&mut child, &line);
         let said = |name| std::fs::read_to_string(place(name)).expect("text");
-        Ran { line, code, stdout: said("stdout"), stderr: said("stderr") }
+        let line = format!("{command:?}");
+        loop {
+            let mut child = command.stdout(file("stdout")).stderr(file("stderr")).spawn().expect("wine");
+            let code = wait(&mut child, &line);
+            let ran = Ran { line: line.clone(), code, stdout: said("stdout"), stderr: said("stderr") };
+            // Its server has turned the program away before it could begin.
+            if !ran.stderr.starts_with("wine client error:0: recvmsg") {
+                return ran;
+            }
+        }
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -113,6 +120,22 @@ impl Drop for Wharf {
     }
 }
 
+/// Wine's server ends with the last of its programs, and whoever comes at that moment is turned away. So one stays, for
+/// as long as its input is open: until these tests have ended, however they end.
+fn keep_wine(windows: &[String]) {
+    static KEPT: OnceLock<Child> = OnceLock::new();
+    let [starter, program] = windows else { panic!("not a starter and a program: {windows:?}") };
+    let beside = Path::new(program).parent().expect("a path");
+    let stays = || {
+        let mut command = Command::new(starter);
+        command.arg("cmd").current_dir(beside).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("wine");
+        let prompt = child.stdout.as_mut().expect("piped").read(&mut [0; 1]);
+        prompt.is_ok_and(|read| read > 0).then_some(child)
+    };
+    KEPT.get_or_init(|| eventually("Wine is up", PATIENCE, stays));
+}
+
 /// Does it with each program that can be run here, in an instance with the guest `tools`.
 fn everywhere(name: &str, test: impl Fn(&Wharf)) {
     let fresh = |windows| {
@@ -123,7 +146,11 @@ fn everywhere(name: &str, test: impl Fn(&Wharf)) {
     };
     test(&fresh(None));
     match std::env::var("WHARF_WINDOWS_PROGRAM") {
-        Ok(starter) => test(&fresh(Some(starter.split_whitespace().map(str::to_owned).collect()))),
+        Ok(line) => {
+            let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            keep_wine(&words);
+            test(&fresh(Some(words)));
+        }
         Err(_) => skip(&format!("windows-{name}"), "WHARF_WINDOWS_PROGRAM names no program for Windows"),
     }
 }
