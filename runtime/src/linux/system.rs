@@ -111,9 +111,10 @@ unsafe extern "C" {
 /// Gives unused heap back to the system, and lets go of the program's pages that start-up went through: they stay in the
 /// page cache, and those that are needed again are mapped again.
 pub fn give_back_memory() {
-    let page = rustix::param::page_size();
-    let start = (&raw const __executable_start).addr() & !(page - 1);
-    let length = ((&raw const etext).addr() & !(page - 1)).saturating_sub(start);
+    // Whole pages, of the largest size that Linux has: a process behind the second wall cannot ask for the size.
+    const PAGE: usize = 64 << 10;
+    let start = (&raw const __executable_start).addr().next_multiple_of(PAGE);
+    let length = ((&raw const etext).addr() & !(PAGE - 1)).saturating_sub(start);
     // SAFETY: malloc_trim(3) may be called at any time. What lies between the two addresses (headers, constants and
     // instructions) is mapped from the file and never written, so the kernel brings back the same bytes
     // (MADV_DONTNEED of madvise(2)). Should it refuse, nothing is lost.

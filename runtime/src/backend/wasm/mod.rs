@@ -21,6 +21,7 @@ mod http;
 pub mod inspect;
 mod memory;
 pub mod pack;
+mod rest;
 pub mod run;
 pub(crate) mod tree;
 

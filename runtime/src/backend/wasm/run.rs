@@ -24,6 +24,7 @@ use wharf_images::snapshot::Rootfs;
 use super::eager::eagerly;
 use super::http::{self, Hooks};
 use super::memory::MemoryLimit;
+use super::rest::{QUIET, Wakes};
 use super::tree::{self, Tree};
 use super::{cache, engine};
 use crate::error::{Class, Error, Result};
@@ -46,7 +47,7 @@ pub struct Loaded {
 
 /// A component, loaded and linked, and the task it has to do, but nothing to work on yet.
 pub struct Program {
-    runtime: tokio::runtime::Runtime,
+    runtime: Loop,
     component: InstancePre<State>,
     wasi: WasiCtx,
     wants_network: bool,
@@ -65,11 +66,17 @@ pub enum Ready {
 
 /// A guest just before its first instruction.
 pub struct Guest {
-    runtime: tokio::runtime::Runtime,
+    runtime: Loop,
     store: Store<State>,
     component: InstancePre<State>,
     function: Option<String>,
     is_connected: bool,
+}
+
+/// A guest's event loop.
+struct Loop {
+    runtime: tokio::runtime::Runtime,
+    wakes: Arc<Wakes>,
 }
 
 /// What the guest's host functions work on.
@@ -217,8 +224,9 @@ impl Program {
         if wants_network {
             runtime.enable_io();
         }
+        let wakes = Wakes::of(&mut runtime);
         let runtime = runtime.build().map_err(|e| Error::os("make an event loop", e))?;
-        Ok(Program { runtime, component, wasi: context(task.http.is_some()), wants_network })
+        Ok(Program { runtime: Loop { runtime, wakes }, component, wasi: context(task.http.is_some()), wants_network })
     }
 
     /// True when the program can use a network: it imports one, or it serves.
@@ -269,7 +277,8 @@ impl Ready {
 impl Guest {
     /// Runs it to its end. What went wrong is told on stderr, as a native program's runtime would.
     pub fn run(self) -> i32 {
-        let Guest { runtime, mut store, component, function, is_connected } = self;
+        let Guest { runtime: Loop { runtime, wakes }, mut store, component, function, is_connected } = self;
+        runtime.spawn(wakes.await_rest(QUIET, crate::linux::give_back_memory));
         let called = call(&mut store, component, function.as_deref());
         let ended = match is_connected {
             true => runtime.block_on(eagerly(called)),

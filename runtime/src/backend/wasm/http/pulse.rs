@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::{Engine, Store, UpdateDeadline};
 
+use super::super::rest::QUIET;
 use super::log::AccessLog;
 use crate::error::{Error, Result};
 
@@ -179,6 +180,7 @@ impl Ticking {
 }
 
 fn tick(shared: &Shared) {
+    let mut rested = false;
     loop {
         let idle = shared.requests.load(Ordering::Acquire) == 0;
         // A request's line is written before it stops being counted.
@@ -186,11 +188,21 @@ fn tick(shared: &Shared) {
         if shared.over.load(Ordering::Acquire) {
             return;
         }
-        if idle {
-            std::thread::park();
-        } else {
+        if !idle {
+            rested = false;
             std::thread::sleep(TICK);
             shared.engine.increment_epoch();
+        } else if rested {
+            rested = false;
+            std::thread::park();
+        } else {
+            let since = Instant::now();
+            std::thread::park_timeout(QUIET);
+            // Nobody has woken us, or so late that the next look will tell.
+            rested = since.elapsed() >= QUIET;
+            if rested {
+                crate::linux::give_back_memory();
+            }
         }
     }
 }
