@@ -35,8 +35,11 @@ pub static VERBS: &[Verb] = &[Verb {
     run: stats,
 }];
 
-/// CPU time is a difference: so long after the first look follows the second.
-const FIRST: Duration = Duration::from_millis(300);
+/// CPU time is a difference: so long after the first look follows the second. The kernel counts at each tick of its clock,
+/// and between them when a process is given a processor or leaves it.
+const MOMENT: Duration = Duration::from_millis(20);
+/// But who has a quota may use it up at the beginning of each period and then rest: some of the usual periods.
+const PERIODS: Duration = Duration::from_millis(300);
 /// Between two tables of a stream.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -77,6 +80,11 @@ const SHOWN: [&str; 8] = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO
 impl Row {
     fn id(&self) -> String {
         if self.no_trunc { self.container.id.clone() } else { self.container.short_id().to_owned() }
+    }
+
+    fn has_quota(&self) -> bool {
+        let limits = &self.container.config.limits;
+        limits.nano_cpus.is_some() || limits.cpu_quota.is_some()
     }
 
     /// The limit that holds: its own, or the machine's memory. Nothing of what does not run.
@@ -121,8 +129,8 @@ fn stats(parsed: &Parsed, context: &Context) -> Result<()> {
     let stream = !parsed.switch("no-stream");
     let redraw = stream && io::stdout().is_terminal();
     let mut before = BTreeMap::new();
-    look(parsed, &engine, &mut before)?;
-    let mut pause = FIRST;
+    let first = look(parsed, &engine, &mut before)?;
+    let mut pause = if stream || first.iter().any(Row::has_quota) { PERIODS } else { MOMENT };
     let mut out = io::stdout();
     if redraw {
         out.write_all(CLEAR.as_bytes())?;

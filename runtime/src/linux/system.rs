@@ -1,5 +1,5 @@
 //! Small things the portable code asks of the system.
-#![allow(unsafe_code, reason = "malloc_trim and madvise have no safe wrappers")]
+#![allow(unsafe_code, reason = "some calls have no safe wrappers")]
 
 use std::fs::File;
 use std::io;
@@ -23,6 +23,16 @@ pub fn is_root() -> bool {
 /// True when this process has one thread. (Each directory in /proc/self/task is a thread, and a link: proc(5).)
 pub(crate) fn is_single_threaded() -> bool {
     rustix::fs::stat("/proc/self/task").is_ok_and(|stat| stat.st_nlink == 3)
+}
+
+/// The CPU time of all threads that a process has or had, in nanoseconds: `CPUCLOCK_SCHED` of
+/// `include/linux/posix-timers_types.h`. `None` if there is no such process.
+pub(crate) fn process_cpu_ns(pid: i32) -> Option<u64> {
+    const SCHED: libc::clockid_t = 2;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a place for what the kernel answers (clock_gettime(2)).
+    let read = unsafe { libc::clock_gettime((!pid << 3) | SCHED, &raw mut time) };
+    (read == 0).then(|| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
 /// Makes a directory that nobody else may enter.

@@ -7,6 +7,7 @@ use rustix::process::Pid;
 
 use super::layout::Controller;
 use super::{Cgroup, Place, file};
+use crate::linux::system::process_cpu_ns;
 use crate::task::Usage;
 
 /// v1 writes "no limit" as a number near 2^63.
@@ -14,9 +15,20 @@ const UNLIMITED: u64 = 1 << 62;
 
 /// The usage of `group`.
 pub fn read(group: &Cgroup) -> Usage {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let at_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-    Usage { at_ns, ..now_used(group) }
+    loop {
+        let at_ns = tick();
+        let usage = Usage { at_ns, ..now_used(group) };
+        if tick() == at_ns {
+            return usage;
+        }
+    }
+}
+
+/// When the kernel's clock ticked last, which is when it last counted the time of those who compute all the while: to
+/// relate that to a finer clock would make more or less of it.
+fn tick() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 fn now_used(group: &Cgroup) -> Usage {
@@ -88,13 +100,14 @@ fn resident(pid: Pid) -> u64 {
     resident.saturating_sub(shared) * rustix::param::page_size() as u64
 }
 
-/// CPU time of a process and of its children that it waited for (`proc_pid_stat(5)`, fields 14 to 17).
+/// CPU time of a process and of its children that it waited for (`proc_pid_stat(5)`, fields 16 and 17).
 fn process_cpu(pid: Pid) -> u64 {
     let text = proc_file(pid, "stat");
     // The name in parentheses may hold spaces and parentheses; what follows the last one has none.
     let Some((_, fields)) = text.rsplit_once(')') else { return 0 };
-    let ticks: u64 = fields.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
-    ticks * (1_000_000_000 / rustix::param::clock_ticks_per_second())
+    let ticks: u64 = fields.split_whitespace().skip(13).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let children = ticks * (1_000_000_000 / rustix::param::clock_ticks_per_second());
+    process_cpu_ns(pid.as_raw_pid()).unwrap_or(0) + children
 }
 
 /// Bytes that a process and its waited-for children had read from and written to devices (`proc_pid_io(5)`).
@@ -102,4 +115,25 @@ fn process_io(pid: Pid) -> (u64, u64) {
     let text = proc_file(pid, "io");
     let of = |key| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok()).unwrap_or(0);
     (of("read_bytes:"), of("write_bytes:"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_counted_finer_than_by_ticks() {
+        let shell = Command::new("sh").args(["-c", "while :; do :; done"]).stdin(Stdio::null()).spawn();
+        let mut shell = shell.unwrap();
+        let pid = Pid::from_child(&shell);
+        let before = process_cpu(pid);
+        std::thread::sleep(Duration::from_millis(50));
+        let used = process_cpu(pid) - before;
+        shell.kill().and_then(|()| shell.wait()).unwrap();
+        assert!(used > 0);
+        assert_ne!(used % 1_000_000, 0, "{used} ns are ticks of what proc_pid_stat(5) counts by");
+    }
 }
