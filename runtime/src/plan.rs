@@ -240,9 +240,11 @@ pub(crate) fn task_spec(
     known: Option<Program>,
 ) -> Result<(TaskSpec, Vec<PlannedFile>)> {
     let mut files = Vec::new();
-    let rootfs = engine.images()?.snapshots.plan(&container.id, &container.image.diff_ids())?;
+    let mut rootfs = engine.images()?.snapshots.plan(&container.id, &container.image.diff_ids())?;
     let workload = match container.backend() {
-        BackendKind::Linux => Workload::Linux(Box::new(linux::plan::linux_task(engine, container, &mut files)?)),
+        BackendKind::Linux => {
+            Workload::Linux(Box::new(linux::plan::linux_task(engine, container, &mut files, &mut rootfs)?))
+        }
         BackendKind::Wasm => Workload::Wasm(Box::new(wasm_task(engine, container, known)?)),
     };
     let limits = container.config.limits.clone();

@@ -65,6 +65,26 @@ fn changed() -> Wharf {
 }
 
 #[test]
+fn mounts_leave_nothing_in_the_containers_layer() {
+    // The image has no /etc/hosts and none of the other files that are mounted there.
+    let wharf = Wharf::with_busybox();
+    let run = |name: &str, script: &str| {
+        wharf.ok(&["run", "--name", name, "--network", "none", "busybox", "sh", "-c", script])
+    };
+    assert!(run("reader", "cat /etc/hosts").starts_with("127.0.0.1\tlocalhost\n"));
+    let upper = wharf.ok(&["inspect", "-f", "{{.GraphDriver.Data.UpperDir}}", "reader"]);
+    assert_eq!(std::fs::read_dir(&upper).expect("the layer").count(), 0, "{upper}");
+    // What is laid below all layers for that is nobody's to change.
+    let all = "group\nhostname\nhosts\npasswd\nresolv.conf";
+    assert_eq!(
+        run("writer", "touch /etc/mine; rm /etc/resolv.conf; ls /etc").replace("mine\n", ""),
+        all.replace("\nresolv.conf", "")
+    );
+    assert_eq!(wharf.ok(&["diff", "writer"]), "C /etc\nA /etc/mine");
+    assert_eq!(run("next", "ls /etc"), all);
+}
+
+#[test]
 fn diff_tells_what_docker_tells() {
     let wharf = changed();
     let told = "C /bin\nD /bin/wc\nA /d\nA /d/dang\nA /d/f\nA /d/lf\nC /etc\nC /etc/passwd\nA /ld\nA /ready";

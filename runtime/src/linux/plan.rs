@@ -1,8 +1,11 @@
 //! The host's side of a Linux container's plan: the files it mounts, and what of this host its spec must know.
 
-use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use wharf_images::snapshot::Rootfs;
 
 use crate::config::{ContainerConfig, IpcMode, MountKind, NetworkMode, PidMode};
 use crate::container::Container;
@@ -11,15 +14,25 @@ use crate::error::{Class, Error, Result};
 use crate::linux::neighbour;
 use crate::linux::network;
 use crate::linux::spec::{self, SpecContext};
-use crate::linux::{usernet, userns};
+use crate::linux::{create_open_dir, usernet, userns};
 use crate::plan::{self, PlannedFile};
 use crate::task::{LinuxTask, Neighbour};
 
-/// The plan of a Linux container. `files` gets those of `/etc` that it mounts.
+/// The plan of a Linux container. `files` gets those of `/etc` that it mounts, `rootfs` what they are mounted on.
 ///
 /// # Errors
 /// As [`spec::linux_task`].
-pub(crate) fn linux_task(engine: &Engine, container: &Container, files: &mut Vec<PlannedFile>) -> Result<LinuxTask> {
+pub(crate) fn linux_task(
+    engine: &Engine,
+    container: &Container,
+    files: &mut Vec<PlannedFile>,
+    rootfs: &mut Rootfs,
+) -> Result<LinuxTask> {
+    if let Rootfs::Overlay { lower, .. } = rootfs
+        && !lower.is_empty()
+    {
+        lower.push(mount_points(engine)?);
+    }
     let config = &container.config;
     let host_network = config.network == NetworkMode::Host;
     let mut context = SpecContext { id: container.id.clone(), ..SpecContext::default() };
@@ -89,6 +102,30 @@ pub(crate) fn linux_task(engine: &Engine, container: &Container, files: &mut Vec
         }
     }
     spec::linux_task(config, &container.image, &context)
+}
+
+/// A layer for below all others, with what every container mounts something on: where an image has none of that, it need
+/// not be made in the container's own layer at each start, nor removed from there.
+fn mount_points(engine: &Engine) -> Result<PathBuf> {
+    let dir = engine.paths().root.join("mountpoints");
+    let file = |name| dir.join("etc").join(name);
+    let last = file("resolv.conf");
+    if fs::symlink_metadata(&last).is_ok() {
+        return Ok(dir);
+    }
+    // Others may do the same: nobody uses it before all is there, and nothing is made anew.
+    let unless_there = |made: io::Result<()>, path: &Path| match made {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("create", path, e)),
+        _ => Ok(()),
+    };
+    for path in [dir.clone(), dir.join("dev"), dir.join("etc"), dir.join("proc"), dir.join("sys")] {
+        unless_there(create_open_dir(&path), &path)?;
+    }
+    for path in [file("hostname"), file("hosts"), last] {
+        let readable = |file: fs::File| file.set_permissions(fs::Permissions::from_mode(0o644));
+        unless_there(fs::File::create_new(&path).and_then(readable), &path)?;
+    }
+    Ok(dir)
 }
 
 /// In docker's words, whose namespace could not be joined.

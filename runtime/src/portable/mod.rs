@@ -247,6 +247,7 @@ pub(crate) mod plan {
     //! See `linux/plan.rs`.
 
     use wharf_images::Class;
+    use wharf_images::snapshot::Rootfs;
 
     use crate::container::Container;
     use crate::engine::Engine;
@@ -254,7 +255,7 @@ pub(crate) mod plan {
     use crate::plan::PlannedFile;
     use crate::task::LinuxTask;
 
-    pub(crate) fn linux_task(_: &Engine, _: &Container, _: &mut Vec<PlannedFile>) -> Result<LinuxTask> {
+    pub(crate) fn linux_task(_: &Engine, _: &Container, _: &mut Vec<PlannedFile>, _: &mut Rootfs) -> Result<LinuxTask> {
         Err(Error::new(Class::Unsupported, "Linux images run on Linux only"))
     }
 }
