@@ -229,7 +229,9 @@ pub fn env(parsed: &Parsed) -> Result<Vec<String>> {
 fn labels(parsed: &Parsed) -> Result<Vec<(String, String)>> {
     let mut labels = Vec::new();
     for path in parsed.values("label-file") {
-        labels.extend(values::key_value_file(path)?.iter().filter_map(|line| values::label(line).ok()));
+        // A name alone says nothing here.
+        let lines = values::key_value_file(path)?.into_iter().filter(|line| line.contains('='));
+        labels.extend(lines.filter_map(|line| values::label(&line).ok()));
     }
     labels.extend(parsed.read_all("label", values::label)?);
     Ok(labels)

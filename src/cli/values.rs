@@ -104,15 +104,16 @@ pub fn label(text: &str) -> Result<(String, String), String> {
 /// Docker's words; those of the file system.
 pub fn key_value_file(path: &str) -> Result<Vec<String>> {
     let bytes = std::fs::read(path).map_err(|e| Failure::io("open", path, &e))?;
-    key_value_lines(path, &bytes).map_err(Failure::new)
+    key_value_lines(&bytes).map_err(|why| Failure::new(format!("invalid env file ({path}): {why}")))
 }
 
-fn key_value_lines(path: &str, bytes: &[u8]) -> Result<Vec<String>, String> {
+fn key_value_lines(bytes: &[u8]) -> Result<Vec<String>, String> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut lines = Vec::new();
     for (n, line) in bytes.split(|b| *b == b'\n').enumerate() {
         let Ok(line) = std::str::from_utf8(line) else {
-            return Err(format!("env file {path} contains invalid utf8 bytes at line {}: {line:?}", n + 1));
+            let bytes: Vec<_> = line.iter().map(u8::to_string).collect();
+            return Err(format!("invalid utf8 bytes at line {}: [{}]", n + 1, bytes.join(" ")));
         };
         let line = line.strip_suffix('\r').unwrap_or(line).trim_start();
         if line.is_empty() || line.starts_with('#') {
