@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 use wharf_images::Platform;
 
+use crate::error::{Class, Error, Result};
 use crate::health::HealthConfig;
 use crate::network::ports::{ExposedPort, PortBinding};
 use crate::network::{BRIDGE, Mac, Target};
@@ -473,6 +474,50 @@ pub struct VolumeMount {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+/// What tmpfs(5) and mount(8) know that a tmpfs may be given.
+const TMPFS_FLAGS: &[&str] = &[
+    "async",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "mand",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "nomand",
+    "nosuid",
+    "private",
+    "relatime",
+    "ro",
+    "rprivate",
+    "rw",
+    "strictatime",
+    "suid",
+    "sync",
+];
+const TMPFS_VALUES: &[&str] = &["gid", "mode", "mpol", "nr_blocks", "nr_inodes", "size", "uid"];
+
+/// Checks the options of a tmpfs.
+///
+/// # Errors
+/// `InvalidInput` names the first that it cannot have.
+pub fn check_tmpfs(options: &str) -> Result<()> {
+    let known = |option: &str| match option.split_once('=') {
+        Some((name, _)) => TMPFS_VALUES.contains(&name),
+        None => TMPFS_FLAGS.contains(&option),
+    };
+    match options.split(',').map(str::trim).find(|option| !option.is_empty() && !known(option)) {
+        None => Ok(()),
+        Some(option) => {
+            let parts: Vec<_> = option.splitn(2, '=').map(|part| format!("{part:?}")).collect();
+            Err(Error::new(Class::InvalidInput, format!("invalid tmpfs option [{}]", parts.join(" "))))
+        }
+    }
 }
 
 /// An absolute path without `.`, `..` and repeated slashes; `None` for a relative one.

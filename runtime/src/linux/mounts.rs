@@ -208,7 +208,8 @@ pub(super) fn prepare<'a>(mount: &'a Mount, situation: Situation) -> Result<Vec<
                 _ => None,
             };
             let data = options.data.iter().filter(|(key, _)| key != "gid" || situation.tty_group);
-            let tree = file_system(kind, data, options.set)
+            let source = mount.source().as_deref().and_then(Path::to_str);
+            let tree = file_system(kind, source, data, options.set)
                 .map_err(|e| Error::io("mount a file system for", target.to_owned(), e))?;
             Ok(vec![Prepared { target, kind: magic.map_or(Kind::Other, |magic| Kind::Kernel { magic }), tree }])
         }
@@ -269,13 +270,17 @@ fn subpath_failed(source: &Path, subpath: &str, e: Errno) -> Error {
     }
 }
 
-/// A new file system, detached.
+/// A new file system, detached. `source` is only what is shown as such.
 pub(super) fn file_system<'a>(
     kind: &str,
+    source: Option<&str>,
     data: impl IntoIterator<Item = &'a (String, Option<String>)>,
     attributes: u64,
 ) -> Result<OwnedFd, Errno> {
     let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if let Some(source) = source {
+        fsconfig_set_string(&fs, "source", source)?;
+    }
     for (key, value) in data {
         match value {
             Some(value) => fsconfig_set_string(&fs, key.as_str(), value.as_str())?,
@@ -289,7 +294,7 @@ pub(super) fn file_system<'a>(
 /// The container's own cgroup, as its cgroup namespace shows it: the unified tree, where there is one. A version 1
 /// hierarchy is left out: the container stands in few of them, and in others it would see the host's.
 fn cgroups<'a>(target: &'a Path, options: &Options) -> Result<Vec<Prepared<'a>>> {
-    match file_system("cgroup2", [], options.set) {
+    match file_system("cgroup2", Some("cgroup"), [], options.set) {
         Ok(tree) => Ok(vec![Prepared { target, kind: Kind::Other, tree }]),
         // No such file system, or (rootless) not ours to mount: the container goes without.
         Err(Errno::NODEV | Errno::PERM | Errno::BUSY) => Ok(Vec::new()),
@@ -427,7 +432,7 @@ pub(super) fn mask(root: &Root, paths: &[String], null: BorrowedFd<'_>) -> Resul
         let cover = if directory {
             let cover = match &empty {
                 Some(first) => copy(first.as_fd(), "", false),
-                None => file_system("tmpfs", [], READ_ONLY),
+                None => file_system("tmpfs", Some("tmpfs"), [], READ_ONLY),
             };
             cover.map_err(failed)?
         } else {

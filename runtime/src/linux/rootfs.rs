@@ -67,6 +67,7 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, in_user_namespace: bool
     let short = Short::default();
     let failed = |e| Error::io("mount an overlay with the writable layer", upper, e);
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed)?;
+    fsconfig_set_string(&fs, "source", "overlay").map_err(failed)?;
     for layer in lower {
         match fsconfig_set_string(&fs, "lowerdir+", short.name(layer, FSCONFIG_STRING)?) {
             Ok(()) => {}
