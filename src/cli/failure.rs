@@ -110,9 +110,23 @@ impl Failure {
         match self {
             Failure::Usage { code, .. } | Failure::Exit(code) => *code,
             Failure::Work { exec: Some(code), .. } => *code,
+            Failure::Work { engine: true, message, .. } if runs => code_of_words(message),
             Failure::Work { .. } if runs => 125,
             Failure::Work { .. } => 1,
         }
+    }
+}
+
+/// Docker's client reads in the words of a failed `run` whose fault it is: what is missing is taken for the program,
+/// also where it is a device or a part of a volume.
+fn code_of_words(message: &str) -> u8 {
+    let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
+    if says(&["executable file not found", "no such file or directory"]) {
+        127
+    } else if says(&["permission denied", "is a directory"]) {
+        126
+    } else {
+        125
     }
 }
 
@@ -172,6 +186,10 @@ mod tests {
         assert_eq!(Failure::from(not_found()).code(false), 1);
         assert_eq!(Failure::from(exec()).code(true), 127);
         assert_eq!(Failure::from(exec()).code(false), 127);
+        let gathering = || wharf_runtime::Error::new(Class::InvalidInput, "\"/dev/x\": no such file or directory");
+        assert_eq!(Failure::from(gathering()).code(true), 127);
+        assert_eq!(Failure::from(gathering()).code(false), 1);
+        assert_eq!(Failure::new("open x: no such file or directory").code(true), 125);
         assert_eq!(Failure::Exit(42).code(true), 42);
         assert_eq!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).code(false), 141);
     }
