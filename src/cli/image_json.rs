@@ -23,12 +23,14 @@ pub fn image(store: &ImageStore, image: &Image) -> Result<Value> {
     let layers: Vec<_> = image.diff_ids().iter().map(ToString::to_string).collect();
     // A wasm artifact of some styles has no config that says these.
     let file = store.config_file(image)?;
+    // Docker's comment of an image is that of its last step.
+    let comment = file.comment.or_else(|| file.history.into_iter().next_back()?.comment);
     let mut object = json!({
         "Id": image.id.to_string(),
         "RepoTags": tags,
         "RepoDigests": digests,
         "Parent": "",
-        "Comment": file.comment.unwrap_or_default(),
+        "Comment": comment.unwrap_or_default(),
         "Created": image.created.as_deref().unwrap_or(NEVER),
         "DockerVersion": "",
         "Author": file.author.unwrap_or_default(),

@@ -117,6 +117,7 @@ const WALK: &[(Same, &str)] = &[
     (All, "commit -m noted -c ENV|X=1 web mine:1"),
     (All, "commit nope"),
     (All, "inspect -f {{json|.Config.Env}} mine:1"),
+    (All, "image inspect -f {{.Comment}} mine:1"),
     (Table, "images"),
     (Header, "history mine:1"),
     (All, "pause web"),
