@@ -233,9 +233,10 @@ fn lookup(word: String, args: &mut impl Iterator<Item = String>) -> Result<Found
     if word == "help" {
         return match args.next() {
             None => Ok(Found::Text(help::top())),
-            Some(topic) => match lookup(topic, args)? {
-                Found::Verb(verb, name) => Ok(Found::Text(help::verb(verb, &format!("wharf {name}")))),
-                text @ Found::Text(_) => Ok(text),
+            Some(topic) => match lookup(topic.clone(), args) {
+                Ok(Found::Verb(verb, name)) => Ok(Found::Text(help::verb(verb, &format!("wharf {name}")))),
+                Ok(text @ Found::Text(_)) => Ok(text),
+                Err(_) => Err(Failure::Usage { text: format!("unknown help topic: {topic}\n"), code: 1 }),
             },
         };
     }

@@ -53,6 +53,7 @@ const MADE: &[&str] = &[
     "create -p 127.0.0.1:9000:90/udp -p 127.0.0.1:7000-7001:7000-7001 -p 127.0.0.1::53 --expose 99 -P full",
     "run -d -p 127.0.0.1:19000:90/udp -p 127.0.0.1:18080:80 full",
     "create --entrypoint echo -e B=2 -e A=3 full hi",
+    "create --label-file @/labels --env-file @/labels busybox",
     "create --add-host a:1.2.3.4 --add-host b=::1 --cidfile @/cid busybox",
 ];
 
@@ -91,6 +92,14 @@ const OTHER: &[&str] = &[
     ".Gateway",
     ".IPAddress",
     ".MacAddress",
+];
+
+/// Files of variables and labels.
+const FILES: &[(&str, &[u8])] = &[
+    ("labels", b"# of many kinds\nA=1\n  B=2\n\nWHARF_TEST_NOBODY\nC=a b # c\r\nD=\"d\"\nE=\n"),
+    ("spaced", b"A=1\nB = 2\n"),
+    ("nameless", b"=x\n"),
+    ("binary", b"A=1\nB=\xff\xfe\n"),
 ];
 
 /// What is wrong with a container that is to be run.
@@ -150,6 +159,14 @@ const WRONG: &[&str] = &[
     "--volumes-from other:foo busybox",
     "-d -a stdout busybox",
     "--badflag busybox",
+    "--device /dev/none busybox",
+    "--tmpfs /t:foo busybox",
+    "--tmpfs /t:size=1m,foo=bar busybox",
+    "-w /bin/busybox busybox",
+    "--cpus 1 --cpu-quota 1000 busybox",
+    "--env-file @/spaced busybox",
+    "--label-file @/nameless busybox",
+    "--env-file @/binary busybox",
 ];
 
 /// Other lines that cannot be done.
@@ -218,6 +235,9 @@ const REFUSED: &[&str] = &[
 /// What lists what there is: the same to the letter, but for what [`plain`] leaves out.
 const LISTED: &[&str] = &[
     "history -H=false --format table|{{.CreatedAt}}\\t{{.CreatedBy}}\\t{{.Comment}} full",
+    "run --rm --tmpfs /t busybox grep -c ^none /proc/mounts",
+    "run --rm --tmpfs /t:uid=3,mode=700,noatime,exec busybox grep |/t| /proc/mounts",
+    "help nope",
     "volume ls --filter name=use --format table|{{.Name}}\\t{{.Driver}}\\t{{.Size}}",
     "volume ls --filter name=use --format {{.Name}}|{{.Driver}}|{{.Scope}}|{{.Labels}}|{{.Links}}|{{.Size}}|{{.Status}}",
     "network ls --format {{.Name}}|{{.Driver}}|{{.Scope}}|{{.IPv6}}|{{.Internal}}",
@@ -324,6 +344,9 @@ fn beside(name: &str, look: impl Fn(Side<'_>, &Wharf, &str)) {
     };
     let dir = home.path().join("shared");
     std::fs::create_dir(&dir).expect("a directory");
+    for (file, text) in FILES {
+        std::fs::write(dir.join(file), text).expect("a file");
+    }
     let dir = dir.to_str().expect("plain");
     let wharf = Wharf::with_busybox();
     wharf.load(&full());

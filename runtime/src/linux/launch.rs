@@ -260,7 +260,12 @@ fn enter_cwd(root: &Root, path: &Path, make: bool) -> Result<()> {
         )
     };
     let dir = if make {
-        root.make_dir(path, 0o755)?
+        root.make_dir(path, 0o755).map_err(|e| match e {
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotADirectory => {
+                Error::new(Class::InvalidInput, format!("Cannot mkdir: {} is not a directory", path.display()))
+            }
+            e => e,
+        })?
     } else {
         root.open(path, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?
     };

@@ -59,8 +59,13 @@ pub fn validate(limits: &Limits) -> Result<()> {
     {
         return refuse("Minimum memory limit can not be less than memory reservation limit, see usage");
     }
-    if limits.nano_cpus.is_some_and(|n| n > 0) && (limits.cpu_quota.is_some() || limits.cpu_period.is_some()) {
-        return refuse("Conflicting options: Nano CPUs and CPU Period cannot both be set");
+    if limits.nano_cpus.is_some_and(|n| n > 0) {
+        if limits.cpu_period.is_some() {
+            return refuse("Conflicting options: Nano CPUs and CPU Period cannot both be set");
+        }
+        if limits.cpu_quota.is_some() {
+            return refuse("Conflicting options: Nano CPUs and CPU Quota cannot both be set");
+        }
     }
     if limits.cpu_period.is_some_and(|p| p != 0 && !(1_000..=1_000_000).contains(&p)) {
         return refuse("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)");
