@@ -445,11 +445,11 @@ mod tests {
 
     #[test]
     fn files_of_variables_read() {
-        let read = |text: &str| key_value_lines("f", text.as_bytes());
+        let read = |text: &str| key_value_lines(text.as_bytes());
         assert_eq!(read("\u{feff}A=1\r\n# note\n\n  B=x y \nC"), Ok(vec!["A=1".into(), "B=x y ".into(), "C".into()]));
         assert_eq!(read("A B=1"), Err("variable 'A B' contains whitespaces".to_owned()));
         assert_eq!(read("=1"), Err("no variable name on line '=1'".to_owned()));
-        assert!(key_value_lines("f", b"A=1\nB=\xff").is_err_and(|e| e.contains("invalid utf8 bytes at line 2")));
+        assert!(key_value_lines(b"A=1\nB=\xff").is_err_and(|e| e.contains("invalid utf8 bytes at line 2")));
     }
 
     #[test]
