@@ -112,6 +112,7 @@ static LISTING: Listing<Usage> = Listing {
         Column { field: "Size", header: "SIZE", text: |usage| units::sum(usage.size) },
         Column { field: "Reclaimable", header: "RECLAIMABLE", text: Usage::reclaimable },
     ],
+    kind: "*formatter.diskUsageImagesContext",
     labels: |_| None,
 };
 
@@ -160,6 +161,7 @@ static IMAGES: Listing<ImageRow> = Listing {
         Column { field: "UniqueSize", header: "UNIQUE SIZE", text: ImageRow::unique },
         Column { field: "Containers", header: "CONTAINERS", text: |row| row.containers.to_string() },
     ],
+    kind: "*formatter.imageContext",
     labels: |_| None,
 };
 
@@ -205,6 +207,7 @@ static VOLUMES: Listing<VolumeRow> = Listing {
         Column { field: "Group", header: "GROUP", text: |_| UNKNOWN.to_owned() },
         Column { field: "Status", header: "STATUS", text: |_| UNKNOWN.to_owned() },
     ],
+    kind: "*formatter.volumeContext",
     labels: |row| Some(&row.volume.labels),
 };
 
@@ -230,7 +233,7 @@ fn verbose(parsed: &Parsed, engine: &Engine) -> Result<()> {
         });
         let text = match format {
             "json" => all.to_string(),
-            template => Format::parse(template)?.render(from_json(all))?,
+            template => Format::parse(template)?.of("*formatter.diskUsageContext").render(from_json(all))?,
         };
         return Ok(writeln!(out, "{text}")?);
     }

@@ -12,7 +12,7 @@ use wharf_runtime::events::{EventFilter, EventOptions, Kind, NewEvent};
 use super::context::Context;
 use super::failure::{Failure, Result};
 use super::parse::Parsed;
-use super::template::{Format, from_json};
+use super::template::{Format, Wrong, from_json};
 use super::verb::{FORMAT_OBJECT, Flag, Listed, Operands, Section, Verb};
 use super::{text, units, values};
 
@@ -54,7 +54,7 @@ fn events(parsed: &Parsed, context: &Context) -> Result<()> {
     let shape = match parsed.value("format") {
         None | Some("") => Shape::Line,
         Some("json" | "{{json .}}") => Shape::Json,
-        Some(template) => Shape::Template(Format::parse(template)?),
+        Some(template) => Shape::Template(Format::parse(template).map_err(Wrong::of_object)?.of("*events.Message")),
     };
     let mut out = std::io::stdout();
     let terminal = out.is_terminal();
@@ -80,7 +80,7 @@ fn print(event: &NewEvent, shape: &Shape) -> Result<String> {
         Shape::Json => serde_json::to_string(&message).map_err(|e| Failure::new(e.to_string())),
         Shape::Template(format) => {
             let value = serde_json::to_value(&message).map_err(|e| Failure::new(e.to_string()))?;
-            format.render(from_json(fields(value)))
+            Ok(format.render(from_json(fields(value)))?)
         }
     }
 }

@@ -213,6 +213,7 @@ static HISTORY: Listing<Row> = Listing {
         Column { field: "Size", header: "SIZE", text: Row::size },
         Column { field: "Comment", header: "COMMENT", text: |row| text::visible(&row.step.comment).into_owned() },
     ],
+    kind: "*image.historyContext",
     labels: |_| None,
 };
 

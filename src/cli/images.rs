@@ -69,6 +69,7 @@ static LISTING: Listing<Row> = Listing {
         Column { field: "Containers", header: "CONTAINERS", text: |_| UNKNOWN.to_owned() },
         Column { field: "Platform", header: "PLATFORM", text: |row| row.image.platform.to_string() },
     ],
+    kind: "*formatter.imageContext",
     labels: |row| Some::<&BTreeMap<String, String>>(&row.image.config.labels),
 };
 

@@ -12,7 +12,7 @@ use super::context::Context;
 use super::failure::{Failure, Result, tell};
 use super::network;
 use super::parse::Parsed;
-use super::template::{Format, from_json};
+use super::template::{Format, Wrong, from_json};
 use super::verb::{FORMAT_OBJECT, Flag, Listed, Operands, Section, Verb};
 use super::volume;
 use super::{image, image_json};
@@ -144,7 +144,7 @@ pub fn show(parsed: &Parsed, find: impl Fn(&str) -> Result<Option<Value>>) -> Re
     let format = match parsed.value("format") {
         None | Some("") => None,
         Some("json") => Some(Format::parse("{{json .}}")?),
-        Some(template) => Some(Format::parse(template)?),
+        Some(template) => Some(Format::parse(template).map_err(Wrong::of_object)?),
     };
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for name in parsed.operands() {

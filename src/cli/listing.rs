@@ -8,7 +8,7 @@ use gtmpl_ng::Value;
 use super::failure::{Result, tell};
 use super::parse::Parsed;
 use super::table;
-use super::template::{Format, LABELS};
+use super::template::{Format, LABELS, Wrong};
 
 /// One field of a row: what templates call it, what the table calls it, and its text.
 pub struct Column<T> {
@@ -24,6 +24,8 @@ pub struct Column<T> {
 pub struct Listing<T: 'static> {
     /// All fields a template can use.
     pub columns: &'static [Column<T>],
+    /// What docker calls the type of a row, which its errors name.
+    pub kind: &'static str,
     /// The row's labels, for `{{.Label "name"}}`.
     pub labels: fn(&T) -> Option<&BTreeMap<String, String>>,
 }
@@ -62,7 +64,7 @@ impl<T> Listing<T> {
             }
             Some(template) => {
                 let header = Format::parse_header(template)?.render(self.header())?;
-                let format = Format::parse(template)?;
+                let format = Format::parse(template)?.of(self.kind);
                 let cells = |line: String| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
                 let mut lines = vec![cells(header)];
                 for row in rows {
@@ -72,10 +74,18 @@ impl<T> Listing<T> {
             }
             None if format == "json" => rows.iter().map(|row| self.json(row)).collect(),
             None => {
-                let format = Format::parse(format)?;
+                let format = Format::parse(format)?.of(self.kind);
                 rows.iter().map(|row| Ok(format.render(self.value(row))? + "\n")).collect()
             }
         }
+    }
+
+    /// Tries a template on a row that has all fields.
+    ///
+    /// # Errors
+    /// The template's.
+    pub fn check(&self, format: &str) -> Result<(), Wrong> {
+        Format::parse(format)?.of(self.kind).render(self.header()).map(drop)
     }
 
     /// The rows as JSON objects, all values texts, as docker has it.
@@ -119,6 +129,7 @@ mod tests {
             Column { field: "ID", header: "CONTAINER ID", text: |row| row.0.to_owned() },
             Column { field: "Size", header: "SIZE", text: |_| "1B".to_owned() },
         ],
+        kind: "*row",
         labels: |row| Some(&row.1),
     };
 
@@ -147,7 +158,10 @@ mod tests {
             text(Some("table {{.ID}}\t{{.Label \"a.my-color\"}}"), false),
             "CONTAINER ID   my color\none            red\nthree          \n"
         );
-        assert_eq!(text(Some("{{.Nope}}"), false), "failed to execute template: there is no field \"Nope\"\n");
+        assert_eq!(
+            text(Some("{{.Nope}}"), false),
+            "template parsing error: template: :1:2: executing \"\" at <.Nope>: can't evaluate field Nope in type *row\n"
+        );
     }
 
     #[test]

@@ -340,6 +340,7 @@ static LISTING: Listing<Row> = Listing {
         },
         Column { field: "CreatedAt", header: "CREATED AT", text: |row| units::date(row.created) },
     ],
+    kind: "*network.networkContext",
     labels: |row| row.network.recorded().map(|network| &network.labels),
 };
 

@@ -12,7 +12,7 @@ use wharf_runtime::network::store::Attachment;
 use wharf_runtime::state::State;
 
 use super::context::Context;
-use super::failure::Result;
+use super::failure::{Failure, Result};
 use super::filter::{Filters, status};
 use super::listing::{Column, Listing};
 use super::parse::Parsed;
@@ -78,6 +78,7 @@ pub static LISTING: Listing<Row> = Listing {
         Column { field: "Networks", header: "NETWORKS", text: |row| networks(&row.container).join(",") },
         Column { field: "Platform", header: "PLATFORM", text: |row| row.container.image.platform.to_string() },
     ],
+    kind: "*formatter.ContainerContext",
     labels: |row| Some(&row.labels),
 };
 
@@ -89,6 +90,13 @@ fn ps(parsed: &Parsed, context: &Context) -> Result<()> {
         true => 1,
         false => parsed.read("last", values::integer::<i64>)?.unwrap_or(-1),
     };
+    if let Some(format) = parsed.value("format") {
+        // Docker looks at this one beforehand, for what it asks for, and has words of its own.
+        LISTING.check(format).map_err(|wrong| {
+            let what = if wrong.parsing { "parse" } else { "execute" };
+            Failure::new(format!("failed to {what} template: {}", wrong.text))
+        })?;
+    }
     let engine = context.engine()?;
     let all = parsed.switch("all") || last > 0 || filters.want_all();
     let mut containers = engine.list(ListOptions { all })?;

@@ -49,6 +49,7 @@ static LISTING: Listing<Row> = Listing {
         Column { field: "IsOfficial", header: "OFFICIAL", text: |row| ok(row.found.official) },
         Column { field: "IsAutomated", header: "AUTOMATED", text: |row| ok(row.found.automated) },
     ],
+    kind: "*search.Context",
     labels: |_| None,
 };
 

@@ -72,6 +72,7 @@ static LISTING: Listing<Row> = Listing {
         Column { field: "BlockIO", header: "BLOCK I/O", text: |row| pair(row.usage.block_io) },
         Column { field: "PIDs", header: "PIDS", text: |row| row.usage.pids.to_string() },
     ],
+    kind: "*container.statsContext",
     labels: |row| Some(&row.container.config.labels),
 };
 

@@ -14,7 +14,7 @@ use super::container_json;
 use super::context::Context;
 use super::failure::Result;
 use super::parse::Parsed;
-use super::template::{Format, from_json};
+use super::template::{Format, Wrong, from_json};
 use super::units;
 use super::verb::{FORMAT_OBJECT, Listed, Operands, Section, Verb};
 
@@ -211,7 +211,7 @@ fn show(parsed: &Parsed, object: Value, text: impl Fn(&Value) -> String) -> Resu
     let text = match parsed.value("format") {
         None | Some("") => text(&object),
         Some("json") => format!("{object}\n"),
-        Some(template) => Format::parse(template)?.render(from_json(object))? + "\n",
+        Some(template) => Format::parse(template).map_err(Wrong::of_object)?.render(from_json(object))? + "\n",
     };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }

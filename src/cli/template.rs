@@ -3,12 +3,44 @@
 
 use std::collections::HashMap;
 
-use gtmpl_ng::{Context, Func, FuncError, Number, NumberKind, Template, Value};
+use gtmpl_ng::{Context, ExecError, Func, FuncError, Number, NumberKind, ParseError, Template, Value};
 
-use super::failure::{Failure, Result};
+use super::failure::Failure;
 
 /// A template, parsed.
-pub struct Format(Template);
+pub struct Format {
+    template: Template,
+    text: String,
+    /// What docker's Go calls the type of what it is filled in with, where that is no map.
+    of: Option<&'static str>,
+}
+
+/// A template that cannot be used, in the words of Go's package.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// It is no template; otherwise it asks for what is not there.
+    pub parsing: bool,
+    /// Where, and why.
+    pub text: String,
+}
+
+impl Wrong {
+    /// The same where one object is shown: docker's client has a code of its own for what is no template.
+    pub fn of_object(self) -> Failure {
+        match self.parsing {
+            true => Failure::from(self).of_program(64),
+            false => self.into(),
+        }
+    }
+}
+
+impl From<Wrong> for Failure {
+    fn from(wrong: Wrong) -> Self {
+        Failure::new(format!("template parsing error: {}", wrong.text))
+    }
+}
+
+type Result<T, E = Wrong> = std::result::Result<T, E>;
 
 const FUNCTIONS: &[(&str, Func)] = &[
     ("json", json),
@@ -63,13 +95,19 @@ impl Format {
         Self::with(text, &functions)
     }
 
+    /// The same for objects of the type that Go calls so.
+    #[must_use]
+    pub fn of(mut self, kind: &'static str) -> Self {
+        self.of = Some(kind);
+        self
+    }
+
     fn with(text: &str, functions: &[(&str, Func)]) -> Result<Self> {
         let mut template = Template::with_limits(gtmpl_ng::Limits::unlimited());
         template.add_funcs(functions);
-        template
-            .parse(label_calls(&text.replace("\\t", "\t").replace("\\n", "\n")))
-            .map_err(|e| Failure::new(format!("template parsing error: {e}")))?;
-        Ok(Format(template))
+        let text = label_calls(&text.replace("\\t", "\t").replace("\\n", "\n"));
+        template.parse(text.as_str()).map_err(|e| Wrong { parsing: true, text: parse_words(&e) })?;
+        Ok(Format { template, text, of: None })
     }
 
     /// Fills it in.
@@ -77,17 +115,66 @@ impl Format {
     /// # Errors
     /// Names the field that does not exist, or what else is wrong.
     pub fn render(&self, value: Value) -> Result<String> {
-        self.0.render(&Context::from(value)).map_err(|e| {
-            // The engine prints the whole object after the name of a missing field.
-            let text = e.to_string();
-            let reason = match text.find("no field `").map(|at| &text[at + 10..]).and_then(|tail| tail.split_once('`'))
-            {
-                Some((field, _)) => format!("there is no field {field:?}"),
-                None => text,
-            };
-            Failure::new(format!("failed to execute template: {reason}"))
-        })
+        let wrong = |e| Wrong { parsing: false, text: self.words(&e) };
+        self.template.render(&Context::from(value)).map_err(wrong)
     }
+
+    /// Go's words for what went wrong, with the place: the engine has words and places of its own.
+    fn words(&self, e: &ExecError) -> String {
+        let Some(e) = e.as_structured() else { return format!("template: {e}") };
+        let (line, start) = (e.context.line, e.context.col.saturating_sub(1));
+        let text = self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+        let node = text.get(start..).unwrap_or_default();
+        let node = node.get(..e.context.len).unwrap_or(node);
+        let (path, last) = match node.rfind('.').filter(|_| node.starts_with(['.', '$']) && !node.contains(' ')) {
+            // Go counts up to the last field of several.
+            Some(at) => (at, &node[at + 1..]),
+            None => (0, node),
+        };
+        let missing = e.message.strip_prefix("no field `").and_then(|tail| tail.split_once('`'));
+        let why = match (missing, self.of) {
+            (Some((field, _)), Some(kind)) => format!("can't evaluate field {field} in type {kind}"),
+            (Some((field, _)), None) => format!("map has no entry for key {field:?}"),
+            (None, of) if e.message.starts_with("only maps and objects") => {
+                let kind = if of.is_some() { "string" } else { "interface {}" };
+                format!("can't evaluate field {last} in type {kind}")
+            }
+            (None, _) if node.starts_with(|c: char| c.is_ascii_lowercase()) => {
+                let function = node.split(' ').next().unwrap_or_default();
+                format!("error calling {function}: {}", e.message)
+            }
+            (None, _) => e.message.clone(),
+        };
+        format!("template: :{line}:{}: executing \"\" at <{node}>: {why}", start + path)
+    }
+}
+
+/// What the engine's reader of words says as the name of a word that nobody expected.
+const LEXICAL: &[&str] = &[
+    "bad character",
+    "bad number syntax",
+    "comment end before closing delimiter",
+    "unclosed action",
+    "unclosed comment",
+    "unclosed left paren",
+    "unexpected right paren",
+    "unrecognized character in action",
+    "unterminated character constant",
+    "unterminated quoted string",
+    "unterminated raw quoted string",
+];
+
+/// Go's words for what is no template.
+fn parse_words(e: &ParseError) -> String {
+    let ParseError::WithContext(place, message) = e else { return format!("template: {e}") };
+    let lexical = LEXICAL.iter().find(|words| message.contains(*words));
+    let undefined = message.strip_prefix("function ").and_then(|tail| tail.strip_suffix(" not defined"));
+    let why = match (lexical, undefined) {
+        (Some(words), _) => (*words).to_owned(),
+        (None, Some(name)) => format!("function {name:?} not defined"),
+        (None, None) => message.clone(),
+    };
+    format!("template: :{}: {why}", place.line)
 }
 
 /// The engine gives methods no arguments: docker's `{{.Label "x"}}` becomes the function call `{{label $ "x"}}`.
@@ -269,6 +356,11 @@ fn index(args: &[Value]) -> Result<Value, FuncError> {
         }
         (Value::NoValue, Value::String(_)) => Ok(Value::from("")),
         (Value::Nil, _) => Err(FuncError::Generic("index of untyped nil".to_owned())),
+        (Value::Array(list), Value::Number(n)) => {
+            let at = n.as_u64().and_then(|n| usize::try_from(n).ok());
+            let out_of_range = || FuncError::Generic(format!("index out of range: {key}"));
+            at.and_then(|at| list.get(at)).cloned().ok_or_else(out_of_range)
+        }
         _ => gtmpl_ng::funcs::index(&[value, key.clone()]),
     })
 }
@@ -287,7 +379,7 @@ mod tests {
         let value = json!({"Name": "/x y", "Id": "abcdef", "State": {"Running": true, "Pid": 12}, "List": ["a", "b"], "Size": 1.5});
         match Format::parse(template).and_then(|format| format.render(from_json(value))) {
             Ok(text) => text,
-            Err(e) => e.text("wharf", false),
+            Err(wrong) => wrong.text,
         }
     }
 
@@ -328,9 +420,7 @@ mod tests {
                 },
                 "Labels": null,
             });
-            Format::parse(template)
-                .and_then(|format| format.render(from_json(value)))
-                .map_err(|e| e.text("wharf", false))
+            Format::parse(template).and_then(|format| format.render(from_json(value))).map_err(|wrong| wrong.text)
         };
         for (template, want) in [
             ("{{.Config.Labels.a}}{{index .Config.Labels \"a\"}}", "11"),
@@ -351,8 +441,8 @@ mod tests {
         }
         // Structs have all their fields, and what is not there has none.
         for (template, why) in [
-            ("{{.Config.Nope}}", "there is no field \"Nope\""),
-            ("{{.NetworkSettings.Networks.Labels.Nope}}", "there is no field \"Nope\""),
+            ("{{.Config.Nope}}", "map has no entry for key \"Nope\""),
+            ("{{.NetworkSettings.Networks.Labels.Nope}}", "map has no entry for key \"Nope\""),
             ("{{(index (index .NetworkSettings.Ports \"81/tcp\") 0).HostPort}}", "index of untyped nil"),
         ] {
             let told = shown(template).expect_err(template);
@@ -360,14 +450,31 @@ mod tests {
         }
     }
 
+    /// As the docker client says it.
     #[test]
-    fn errors_say_what_is_wrong_and_no_more() {
-        assert_eq!(render("{{.Nope}}"), "failed to execute template: there is no field \"Nope\"\n");
-        let e = render("{{.Id");
-        assert!(e.starts_with("template parsing error: "), "{e}");
-        let e = render("{{nope .Id}}");
-        assert!(e.contains("nope"), "{e}");
-        let e = render("{{join .Id}}");
-        assert!(e.contains("join takes a list"), "{e}");
+    fn errors_are_gos() {
+        for (template, want) in [
+            ("{{.Nope}}", r#"1:2: executing "" at <.Nope>: map has no entry for key "Nope""#),
+            ("{{.State.Nope}}", r#"1:8: executing "" at <.State.Nope>: map has no entry for key "Nope""#),
+            ("x\\n{{json .Nope}}", r#"2:7: executing "" at <.Nope>: map has no entry for key "Nope""#),
+            ("{{.Name.Nope}}", r#"1:7: executing "" at <.Name.Nope>: can't evaluate field Nope in type interface {}"#),
+            (
+                "{{index .List 10}}",
+                r#"1:2: executing "" at <index .List 10>: error calling index: index out of range: 10"#,
+            ),
+            ("{{.Id", "1: unclosed action"),
+            ("{{", "1: unclosed action"),
+            ("a\\n{{nope .Id}}", r#"2: function "nope" not defined"#),
+            ("{{range .List}}", "1: unexpected EOF"),
+            ("{{end}}", "1: unexpected {{end}}"),
+            ("{{if}}x{{end}}", "1: missing value for if"),
+            (r#"{{"x}}"#, "1: unterminated quoted string"),
+        ] {
+            assert_eq!(render(template), format!("template: :{want}"), "{template}");
+        }
+        let of = Format::parse("{{.Nope}}").expect("a template").of("*formatter.ContainerContext");
+        let wrong = of.render(from_json(json!({}))).expect_err("no field");
+        let want = "at <.Nope>: can't evaluate field Nope in type *formatter.ContainerContext";
+        assert!(wrong.text.ends_with(want), "{wrong:?}");
     }
 }

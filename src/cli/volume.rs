@@ -169,6 +169,7 @@ static LISTING: Listing<Row> = Listing {
         Column { field: "Group", header: "GROUP", text: |_| UNKNOWN.to_owned() },
         Column { field: "Status", header: "STATUS", text: |_| UNKNOWN.to_owned() },
     ],
+    kind: "*formatter.volumeContext",
     labels: |row| Some(&row.volume.labels),
 };
 
