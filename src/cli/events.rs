@@ -40,7 +40,7 @@ pub static VERBS: &[Verb] = &[Verb {
 enum Shape {
     Line,
     Json,
-    Template(Format),
+    Template(Box<Format>),
 }
 
 fn events(parsed: &Parsed, context: &Context) -> Result<()> {
@@ -54,7 +54,10 @@ fn events(parsed: &Parsed, context: &Context) -> Result<()> {
     let shape = match parsed.value("format") {
         None | Some("") => Shape::Line,
         Some("json" | "{{json .}}") => Shape::Json,
-        Some(template) => Shape::Template(Format::parse(template).map_err(Wrong::of_object)?.of("*events.Message")),
+        Some(template) => {
+            let format = Format::parse(template).map_err(Wrong::of_object)?.of("*events.Message");
+            Shape::Template(Box::new(format))
+        }
     };
     let mut out = std::io::stdout();
     let terminal = out.is_terminal();
@@ -189,7 +192,7 @@ mod tests {
             r#"{"status":"die","id":"abc","from":"debian","Type":"container","Action":"die","Actor":{"ID":"abc","Attributes":{"exitCode":"3","image":"debian"}},"scope":"local","time":1714564800,"timeNano":1714564800500000000}"#
         );
         let format = Format::parse("{{.Type}} {{.Action}} {{.Actor.ID}} {{.Actor.Attributes.exitCode}} {{.Time}}");
-        let shape = Shape::Template(format.expect("template"));
+        let shape = Shape::Template(Box::new(format.expect("template")));
         assert_eq!(print(&die(), &shape).expect("text"), "container die abc 3 1714564800");
         let network = NewEvent::new(Kind::Network, "create", "n");
         assert!(!print(&network, &Shape::Json).expect("json").contains("status"));

@@ -85,7 +85,7 @@ impl<T> Listing<T> {
     /// # Errors
     /// The template's.
     pub fn check(&self, format: &str) -> Result<(), Wrong> {
-        Format::parse(format)?.of(self.kind).render(self.header()).map(drop)
+        Format::parse_header(format)?.of(self.kind).render(self.header()).map(drop)
     }
 
     /// The rows as JSON objects, all values texts, as docker has it.
