@@ -431,11 +431,12 @@ pub fn remove(db: &Db, network: &Network) -> Result<()> {
     })
 }
 
-/// Gives a network other addresses. Nobody may be on it.
+/// Gives a network other addresses, which neither another network nor (so `is_free` says) the host has. Nobody may be on
+/// it.
 ///
 /// # Errors
-/// `Conflict` when somebody has come.
-pub fn relocate(db: &Db, id: i64, address: Ipv4Addr, prefix: u8) -> Result<Network> {
+/// `Conflict` when somebody has come; `LimitExceeded`.
+pub fn relocate(db: &Db, id: i64, is_free: &dyn Fn(Ipv4Addr, u8) -> bool) -> Result<Network> {
     db.write(|tx| {
         if used(tx, id)? {
             return Err(Error::new(
@@ -443,6 +444,12 @@ pub fn relocate(db: &Db, id: i64, address: Ipv4Addr, prefix: u8) -> Result<Netwo
                 "the network's addresses cannot be changed while containers are on it",
             ));
         }
+        let known = list(tx)?;
+        let apart = |pool: &(Ipv4Addr, u8)| {
+            !known.iter().any(|other| other.id != id && overlap(*pool, (other.address, other.prefix)))
+                && is_free(pool.0, pool.1)
+        };
+        let (address, prefix) = pools().find(apart).ok_or_else(full)?;
         let gateway = u32::from(address) + 1;
         tx.execute(
             "UPDATE networks SET address = ?2, prefix = ?3, gateway = ?4 WHERE id = ?1",
@@ -655,8 +662,11 @@ mod tests {
         assert_eq!(find(&db, "zz").unwrap(), None);
         let bridge = by_name(&db, BRIDGE).unwrap().unwrap();
         assert_eq!(remove(&db, &bridge).unwrap_err().class(), Class::Forbidden);
-        let moved = relocate(&db, bridge.id, Ipv4Addr::new(10, 201, 0, 0), 24).unwrap();
-        assert_eq!((moved.gateway, moved.prefix), (Ipv4Addr::new(10, 201, 0, 1), 24));
+        // Not to where the host is, nor to where another network is.
+        assert_eq!((bridge.address, made.address), (Ipv4Addr::new(172, 30, 0, 0), Ipv4Addr::new(172, 17, 0, 0)));
+        let moved = relocate(&db, bridge.id, &|first, _| first != bridge.address).unwrap();
+        assert_eq!((moved.gateway, moved.prefix), (Ipv4Addr::new(172, 18, 0, 1), 16));
+        assert_eq!(relocate(&db, bridge.id, &|_, _| false).unwrap_err().class(), Class::LimitExceeded);
         remove(&db, &made).unwrap();
         assert_eq!(remove(&db, &made).unwrap_err().class(), Class::NotFound);
         assert_eq!(all(&db).unwrap().len(), 1);

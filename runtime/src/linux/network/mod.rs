@@ -791,10 +791,7 @@ fn place(engine: &Engine, network: Network, links: &Links) -> Result<Network> {
         );
         return Err(Error::new(Class::Conflict, message).with_hint("make a network with another --subnet"));
     }
-    let free = networks::pools().find(|(first, prefix)| is_free(*first, *prefix));
-    let (first, prefix) =
-        free.ok_or_else(|| Error::new(Class::LimitExceeded, "all predefined address pools are used"))?;
-    networks::relocate(db, network.id, first, prefix)
+    networks::relocate(db, network.id, &is_free)
 }
 
 /// Before a container comes to a network without needing its bridge: if it is the first, the network is to have no
