@@ -166,6 +166,34 @@ fn many_at_once_and_a_limit_for_them() {
         assert!(all.into_iter().all(|one| one.join().expect("no panic").text() == "slow\n"));
     });
     assert!(began.elapsed() >= Duration::from_millis(800), "{:?}", began.elapsed());
+    // The time in line is not their guests' time.
+    let port = serve(&wharf, "two", &["--max-requests", "1", "--request-timeout", "2s"]);
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..2).map(|_| scope.spawn(move || get(port, "/slow?1400"))).collect();
+        assert!(all.into_iter().all(|one| one.join().expect("no panic").text() == "slow\n"));
+    });
+    // Who stands in line for longer is told that the server is busy.
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(move || Client::connect(port).get("/pause?1700"));
+        let next = scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            get(port, "/pause?1700")
+        });
+        std::thread::sleep(Duration::from_millis(600));
+        assert_eq!(get(port, "/hello").status, 503);
+        assert!([slow, next].into_iter().all(|one| one.join().expect("no panic").text() == "before\nafter\n"));
+    });
+}
+
+#[test]
+fn an_answer_does_not_wait_for_what_is_sent_behind_its_request() {
+    let wharf = with_web();
+    let port = serve(&wharf, "web", &[]);
+    let mut client = Client::connect(port);
+    client.send("GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /ho");
+    assert_eq!(client.answer().text(), "Hello, HTTP!\n");
+    client.send("st HTTP/1.1\r\nHost: b\r\n\r\n");
+    assert_eq!(client.answer().text(), "b\n");
 }
 
 #[test]
@@ -187,6 +215,7 @@ fn bad_requests_are_refused() {
         "GET /hello HTTP/1.1\r\n\r\n",
         "GET /hello HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         "GET /hello HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        "NONSENSE\r\n\r\n",
     ] {
         let mut client = Client::connect(port);
         client.send(request);

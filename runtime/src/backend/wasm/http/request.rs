@@ -130,7 +130,11 @@ async fn attempt<T: Guest>(
     let permit = match shared.permits.clone().try_acquire_owned() {
         Ok(permit) => permit,
         Err(_) => match pulse.keep(std::pin::pin!(shared.permits.clone().acquire_owned())).await {
-            Ok(Ok(permit)) => permit,
+            // Its guest has the whole time, however long it stood in line.
+            Ok(Ok(permit)) => {
+                pulse.beat();
+                permit
+            }
             Ok(Err(_)) | Err(Stuck) => return Err(Failure::Busy),
         },
     };

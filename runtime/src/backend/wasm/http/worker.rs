@@ -156,7 +156,7 @@ async fn connection<T: Guest>(
     let count = &shared.connections[number];
     count.fetch_add(1, Ordering::Relaxed);
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).pipeline_flush(true);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
     builder
         .http2()
         .timer(TokioTimer::new())
