@@ -45,6 +45,8 @@ struct State {
     credit: u64,
     /// It may be used until then.
     until: Instant,
+    /// The ledger may have a lease of this process.
+    leased: bool,
     /// How often a file is open here, and whether it has lost its last name.
     open: HashMap<(u64, u64), (usize, bool)>,
     /// Bytes of files that have.
@@ -63,7 +65,7 @@ impl Quota {
     /// The disk's.
     pub(crate) fn new(layer: Dir, at: &Path, limit: u64) -> io::Result<Quota> {
         let ledger = Ledger::open(at)?;
-        let state = State { credit: 0, until: Instant::now(), open: HashMap::new(), nameless: 0 };
+        let state = State { credit: 0, until: Instant::now(), leased: false, open: HashMap::new(), nameless: 0 };
         let quota = Quota { limit, layer, ledger, state: Mutex::new(state) };
         quota.ledger.with(|book| match quota.ledger.is_alone()? {
             true => quota.count(book, 0),
@@ -94,6 +96,7 @@ impl Quota {
             return Ok(());
         }
         state.credit = 0;
+        state.leased = true;
         self.ledger.with(|book| {
             self.ledger.end_lease(book, own);
             let exceeds = |book: &Book| book.used.saturating_add(bytes) > self.limit;
@@ -147,6 +150,10 @@ impl Quota {
     }
 
     fn settled(&self, state: &mut State) {
+        // Most containers write nothing, and a ledger that did not change need not be written at their end.
+        if !std::mem::take(&mut state.leased) {
+            return;
+        }
         let credit = std::mem::take(&mut state.credit);
         let _ = self.ledger.with(|book| {
             self.ledger.end_lease(book, credit);
