@@ -1073,6 +1073,7 @@ impl Engine {
     /// # Errors
     /// `Conflict`, in docker's words, for one that is on it, or that has no network of its own; `NotFound`.
     pub fn connect(&self, name: &str, place: &EndpointConfig) -> Result<()> {
+        self.container(name)?;
         let network = self.networks().get(&place.network)?;
         let place = EndpointConfig { network: network.name, ..place.clone() };
         self.reconnect(name, Reconnect::Connect(place))
@@ -1083,12 +1084,11 @@ impl Engine {
     /// # Errors
     /// `Conflict`, in docker's words, for one that is not on it; `NotFound`.
     pub fn disconnect(&self, name: &str, network: &str) -> Result<()> {
+        let container = self.container(name)?;
         let network = match self.networks().get(network) {
             // One that is gone may still be asked for.
             Err(e) if e.class() == Class::NotFound => {
-                let asked =
-                    |container: Container| container.config.places().iter().any(|place| place.network == network);
-                if !self.container(name).is_ok_and(asked) {
+                if !container.config.places().iter().any(|place| place.network == network) {
                     return Err(e);
                 }
                 network.to_owned()

@@ -160,8 +160,7 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
         return Err(Failure::new("every ip-range or gateway must have a corresponding subnet"));
     }
     let nets = of_each_family(parsed, "subnet", |text| {
-        let parts = text.split_once('/').and_then(|(first, prefix)| Some((first.parse().ok()?, prefix.parse().ok()?)));
-        parts.ok_or_else(|| {
+        block(text).ok_or_else(|| {
             refused(format!("invalid network config:\ninvalid subnet {text}: invalid CIDR block notation"))
                 .hint("it must be a network as 10.1.0.0/16")
         })
@@ -171,8 +170,7 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
         Err(_) => Err(refused(format!("invalid network config:\ninvalid gateway {text}: invalid address"))),
     })?;
     let ranges = of_each_family(parsed, "ip-range", |text| {
-        let parts = text.split_once('/').and_then(|(first, prefix)| Some((first.parse().ok()?, prefix.parse().ok()?)));
-        parts.ok_or_else(|| {
+        block(text).ok_or_else(|| {
             refused(format!("invalid network config:\ninvalid ip-range {text}: invalid CIDR block notation"))
         })
     })?;
@@ -207,7 +205,7 @@ fn within(nets: &Families, inner: &Families, what: &str, shown: impl Fn((IpAddr,
     };
     if let Some((address, number)) = inner.0
         && !nets.0.is_some_and(|(net, prefix)| {
-            let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
             u32::from(net) & mask == u32::from(address) & mask
         })
     {
@@ -215,13 +213,20 @@ fn within(nets: &Families, inner: &Families, what: &str, shown: impl Fn((IpAddr,
     }
     if let Some((address, number)) = inner.1
         && !nets.1.is_some_and(|(net, prefix)| {
-            let mask = u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0);
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
             u128::from(net) & mask == u128::from(address) & mask
         })
     {
         return outside(address.into(), number);
     }
     Ok(())
+}
+
+/// A network as `10.1.0.0/16`, whose prefix is no longer than an address.
+fn block(text: &str) -> Option<(IpAddr, u8)> {
+    let (first, prefix) = text.split_once('/')?;
+    let (first, prefix): (IpAddr, u8) = (first.parse().ok()?, prefix.parse().ok()?);
+    (prefix <= if first.is_ipv4() { 32 } else { 128 }).then_some((first, prefix))
 }
 
 /// An address with a number of the IPv4 family, and one of the IPv6 family.

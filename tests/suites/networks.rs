@@ -112,6 +112,8 @@ fn networks_are_made_listed_and_removed_in_dockers_words() {
         (vec!["network", "create", "-d", "overlay", "x"], "plugin \"overlay\" not found"),
         (vec!["network", "create", "host"], "predefined host network"),
         (vec!["network", "create", "--subnet", "10.0.0.1/24", "x"], "it should be 10.0.0.0/24"),
+        (vec!["network", "create", "--subnet", "10.0.0.0/33", "x"], "invalid subnet 10.0.0.0/33: invalid CIDR block"),
+        (vec!["network", "create", "--ipv6", "--subnet", "fd00::/129", "x"], "invalid subnet fd00::/129: invalid CIDR"),
         (vec!["network", "create", "a/b"], "invalid network name"),
     ] {
         let refused = wharf.exits(1, &args);

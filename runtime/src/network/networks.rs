@@ -357,10 +357,15 @@ fn check(spec: &NetworkSpec) -> Result<()> {
         if !(1..=30).contains(&prefix) || (first, prefix) != (base(first, prefix), prefix) {
             return invalid(format!("invalid subnet {first}/{prefix}: it should be {}/{prefix}", base(first, prefix)));
         }
-        if let Some(gateway) = spec.gateway
-            && (base(gateway, prefix) != first || gateway == first)
-        {
-            return invalid(format!("no matching subnet for gateway {gateway}"));
+        if let Some(gateway) = spec.gateway {
+            if base(gateway, prefix) != first {
+                return invalid(format!("no matching subnet for gateway {gateway}"));
+            }
+            // The first address means the network, the last one all that is in it (RFC 919).
+            if gateway == first || u32::from(gateway) == u32::from(first) | (u32::MAX >> prefix) {
+                let message = format!("failed to allocate gateway ({gateway}): Address already in use");
+                return Err(Error::new(Class::Conflict, message));
+            }
         }
     } else if let Some(gateway) = spec.gateway {
         return invalid(format!("no matching subnet for gateway {gateway}"));
@@ -501,7 +506,7 @@ pub fn overlap(a: (Ipv4Addr, u8), b: (Ipv4Addr, u8)) -> bool {
 
 /// The first address of the network in which `address` lies.
 pub fn base(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+    let mask = u32::MAX.checked_shl(32_u32.saturating_sub(u32::from(prefix))).unwrap_or(0);
     Ipv4Addr::from(u32::from(address) & mask)
 }
 
@@ -513,7 +518,7 @@ pub fn overlap6(a: (Ipv6Addr, u8), b: (Ipv6Addr, u8)) -> bool {
 
 /// The first address of the IPv6 network in which `address` lies.
 pub fn base6(address: Ipv6Addr, prefix: u8) -> Ipv6Addr {
-    let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+    let mask = u128::MAX.checked_shl(128_u32.saturating_sub(u32::from(prefix))).unwrap_or(0);
     Ipv6Addr::from_bits(address.to_bits() & mask)
 }
 
@@ -635,9 +640,16 @@ mod tests {
         let subnet = |text: &str, prefix| NetworkSpec { subnet: Some((text.parse().unwrap(), prefix)), ..spec("x") };
         assert_eq!(refuse(subnet("10.0.0.1", 24)), "invalid subnet 10.0.0.1/24: it should be 10.0.0.0/24");
         refuse(subnet("10.0.0.0", 31));
+        refuse(subnet("10.0.0.0", 33));
+        refuse(NetworkSpec { ipv6: true, subnet6: Some(("fd00::".parse().unwrap(), 129)), ..spec("x") });
         refuse(subnet("0.0.0.0", 0));
         let far = NetworkSpec { gateway: Some(Ipv4Addr::new(10, 1, 0, 1)), ..subnet("10.0.0.0", 24) };
         assert_eq!(refuse(far), "no matching subnet for gateway 10.1.0.1");
+        for last in [0, 255] {
+            let taken = NetworkSpec { gateway: Some(Ipv4Addr::new(10, 0, 0, last)), ..subnet("10.0.0.0", 24) };
+            let words = format!("failed to allocate gateway (10.0.0.{last}): Address already in use");
+            assert_eq!(refuse(taken), words);
+        }
         let subnet6 = |text: &str, range: (&str, u8)| NetworkSpec {
             ipv6: true,
             subnet6: Some((text.parse().unwrap(), 64)),
