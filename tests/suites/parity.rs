@@ -105,6 +105,7 @@ const FILES: &[(&str, &[u8])] = &[
 /// What is wrong with a container that is to be run.
 const WRONG: &[&str] = &[
     "-p abc busybox",
+    "-p 0:80-81 busybox",
     "-p 99999:80 busybox",
     "-p 80:80/foo busybox",
     "--expose abc busybox",

@@ -121,8 +121,14 @@ pub fn parse_publish(spec: &str) -> Result<Vec<PortBinding>, String> {
         host_port,
         host_port_last,
     };
-    if host.is_empty() {
+    // 0 is docker's other word for any port that is free.
+    let any = host.parse() == Ok(0_u16);
+    if host.is_empty() || (any && count == 1) {
         return Ok(containers.map(|port| binding(port, 0, None)).collect());
+    }
+    let mismatch = || format!("invalid ranges specified for container and host Ports: {container} and {host}");
+    if any {
+        return Err(mismatch());
     }
     let hosts = range(host).map_err(|_| format!("invalid hostPort: {host}"))?;
     if hosts.len() == count {
@@ -133,7 +139,7 @@ pub fn parse_publish(spec: &str) -> Result<Vec<PortBinding>, String> {
         let last = hosts.clone().last();
         return Ok(containers.zip(hosts).map(|(port, first)| binding(port, first, last)).collect());
     }
-    Err(format!("invalid ranges specified for container and host Ports: {container} and {host}"))
+    Err(mismatch())
 }
 
 /// Reads one `--expose` or one entry of an image's `EXPOSE`: `80`, `80/udp`, `8000-8010`.
@@ -210,6 +216,7 @@ mod tests {
         assert_eq!(one("8080:80"), "0.0.0.0:8080->80/tcpNone");
         assert_eq!(one("127.0.0.1:8080:80"), "127.0.0.1:8080->80/tcpNone");
         assert_eq!(one("127.0.0.1::80/udp"), "127.0.0.1:0->80/udpNone");
+        assert_eq!(one("127.0.0.1:0:80"), "127.0.0.1:0->80/tcpNone");
         assert_eq!(one("[::1]:8080:80/TCP"), "[::1]:8080->80/tcpNone");
         assert_eq!(one("::1:8080:80"), "[::1]:8080->80/tcpNone");
         assert_eq!(one("9000-9001:80-81"), "0.0.0.0:9000->80/tcpNone 0.0.0.0:9001->81/tcpNone");
@@ -232,6 +239,7 @@ mod tests {
             one("8000-8002:80-81"),
             "invalid ranges specified for container and host Ports: 80-81 and 8000-8002"
         );
+        assert_eq!(one("0:80-81"), "invalid ranges specified for container and host Ports: 80-81 and 0");
         assert_eq!(one("9-1:80"), "invalid hostPort: 9-1");
         assert!(one("80/sctp").contains("SCTP"));
     }
