@@ -167,10 +167,14 @@ impl Fields {
             ("tmpfs", None) => MountKind::Tmpfs(self.tmpfs.join(",")),
             ("tmpfs", Some(_)) => return Err("field Source must not be specified".to_owned()),
             ("volume", source) => {
-                if self.volume.subpath.is_some() && source.is_none() {
+                let subpath = self.volume.subpath.filter(|subpath| !subpath.is_empty());
+                if subpath.is_some() && source.is_none() {
                     return Err("must not set Subpath when using anonymous volumes".to_owned());
                 }
-                MountKind::Volume(VolumeMount { name: source.unwrap_or_default(), ..self.volume })
+                if subpath.as_ref().is_some_and(|subpath| !stays_within(subpath)) {
+                    return Err("subpath must be a relative path within the volume".to_owned());
+                }
+                MountKind::Volume(VolumeMount { name: source.unwrap_or_default(), subpath, ..self.volume })
             }
             _ => return Err("mount type unknown".to_owned()),
         };
@@ -222,7 +226,7 @@ impl Fields {
                     }
                 };
             }
-            "volume-subpath" => self.volume.subpath = Some(subpath(value)?),
+            "volume-subpath" => self.volume.subpath = Some(value.to_owned()),
             "volume-driver" => self.volume.driver = value.to_owned(),
             "volume-label" => put(&mut self.volume.labels, value),
             "volume-opt" => put(&mut self.volume.options, value),
@@ -242,12 +246,14 @@ fn put(map: &mut BTreeMap<String, String>, pair: &str) {
     map.insert(name.to_owned(), value.to_owned());
 }
 
-/// A path in a volume; the kernel sees to it that links do not lead out either.
-fn subpath(value: &str) -> Result<String, String> {
-    if value.starts_with('/') || value.split('/').any(|part| part == "..") {
-        return Err(format!("invalid volume-subpath: {value}: must be a relative path within the volume"));
-    }
-    Ok(value.to_owned())
+/// True for a path in a volume, if no part of it is a link; who opens it sees to it that links do not lead out either.
+fn stays_within(subpath: &str) -> bool {
+    let deeper = |depth: usize, part: &str| match part {
+        "" | "." => Some(depth),
+        ".." => depth.checked_sub(1),
+        _ => Some(depth + 1),
+    };
+    !subpath.starts_with('/') && subpath.split('/').try_fold(0, deeper).is_some()
 }
 
 /// The fields of a line of comma-separated values: a field may be quoted, so that it can have commas (RFC 4180).
@@ -363,6 +369,8 @@ mod tests {
         assert_eq!((volume.name.as_str(), volume.no_copy, volume.subpath.as_deref()), ("data", true, Some("a/b")));
         assert_eq!((volume.driver.as_str(), volume.labels["x"].as_str()), ("local", "1"));
         assert_eq!((volume.options["type"].as_str(), volume.options["o"].as_str()), ("nfs", "addr=1.2.3.4,rw"));
+        assert_eq!(mount("src=v,dst=/b,volume-subpath="), mount("src=v,dst=/b"));
+        assert!(stays_within("a/../b") && !stays_within("a/../../b") && !stays_within("/a"));
         let errors = [
             ("x", "invalid field 'x' must be a key=value pair"),
             ("type=bind,foo=bar", "unexpected key 'foo' in 'foo=bar'"),
@@ -374,7 +382,11 @@ mod tests {
             ("dst=/b,tmpfs-size=1m", "cannot mix 'tmpfs-*' options with mount type 'volume'"),
             (
                 "src=v,dst=/b,volume-subpath=../x",
-                "invalid volume-subpath: ../x: must be a relative path within the volume",
+                "invalid mount config for type \"volume\": subpath must be a relative path within the volume",
+            ),
+            (
+                "dst=/b,volume-subpath=a",
+                "invalid mount config for type \"volume\": must not set Subpath when using anonymous volumes",
             ),
             ("src=v,dst=/b,\"volume-opt=a", "src=v,dst=/b,\"volume-opt=a: a quote is not closed"),
         ];

@@ -406,6 +406,15 @@ fn no_subpath_leads_out_of_the_volume() {
         assert_eq!(ran.code, 125, "{subpath}: {ran}");
         assert_eq!(ran.stdout, "");
     }
+    // Both kinds of container say so in the same words.
+    wharf.ok(&["wasm", "pack", &images::guest("tools-p1"), "-t", "tools"]);
+    for (subpath, words) in [("a/up", "subpath a/up leads out of the volume"), ("missing", "/missing: no such file")] {
+        let mount = format!("src=data,dst=/p,volume-subpath={subpath}");
+        for program in [["busybox", "ls"], ["tools", "ls"]] {
+            let ran = wharf.exits(125, &["run", "--rm", "--mount", &mount, program[0], program[1], "/p"]);
+            assert!(ran.stderr.contains(words), "{ran}");
+        }
+    }
     // A container that swaps a directory for a link while others are being started never shows them what is outside.
     let swap = "cd /d; mkdir x; while :; do mv x y; ln -s SECRET x; rm x; mv y x; done"
         .replace("SECRET", &secret.display().to_string());

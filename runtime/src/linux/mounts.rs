@@ -20,6 +20,7 @@ use rustix::mount::{
 use super::rootfs::Root;
 use super::spec::mounts::SUBPATH;
 use crate::error::{Class, Error, Result};
+use crate::volume;
 
 /// `MOUNT_ATTR_RDONLY`.
 pub(super) const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
@@ -260,12 +261,8 @@ fn beneath(source: &Path, subpath: &str) -> Result<OwnedFd, Errno> {
 
 fn subpath_failed(source: &Path, subpath: &str, e: Errno) -> Error {
     match e {
-        Errno::XDEV => Error::new(Class::Forbidden, format!("subpath {subpath} leads out of the volume")),
-        Errno::NOENT | Errno::NOTDIR => Error::new(
-            Class::InvalidInput,
-            format!("cannot access path {}: no such file or directory", source.join(subpath).display()),
-        )
-        .with_hint("a subpath must be in the volume before it is mounted"),
+        Errno::XDEV => volume::leads_out(subpath),
+        Errno::NOENT | Errno::NOTDIR => volume::no_such_subpath(source, subpath),
         e => Error::io("open beneath the volume", subpath, e),
     }
 }

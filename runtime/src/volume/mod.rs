@@ -325,6 +325,18 @@ impl<'a> Volumes<'a> {
 }
 
 /// No volume is called so.
+/// A subpath of a volume has a link in it that leads elsewhere.
+pub(crate) fn leads_out(subpath: &str) -> Error {
+    Error::new(Class::Forbidden, format!("subpath {subpath} leads out of the volume"))
+}
+
+/// The volume whose content is `source` has no such subpath.
+pub(crate) fn no_such_subpath(source: &Path, subpath: &str) -> Error {
+    let path = source.join(subpath);
+    let message = format!("cannot access path {}: no such file or directory", path.display());
+    Error::new(Class::InvalidInput, message).with_hint("a subpath must be in the volume before it is mounted")
+}
+
 pub(crate) fn no_such(name: &str) -> Error {
     Error::new(Class::NotFound, format!("get {name}: no such volume"))
 }

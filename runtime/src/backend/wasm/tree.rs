@@ -24,6 +24,7 @@ use wharf_images::snapshot::Rootfs;
 
 use crate::error::{Class, Error, Result};
 use crate::task::{WasmMount, WasmTask};
+use crate::volume;
 use crate::wasi::filesystem::Preopen;
 use crate::wasi::vfs::{Code, Directory, Quota, Source, Vfs};
 
@@ -113,7 +114,12 @@ fn directory(path: &Path) -> Result<Dir> {
 fn source(mount: &WasmMount) -> Result<(Source, Option<Quota>)> {
     let path = &mount.source;
     if let Some(subpath) = &mount.subpath {
-        let failed = |e| Error::io("open beneath the volume", subpath, e);
+        let failed = |e: std::io::Error| match e.kind() {
+            // cap-std's own refusal has no number of the system's.
+            ErrorKind::PermissionDenied if e.raw_os_error().is_none() => volume::leads_out(subpath),
+            ErrorKind::NotFound | ErrorKind::NotADirectory => volume::no_such_subpath(path, subpath),
+            _ => Error::io("open beneath the volume", subpath, e),
+        };
         return match directory(path)?.open_dir(subpath) {
             Err(e) if e.kind() == ErrorKind::NotADirectory => {
                 let mut options = cap_std::fs::OpenOptions::new();
