@@ -479,6 +479,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 /// What tmpfs(5) and mount(8) know that a tmpfs may be given.
 const TMPFS_FLAGS: &[&str] = &[
     "async",
+    "atime",
     "defaults",
     "dev",
     "diratime",
@@ -490,28 +491,36 @@ const TMPFS_FLAGS: &[&str] = &[
     "nodiratime",
     "noexec",
     "nomand",
+    "norelatime",
+    "nostrictatime",
     "nosuid",
     "private",
     "relatime",
     "ro",
     "rprivate",
+    "rshared",
+    "rslave",
     "rw",
+    "shared",
+    "slave",
     "strictatime",
     "suid",
     "sync",
 ];
-const TMPFS_VALUES: &[&str] = &["gid", "mode", "mpol", "nr_blocks", "nr_inodes", "size", "uid"];
 
 /// Checks the options of a tmpfs.
 ///
 /// # Errors
-/// `InvalidInput` names the first that it cannot have.
+/// `InvalidInput` names the last that it cannot have, as docker does.
 pub fn check_tmpfs(options: &str) -> Result<()> {
     let known = |option: &str| match option.split_once('=') {
-        Some((name, _)) => TMPFS_VALUES.contains(&name),
+        Some(("mpol" | "nr_blocks" | "nr_inodes" | "size", value)) => !value.is_empty(),
+        Some(("mode", value)) => u32::from_str_radix(value, 8).is_ok_and(|mode| mode <= 0o7777),
+        Some(("gid" | "uid", value)) => value.parse::<u32>().is_ok(),
+        Some(_) => false,
         None => TMPFS_FLAGS.contains(&option),
     };
-    match options.split(',').map(str::trim).find(|option| !option.is_empty() && !known(option)) {
+    match options.split(',').map(str::trim).rfind(|option| !option.is_empty() && !known(option)) {
         None => Ok(()),
         Some(option) => {
             let parts: Vec<_> = option.splitn(2, '=').map(|part| format!("{part:?}")).collect();

@@ -7,7 +7,7 @@ use wharf_images::snapshot::Rootfs;
 use wharf_images::{Class, Image, WasmEntry};
 
 use crate::backend::{Program, modules};
-use crate::config::{BindMount, ContainerConfig, IpcMode, MountKind, NetworkMode, PidMode, RequestLimits, check_tmpfs};
+use crate::config::{BindMount, ContainerConfig, IpcMode, MountKind, NetworkMode, PidMode, RequestLimits};
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -419,7 +419,6 @@ fn wasm_mounts(engine: &Engine, container: &Container) -> Result<Vec<WasmMount>>
                 continue;
             }
             MountKind::Tmpfs(options) => {
-                check_tmpfs(options)?;
                 size = tmpfs_size(options)?;
                 let dir = engine.paths().container(&container.id).join(format!("tmpfs-{number}"));
                 paths::make_dir(&dir)?;

@@ -121,6 +121,7 @@ struct Fields {
     target: Option<String>,
     read_only: bool,
     bind: BindMount,
+    propagation: Option<String>,
     volume: VolumeMount,
     tmpfs: Vec<String>,
     /// The kinds (`bind`, `volume`, `tmpfs`) whose own options were given.
@@ -161,7 +162,16 @@ impl Fields {
     fn mount(self, kind: &str) -> Result<Mount, String> {
         let kind = match (kind, self.source) {
             ("bind", Some(source)) if !source.is_empty() => {
-                MountKind::Bind(BindMount { source: bind(&source)?.source, ..self.bind })
+                if !Path::new(&source).is_absolute() && !source.starts_with('.') {
+                    return Err(format!("invalid mount path: '{source}' mount path must be absolute"));
+                }
+                let word = self.propagation.as_deref().unwrap_or_default();
+                let propagation = match word.parse() {
+                    Ok(propagation) => propagation,
+                    Err(()) if word.is_empty() => Propagation::default(),
+                    Err(()) => return Err(format!("invalid propagation mode: {word}")),
+                };
+                MountKind::Bind(BindMount { source: bind(&source)?.source, propagation, ..self.bind })
             }
             ("bind", _) => return Err("field Source must not be empty".to_owned()),
             ("tmpfs", None) => MountKind::Tmpfs(self.tmpfs.join(",")),
@@ -214,7 +224,7 @@ impl Fields {
             "target" | "dst" | "destination" => self.target = Some(value.to_owned()),
             // The Mac's caching does not exist here.
             "consistency" => {}
-            "bind-propagation" => self.bind.propagation = value.parse().map_err(|()| invalid())?,
+            "bind-propagation" => self.propagation = Some(value.to_owned()),
             "bind-recursive" => {
                 self.bind.recursion = match value {
                     "enabled" | "readonly" => Recursion::Enabled,
@@ -377,6 +387,14 @@ mod tests {
             ("type=bind,source=/a", "target is required"),
             ("type=bind,target=/a", "invalid mount config for type \"bind\": field Source must not be empty"),
             ("type=foo,target=/a", "invalid mount config for type \"foo\": mount type unknown"),
+            (
+                "type=bind,src=a,dst=/b",
+                "invalid mount config for type \"bind\": invalid mount path: 'a' mount path must be absolute",
+            ),
+            (
+                "type=bind,src=/a,dst=/b,bind-propagation=x",
+                "invalid mount config for type \"bind\": invalid propagation mode: x",
+            ),
             ("type=bind,src=/a,dst=/b,ro=maybe", "invalid value for ro: maybe"),
             ("type=bind,src=/a,dst=/b,volume-nocopy", "cannot mix 'volume-*' options with mount type 'bind'"),
             ("dst=/b,tmpfs-size=1m", "cannot mix 'tmpfs-*' options with mount type 'volume'"),

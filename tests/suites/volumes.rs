@@ -255,11 +255,19 @@ fn mounts_keep_dockers_promises() {
     let twice = wharf.exits(125, &sh(&["-v", "aa:/d", "-v", "bb:/d/."], "true"));
     assert!(twice.stderr.contains("Duplicate mount point: /d"), "{twice}");
 
+    let root = wharf.ok(&sh(&[], "df / | tail -n 1"));
+    assert!(root.starts_with("overlay "), "{root}");
     let tmpfs = "mount | grep ' /t '; stat -c %a /t";
     let out = wharf.ok(&sh(&["--mount", "type=tmpfs,dst=/t,tmpfs-size=64k,tmpfs-mode=1770"], tmpfs));
-    assert!(out.contains("size=64k") && out.ends_with("1770") && out.contains("noexec"), "{out}");
-    let out = wharf.ok(&sh(&["--tmpfs", "/t:size=128k,mode=700,exec"], tmpfs));
+    assert!(out.starts_with("tmpfs on /t type tmpfs ") && out.contains("size=64k"), "{out}");
+    assert!(out.ends_with("1770") && out.contains("noexec"), "{out}");
+    let words = "/t:size=128k,mode=700,exec,atime,nostrictatime,norelatime,nomand";
+    let out = wharf.ok(&sh(&["--tmpfs", words], tmpfs));
     assert!(out.contains("size=128k") && out.ends_with("700") && !out.contains("noexec"), "{out}");
+    for (bad, named) in [("foo", r#"["foo"]"#), ("mode=9,size=1m", r#"["mode" "9"]"#), ("a,uid=b", r#"["uid" "b"]"#)] {
+        let refused = wharf.exits(125, &sh(&["--tmpfs", &format!("/t:{bad}")], "true"));
+        assert!(refused.stderr.contains(&format!("invalid tmpfs option {named}")), "{refused}");
+    }
 
     // What is mounted below a read-only bind is read-only too, unless told otherwise.
     let below = host.join("missing");

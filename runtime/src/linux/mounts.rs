@@ -131,6 +131,7 @@ impl Options {
                 "noatime" => (libc::MOUNT_ATTR_NOATIME, libc::MOUNT_ATTR__ATIME),
                 "strictatime" => (libc::MOUNT_ATTR_STRICTATIME, libc::MOUNT_ATTR__ATIME),
                 "relatime" => (libc::MOUNT_ATTR_RELATIME, libc::MOUNT_ATTR__ATIME),
+                "atime" => (0, libc::MOUNT_ATTR_NOATIME),
                 "nodiratime" => (libc::MOUNT_ATTR_NODIRATIME, 0),
                 "nosymfollow" => (libc::MOUNT_ATTR_NOSYMFOLLOW, 0),
                 "bind" => {
@@ -154,6 +155,8 @@ impl Options {
                     (0, 0)
                 }
                 "defaults" | "async" | "diratime" | "symfollow" => (0, 0),
+                // What is so without being said.
+                "nomand" | "norelatime" | "nostrictatime" => (0, 0),
                 other if other.starts_with(SUBPATH) => {
                     options.subpath = Some(other[SUBPATH.len()..].to_owned());
                     (0, 0)

@@ -10,7 +10,7 @@ use wharf_images::snapshot::Rootfs;
 use wharf_images::{Class, Image};
 
 use super::{ANONYMOUS, Storage, VolumeSpec, Volumes, area};
-use crate::config::{ContainerConfig, Mount, MountKind, Origin, VolumeMount, clean_path};
+use crate::config::{ContainerConfig, Mount, MountKind, Origin, VolumeMount, check_tmpfs, clean_path};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::names;
@@ -38,8 +38,10 @@ pub(crate) fn resolve(engine: &Engine, config: &ContainerConfig, image: &Image) 
             return Err(invalid(format!("{why}: {source}"))
                 .with_hint("make it, or use -v, which makes a directory where nothing is"));
         }
-        if let MountKind::Volume(volume) = &mut mount.kind {
-            name(volume)?;
+        match &mut mount.kind {
+            MountKind::Volume(volume) => name(volume)?,
+            MountKind::Tmpfs(options) => check_tmpfs(options)?,
+            MountKind::Bind(_) => {}
         }
         mounts.push(mount);
     }

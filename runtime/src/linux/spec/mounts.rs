@@ -5,7 +5,7 @@ use std::path::Path;
 use oci_spec::runtime::Mount;
 
 use super::{SpecContext, invalid};
-use crate::config::{ContainerConfig, IpcMode, MountKind, NetworkMode, Recursion, check_tmpfs, clean_path};
+use crate::config::{ContainerConfig, IpcMode, MountKind, NetworkMode, Recursion, clean_path};
 use crate::error::Result;
 
 /// Docker's size of `/dev/shm`, in bytes.
@@ -59,10 +59,7 @@ pub fn mounts(config: &ContainerConfig, context: &SpecContext) -> Result<Vec<Mou
                 let options = ["rbind", mode, "rprivate"].into_iter().chain(subpath.as_deref());
                 mount(&target, "bind", &source.path.to_string_lossy(), &options.collect::<Vec<_>>())
             }
-            MountKind::Tmpfs(options) => {
-                check_tmpfs(options)?;
-                tmpfs(&target, options, own.read_only)
-            }
+            MountKind::Tmpfs(options) => tmpfs(&target, options, own.read_only),
         });
     }
     // The person's mount takes the place of a default one.
