@@ -409,17 +409,19 @@ fn no_subpath_leads_out_of_the_volume() {
         let ran = run(subpath);
         assert_eq!((ran.code, ran.stdout.as_str()), (0, "in\n"), "{subpath}: {ran}");
     }
-    for subpath in ["..", "../secret", "/etc", "a/../../x", "out", "a/up", "a/up/..", "magic", "magic/etc", "missing"] {
+    for subpath in ["..", "../secret", "/etc", "a/../../x", "out", "a/up", "a/up/..", "magic", "magic/etc"] {
         let ran = run(subpath);
         assert_eq!(ran.code, 125, "{subpath}: {ran}");
         assert_eq!(ran.stdout, "");
     }
     // Both kinds of container say so in the same words.
     wharf.ok(&["wasm", "pack", &images::guest("tools-p1"), "-t", "tools"]);
-    for (subpath, words) in [("a/up", "subpath a/up leads out of the volume"), ("missing", "/missing: no such file")] {
+    // (What is not there ends with 127, because docker's client takes it for the program.)
+    for (subpath, code, words) in [("a/up", 125, "subpath a/up leads out"), ("missing", 127, "/missing: no such file")]
+    {
         let mount = format!("src=data,dst=/p,volume-subpath={subpath}");
         for program in [["busybox", "ls"], ["tools", "ls"]] {
-            let ran = wharf.exits(125, &["run", "--rm", "--mount", &mount, program[0], program[1], "/p"]);
+            let ran = wharf.exits(code, &["run", "--rm", "--mount", &mount, program[0], program[1], "/p"]);
             assert!(ran.stderr.contains(words), "{ran}");
         }
     }
