@@ -1,5 +1,6 @@
 //! The flags of `run` and `create`: docker 28's whole list. What Wharf cannot do yet is listed too, and refused by name.
 
+use super::values;
 use super::verb::{Flag, Section};
 
 /// Flags that `run` and `create` share, by heading.
@@ -23,11 +24,11 @@ pub const RUN: Section = Section {
 
 const GENERAL: &[Flag] = &[
     Flag::list("annotation", "Add an annotation to the container").of("map"),
-    Flag::list("attach", "Attach to STDIN, STDOUT or STDERR").short('a'),
+    Flag::list("attach", "Attach to STDIN, STDOUT or STDERR").checked(|text| values::stream(text).map(drop)).short('a'),
     Flag::value("cidfile", "string", "Write the container ID to the file"),
     Flag::switch("disable-content-trust", "Skip image verification").or("true").not_yet(),
     Flag::value("entrypoint", "string", "Overwrite the default ENTRYPOINT of the image"),
-    Flag::list("env", "Set environment variables").short('e'),
+    Flag::list("env", "Set environment variables").checked(|text| values::env(text).map(drop)).short('e'),
     Flag::list("env-file", "Read in a file of environment variables"),
     Flag::value("health-cmd", "string", "Command to run to check health"),
     Flag::value("health-interval", "duration", "Time between running the check").or("0s"),
@@ -40,7 +41,7 @@ const GENERAL: &[Flag] = &[
     Flag::switch("init", "Run an init inside the container that forwards signals and reaps processes"),
     Flag::switch("interactive", "Keep STDIN open even if not attached").short('i'),
     Flag::value("isolation", "string", "Container isolation technology").or("default").not_yet(),
-    Flag::list("label", "Set meta data on a container").short('l'),
+    Flag::list("label", "Set meta data on a container").checked(|text| values::label(text).map(drop)).short('l'),
     Flag::list("label-file", "Read in a line delimited file of labels"),
     Flag::value("log-driver", "string", "Logging driver for the container (json-file, local, journald or none)"),
     Flag::list("log-opt", "Log driver options"),
@@ -84,7 +85,8 @@ const LIMITS: &[Flag] = &[
     Flag::value("max-requests", "int", "Requests that an HTTP component answers at one time (others wait)").or("100"),
     Flag::value("memory", "bytes", "Memory limit").short('m'),
     Flag::value("memory-reservation", "bytes", "Memory soft limit"),
-    Flag::value("memory-swap", "bytes", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap"),
+    Flag::value("memory-swap", "bytes", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap")
+        .checked(|text| values::swap(text).map(drop)),
     Flag::value("memory-swappiness", "int", "Tune container memory swappiness (0 to 100)").or("-1").not_yet(),
     Flag::switch("oom-kill-disable", "Disable OOM Killer"),
     Flag::value("oom-score-adj", "int", "Tune host's OOM preferences (-1000 to 1000)"),
@@ -107,21 +109,22 @@ const FILESYSTEM: &[Flag] = &[
 ];
 
 const NETWORK: &[Flag] = &[
-    Flag::list("add-host", "Add a custom host-to-IP mapping (host:ip)"),
+    Flag::list("add-host", "Add a custom host-to-IP mapping (host:ip)")
+        .checked(|text| values::extra_host(text).map(drop)),
     Flag::list(
         "allow-net",
         "Let a wasm program reach only this outside of its network (HOST[:PORT], 10.0.0.0/8, *.name)",
     ),
     Flag::list("deny-net", "Keep a wasm program from reaching this (HOST[:PORT], 10.0.0.0/8, *.name)"),
-    Flag::list("dns", "Set custom DNS servers"),
+    Flag::list("dns", "Set custom DNS servers").checked(|text| values::ip(text).map(drop)),
     Flag::list("dns-option", "Set DNS options").alias("dns-opt"),
-    Flag::list("dns-search", "Set custom DNS search domains"),
+    Flag::list("dns-search", "Set custom DNS search domains").checked(|text| values::domain(text).map(drop)),
     Flag::value("domainname", "string", "Container NIS domain name"),
     Flag::list("expose", "Expose a port or a range of ports"),
     Flag::value("hostname", "string", "Container host name").short('h'),
     Flag::value("ip", "string", "IPv4 address"),
     Flag::value("ip6", "string", "IPv6 address"),
-    Flag::list("link", "Add link to another container"),
+    Flag::list("link", "Add link to another container").checked(|text| values::link(text).map(drop)),
     Flag::list("link-local-ip", "Container IPv4/IPv6 link-local addresses").not_yet(),
     Flag::value("mac-address", "string", "Container MAC address"),
     Flag::list("network", "Connect a container to a network (bridge, host, none)").of("network").alias("net"),

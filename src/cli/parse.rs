@@ -3,6 +3,7 @@
 //! not given.
 
 use super::failure::{Failure, Result};
+use super::values;
 use super::verb::{Flag, Operands, Takes, Verb};
 
 /// A command line, understood as far as its verb's table goes. Values are read by [`Parsed::read`].
@@ -103,10 +104,15 @@ impl Parsed {
     }
 
     fn push(&mut self, flag: &'static Flag, value: String) -> Result<()> {
-        if flag.takes == Takes::Switch && parse_bool(&value).is_none() {
-            let why = format!("strconv.ParseBool: parsing {value:?}: invalid syntax");
-            return Err(self.invalid(flag, &value, &why));
-        }
+        let kind = match flag.takes {
+            Takes::Switch => "bool",
+            Takes::Value(kind) | Takes::List(kind) => kind,
+        };
+        let checked = match flag.check {
+            Some(check) => check(&value),
+            None => values::check(kind, &value),
+        };
+        checked.map_err(|why| self.invalid(flag, &value, &why))?;
         self.given.push((flag, value));
         Ok(())
     }
@@ -263,7 +269,8 @@ mod tests {
                 Flag::list("env", "").short('e'),
                 Flag::value("network", "network", "").alias("net"),
                 Flag::value("restart", "string", "").or("no").not_yet(),
-                Flag::value("memory", "bytes", "").short('m'),
+                Flag::value("memory", "amount", "").short('m'),
+                Flag::value("cpus", "decimal", ""),
                 Flag::switch("gpus", "").not_yet(),
             ],
         }],
@@ -324,6 +331,7 @@ mod tests {
                 r#"invalid argument "maybe" for "-t, --tty" flag: strconv.ParseBool: parsing "maybe": invalid syntax"#,
                 125,
             ),
+            ("--cpus x", r#"invalid argument "x" for "--cpus" flag: failed to parse x as a rational number"#, 125),
             ("--restart always x", "--restart is not supported yet", 125),
             ("--restart no --gpus x", "--gpus is not supported yet", 125),
             ("", "wharf: 'wharf try' requires at least 1 argument", 1),

@@ -14,6 +14,7 @@ use super::failure::{Failure, Result, tell};
 use super::lifecycle::for_each;
 use super::parse::Parsed;
 use super::session::Attachment;
+use super::values;
 use super::verb::{Flag, Listed, Operands, Section, Verb};
 use super::{progress, session};
 
@@ -47,7 +48,7 @@ pub static VERBS: &[Verb] = &[
             flags: &[
                 Flag::switch("detach", "Detached mode: run command in the background").short('d'),
                 DETACH_KEYS,
-                Flag::list("env", "Set environment variables").short('e'),
+                Flag::list("env", "Set environment variables").checked(|text| values::env(text).map(drop)).short('e'),
                 Flag::list("env-file", "Read in a file of environment variables"),
                 Flag::switch("interactive", "Keep STDIN open even if not attached").short('i'),
                 Flag::switch("privileged", "Give extended privileges to the command"),

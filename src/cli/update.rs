@@ -35,7 +35,8 @@ pub static VERBS: &[Verb] = &[Verb {
             Flag::value("cpuset-mems", "string", "MEMs in which to allow execution (0-3, 0,1)"),
             Flag::value("memory", "bytes", "Memory limit").short('m'),
             Flag::value("memory-reservation", "bytes", "Memory soft limit"),
-            Flag::value("memory-swap", "bytes", "Swap limit equal to memory plus swap: -1 to enable unlimited swap"),
+            Flag::value("memory-swap", "bytes", "Swap limit equal to memory plus swap: -1 to enable unlimited swap")
+                .checked(|text| values::swap(text).map(drop)),
             Flag::value("pids-limit", "int", "Tune container pids limit (set -1 for unlimited)"),
             Flag::value("restart", "string", "Restart policy to apply when a container exits"),
         ],

@@ -9,7 +9,30 @@ use wharf_runtime::config::{EndpointConfig, HOST_GATEWAY, NetworkMode};
 use wharf_runtime::network::BRIDGE;
 
 use super::failure::{Failure, Result};
-use super::units::parse_size;
+use super::mounts;
+use super::parse::parse_bool;
+use super::units::{parse_duration, parse_size};
+
+/// Says why this is no value of a kind that a flag's help names, if it is none.
+///
+/// # Errors
+/// Docker's words.
+pub fn check(kind: &str, text: &str) -> Result<(), String> {
+    match kind {
+        "bool" if parse_bool(text).is_none() => Err(format!("strconv.ParseBool: parsing {text:?}: invalid syntax")),
+        "int" => integer::<i64>(text).map(drop),
+        "uint16" => unsigned::<u16>(text).map(drop),
+        "bytes" => bytes(text).map(drop),
+        "decimal" => cpus(text).map(drop),
+        // That none may be negative is said later.
+        "duration" if !text.starts_with('-') => parse_duration(text).map(drop),
+        "filter" => filter(text).map(drop),
+        "mount" => mounts::mount(text).map(drop),
+        "network" => network(text).map(drop),
+        "ulimit" => ulimit(text).map(drop),
+        _ => Ok(()),
+    }
+}
 
 /// A whole number.
 ///

@@ -81,7 +81,12 @@ pub struct Flag {
     pub default: Option<&'static str>,
     /// False when Wharf knows the flag and cannot do it yet: it is refused by name, never ignored.
     pub supported: bool,
+    /// Says why a value is none, where its kind does not. As for docker that comes before anything else on the line.
+    pub check: Option<Check>,
 }
+
+/// Says why a value cannot be one.
+pub type Check = fn(&str) -> Result<(), String>;
 
 /// What a flag takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +101,7 @@ pub enum Takes {
 
 impl Flag {
     const fn new(long: &'static str, takes: Takes, help: &'static str) -> Self {
-        Flag { long, short: None, alias: None, takes, help, default: None, supported: true }
+        Flag { long, short: None, alias: None, takes, help, default: None, supported: true, check: None }
     }
 
     /// A flag that is on or off.
@@ -142,6 +147,13 @@ impl Flag {
     #[must_use]
     pub const fn alias(mut self, alias: &'static str) -> Self {
         self.alias = Some(alias);
+        self
+    }
+
+    /// The same, whose values are looked at.
+    #[must_use]
+    pub const fn checked(mut self, check: Check) -> Self {
+        self.check = Some(check);
         self
     }
 
