@@ -7,7 +7,7 @@ use wharf_runtime::Engine;
 use wharf_runtime::engine::PullPolicy;
 
 use super::context::Context;
-use super::failure::{self, Result};
+use super::failure::{self, Failure, Result};
 use super::parse::Parsed;
 use super::verb::{Flag, Listed, Operands, Section, Verb};
 use super::{image, progress};
@@ -23,7 +23,7 @@ pub static VERBS: &[Verb] = &[Verb {
     sections: &[Section {
         title: "Options",
         flags: &[
-            Flag::switch("all-tags", "Download all tagged images in the repository").short('a').not_yet(),
+            Flag::switch("all-tags", "Download all tagged images in the repository").short('a'),
             Flag::value("platform", "string", "Set platform if server is multi-platform capable"),
             Flag::switch("quiet", "Suppress verbose output").short('q'),
         ],
@@ -40,20 +40,32 @@ fn pull(parsed: &Parsed, context: &Context) -> Result<()> {
     let name = &parsed.operands()[0];
     let reference = image::reference(name)?;
     let platform = parsed.read("platform", |text| text.parse::<Platform>().map_err(|e| e.to_string()))?;
-    let quiet = parsed.switch("quiet");
+    let all = parsed.switch("all-tags");
+    if all && !is_untagged(name) {
+        return Err(Failure::new("tag can't be used with --all-tags/-a"));
+    }
     let engine = context.engine()?;
     if reference.is_builtin() {
         engine.ensure_image(name, platform.as_ref(), PullPolicy::Missing, &wharf_images::NoReport)?;
+        return Ok(writeln!(std::io::stdout(), "{reference}")?);
+    }
+    let reporter = progress::on_stdout(parsed.switch("quiet"));
+    let registry = context.registry()?;
+    let wanted = if all {
+        let tags = registry.tags(&reference, &*reporter)?;
+        tags.iter().map(|tag| reference.with_tag(tag)).collect::<Result<Vec<_>, _>>()?
     } else {
-        let reporter = progress::on_stdout(quiet);
         if is_untagged(name) {
             reporter.report(wharf_images::Progress::Line("Using default tag: latest"));
         }
-        let image = context.registry()?.pull(engine.images()?, &reference, platform.as_ref(), &*reporter)?;
+        vec![reference.clone()]
+    };
+    for reference in &wanted {
+        let image = registry.pull(engine.images()?, reference, platform.as_ref(), &*reporter)?;
         compile(&engine, &image);
     }
-    writeln!(std::io::stdout(), "{reference}")?;
-    Ok(())
+    let shown = if all { reference.repository() } else { reference.to_string() };
+    Ok(writeln!(std::io::stdout(), "{shown}")?)
 }
 
 /// Compiles what has come in. An image that is here but cannot run here is still a good image: to be looked at, tagged,

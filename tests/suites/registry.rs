@@ -75,6 +75,25 @@ fn what_skopeo_pushes_wharf_pulls_and_runs() {
 }
 
 #[test]
+fn all_tags_of_a_repository_are_pulled() {
+    let registry = Registry::plain();
+    let (here, there) = (Wharf::with_busybox(), Wharf::new());
+    let name = registry.name("ours/many");
+    for tag in ["1", "2", "latest"] {
+        let tagged = format!("{name}:{tag}");
+        here.ok(&["tag", "busybox", &tagged]);
+        here.ok(&["push", &tagged]);
+    }
+    let pulled = there.ok(&["pull", "-a", &name]);
+    assert_eq!(pulled.lines().last(), Some(&*name), "{pulled}");
+    assert!(pulled.contains("2: Pulling from ours/many") && !pulled.contains("default tag"), "{pulled}");
+    assert_eq!(there.ok(&["images", "--format", "{{.Tag}}", &name]), "1\n2\nlatest");
+    let tagged = there.exits(1, &["pull", "--all-tags", &format!("{name}:1")]);
+    assert_eq!(tagged.stderr, "tag can't be used with --all-tags/-a\n");
+    there.exits(1, &["pull", "-a", &registry.name("ours/none")]);
+}
+
+#[test]
 fn a_wasm_artifact_goes_round() {
     let registry = Registry::plain();
     let (here, there) = (Wharf::new(), Wharf::new());

@@ -1,8 +1,11 @@
 //! Manifests and indexes on the wire. They are small, they decide everything, and so they are held to their limit,
 //! their digest and their media type before anybody looks at them.
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use std::collections::HashSet;
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, LINK};
 use reqwest::{Method, Response, StatusCode};
+use serde::Deserialize;
 
 use super::auth::Scope;
 use super::client::{Remote, body};
@@ -10,6 +13,15 @@ use super::failure::Refusal;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Class, Error, Result};
 use crate::image::document::{MAX_DOCUMENT, media_type};
+
+/// Tags in one answer, and the most answers that are asked for.
+const PAGE: usize = 1000;
+const PAGES: usize = 100;
+
+#[derive(Deserialize)]
+struct Tags {
+    tags: Option<Vec<String>>,
+}
 
 /// A manifest or an index as it came, checked against its digest.
 #[derive(Debug)]
@@ -76,6 +88,36 @@ impl Repository<'_> {
         let url = self.remote.url(&self.path, &format!("manifests/{reference}")).await?;
         let accept = media_type::MANIFESTS.join(", ");
         self.remote.send(method, &url, &self.scope, &|request| request.header(ACCEPT, &accept)).await
+    }
+
+    /// The names of all its tags, page by page.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such repository; `Corrupt`, `LimitExceeded`.
+    pub async fn tags(&self) -> Result<Vec<String>> {
+        let (mut tags, mut known) = (Vec::<String>::new(), HashSet::new());
+        for _ in 0..PAGES {
+            let mut url = self.remote.url(&self.path, "tags/list").await?;
+            url.query_pairs_mut().append_pair("n", &PAGE.to_string());
+            if let Some(last) = tags.last() {
+                url.query_pairs_mut().append_pair("last", last);
+            }
+            let response = self.remote.send(Method::GET, &url, &self.scope, &|request| request).await?;
+            if response.status() != StatusCode::OK {
+                return Err(self.remote.refusal(response, "pull", &self.name).await);
+            }
+            let more = response.headers().contains_key(LINK);
+            let bytes = self.read_limited(response, "tags").await?;
+            let page: Tags = serde_json::from_slice(&bytes)
+                .map_err(|e| Error::new(Class::Corrupt, format!("{}: no list of tags: {e}", self.name)))?;
+            let before = tags.len();
+            // A registry that knows no pages sends all each time.
+            tags.extend(page.tags.unwrap_or_default().into_iter().filter(|tag| known.insert(tag.clone())));
+            if !more || tags.len() == before {
+                break;
+            }
+        }
+        Ok(tags)
     }
 
     async fn missing(&self, response: Response, reference: &str) -> Error {

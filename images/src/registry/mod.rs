@@ -79,6 +79,14 @@ impl Registry {
         pull::pull(&self.config, store, name, platform, reporter)
     }
 
+    /// The tags of the repository that `name` is in, as its registry lists them.
+    ///
+    /// # Errors
+    /// As [`Registry::pull`].
+    pub fn tags(&self, name: &Reference, reporter: &dyn Reporter) -> Result<Vec<String>> {
+        pull::tags(&self.config, name, reporter)
+    }
+
     /// Pushes an image; returns the digest and size of what the tag then names.
     ///
     /// # Errors

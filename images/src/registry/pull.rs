@@ -71,6 +71,16 @@ pub(super) fn pull(
     store.resolve(&name.to_string(), platform)
 }
 
+/// The tags of the repository that `name` is in.
+pub(super) fn tags(config: &Config, name: &Reference, reporter: &dyn Reporter) -> Result<Vec<String>> {
+    let runtime = super::runtime()?;
+    let transport = Transport::new(config);
+    let endpoints = config.sources(name.domain())?;
+    let remotes: Vec<Remote<'_>> = endpoints.into_iter().map(|e| Remote::new(&transport, e, None)).collect();
+    let sources: Vec<Repository<'_>> = remotes.iter().map(|remote| repository(remote, name)).collect();
+    runtime.block_on(first(&sources, reporter, async |source| source.tags().await)).map(|(tags, _)| tags)
+}
+
 /// A name's repository at an endpoint, for pulling.
 pub(super) fn repository<'r>(remote: &'r Remote<'r>, name: &Reference) -> Repository<'r> {
     let path = remote.endpoint.repository(name.path());
