@@ -261,6 +261,16 @@ pub(crate) fn make_dir_like(path: &Path, _like: &Path) -> io::Result<()> {
     fs::create_dir(path)
 }
 
+/// The directory stays as it is.
+pub(crate) fn renew_dir_like(_path: &Path, _like: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Not every system keeps the time that would tell.
+pub(crate) fn is_unchanged_since(_path: &Path, _file: &Path) -> io::Result<bool> {
+    Ok(false)
+}
+
 /// The directory keeps the rights it inherits from the user's own.
 pub(crate) fn make_private(_dir: &Path) -> io::Result<()> {
     Ok(())

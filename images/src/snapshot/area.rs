@@ -5,6 +5,7 @@
 //! layers/NAME/boot    until the layer is known to be on the disk: the boot that wrote it
 //! active/KEY/layers   the chain that KEY stands on, one digest a line; not there if it is empty
 //! active/KEY/...      its writable directories
+//! spare/N             a writable layer that nothing was ever written to, for the next container
 //! tmp/RANDOM          what is being unpacked or deleted; nothing here has a meaning after a crash
 //! ```
 //!
@@ -32,6 +33,9 @@ use crate::os;
 
 use super::Usage;
 
+/// Spare layers: as many as containers may end at a time. A directory costs most file systems far more than a new name.
+const SPARES: usize = 4;
+
 /// One driver's directory.
 #[derive(Debug, Clone)]
 pub(super) struct Area {
@@ -43,7 +47,7 @@ impl Area {
     pub(super) fn open(root: &Path) -> Result<Self> {
         let area = Area { root: root.to_owned() };
         if fs::symlink_metadata(root.join("active")).is_err() {
-            for name in ["layers", "tmp", "active"] {
+            for name in ["layers", "tmp", "spare", "active"] {
                 let dir = root.join(name);
                 fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
             }
@@ -138,18 +142,36 @@ impl Area {
         os::remove_tree(&doomed).map_err(|e| Error::io("remove", doomed, e))
     }
 
-    /// Makes the directory of the writable layer `key` and notes its chain.
-    pub(super) fn new_active(&self, key: &str, chain: &[Digest]) -> Result<PathBuf> {
+    /// Makes the directory of the writable layer `key`, or takes one that was put aside, which the answer says.
+    pub(super) fn new_active(&self, key: &str, maybe_spare: bool) -> Result<(PathBuf, bool)> {
         let dir = self.active(key)?;
+        // Nothing is renamed over a directory that has something in it (rename(2), `ENOTEMPTY`).
+        if maybe_spare && (0..SPARES).any(|n| fs::rename(self.spare(n), &dir).is_ok()) {
+            return Ok((dir, true));
+        }
         fs::create_dir(&dir).map_err(|e| match e.kind() {
             ErrorKind::AlreadyExists => Error::new(Class::Conflict, format!("snapshot {key} exists already")),
             _ => Error::io("create", &dir, e),
         })?;
-        if !chain.is_empty() {
-            let lines: String = chain.iter().flat_map(|digest| [digest.as_str(), "\n"]).collect();
-            write_new(&dir.join("layers"), lines.as_bytes())?;
+        Ok((dir, false))
+    }
+
+    /// Puts the directory of a writable layer aside for another. False when there are enough.
+    pub(super) fn put_aside(&self, dir: &Path) -> bool {
+        (0..SPARES).any(|n| fs::rename(dir, self.spare(n)).is_ok())
+    }
+
+    /// Notes the chain that the writable layer in `dir` stands on.
+    pub(super) fn note_chain(&self, dir: &Path, chain: &[Digest]) -> Result<()> {
+        if chain.is_empty() {
+            return Ok(());
         }
-        Ok(dir)
+        let lines: String = chain.iter().flat_map(|digest| [digest.as_str(), "\n"]).collect();
+        write_new(&dir.join("layers"), lines.as_bytes())
+    }
+
+    fn spare(&self, n: usize) -> PathBuf {
+        self.root.join("spare").join(n.to_string())
     }
 
     /// The directory of the writable layer `key`, whether it is there or not.
@@ -201,6 +223,7 @@ impl Area {
         for name in names(&self.root.join("tmp"))? {
             discard(&self.root.join("tmp").join(name))?;
         }
+        (0..SPARES).try_for_each(|n| self.discard(&self.spare(n)))?;
         Ok(freed)
     }
 }

@@ -81,8 +81,9 @@ impl Snapshots for Copy {
         if let (false, Some(top)) = (self.contains(diff_ids), diff_ids.last()) {
             return Err(missing(top));
         }
-        let dir = self.area.new_active(key, diff_ids)?;
-        self.copy_of(diff_ids, &dir.join("fs")).inspect_err(|_| {
+        let (dir, _) = self.area.new_active(key, false)?;
+        let made = self.area.note_chain(&dir, diff_ids).and_then(|()| self.copy_of(diff_ids, &dir.join("fs")));
+        made.inspect_err(|_| {
             let _ = self.area.discard(&dir);
         })?;
         self.plan(key, diff_ids)

@@ -227,6 +227,60 @@ mod tests {
     }
 
     #[test]
+    fn only_a_layer_that_was_never_written_is_used_again() {
+        use std::fs;
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let dir = tempfile::TempDir::new().unwrap();
+        let driver = Overlay::open(dir.path()).unwrap();
+        let chain = suite::commit(&driver, &suite::three_layers());
+        let prepare = |key: &str, chain: &[Digest]| match driver.prepare(key, chain).unwrap() {
+            Rootfs::Overlay { upper, .. } => (fs::metadata(&upper).unwrap().ino(), upper),
+            Rootfs::Dir(dir) => panic!("not an overlay: {dir:?}"),
+        };
+        let spares = || fs::read_dir(dir.path().join("spare")).unwrap().count();
+        let changes: [(&str, fn(&Path)); 5] = [
+            ("an entry", |upper| fs::write(upper.join("file"), "x").unwrap()),
+            ("an entry that went again", |upper| {
+                fs::write(upper.join("file"), "x").unwrap();
+                fs::remove_file(upper.join("file")).unwrap();
+            }),
+            ("a mode", |upper| fs::set_permissions(upper, fs::Permissions::from_mode(0o751)).unwrap()),
+            ("something in the work directory", |upper| {
+                fs::create_dir_all(upper.with_file_name("work").join("work/deep")).unwrap();
+            }),
+            ("a file beside", |upper| fs::write(upper.with_file_name("ledger"), "x").unwrap()),
+        ];
+        let (mut last, upper) = prepare("first", &chain);
+        // What the kernel leaves there.
+        fs::create_dir(upper.with_file_name("work").join("work")).unwrap();
+        driver.remove("first").unwrap();
+        for (what, change) in changes {
+            // Used again, for another image, with what that one says.
+            let (again, upper) = prepare("again", &chain[..1]);
+            assert_eq!(again, last, "before {what}");
+            assert_eq!(driver.mounts("again").unwrap(), driver.plan("again", &chain[..1]).unwrap());
+            assert_eq!(fs::metadata(&upper).unwrap().mode() & 0o7777, 0o755);
+            // The clock of files ticks some hundred times a second.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            change(&upper);
+            driver.remove("again").unwrap();
+            assert_eq!(spares(), 0, "{what} was passed on");
+            last = prepare("fresh", &chain).0;
+            driver.remove("fresh").unwrap();
+            assert_eq!(spares(), 1);
+        }
+        // Two cannot have the same.
+        prepare("one", &chain);
+        prepare("two", &chain);
+        assert_eq!(driver.prepare("two", &chain).unwrap_err().class(), Class::Conflict);
+        driver.remove("one").unwrap();
+        driver.remove("two").unwrap();
+        assert_eq!(spares(), 2);
+        driver.sweep(&[]).unwrap();
+        assert_eq!(spares(), 0);
+    }
+
+    #[test]
     fn chains_are_named_as_the_spec_says() {
         let layer = |text: &str| Digest::of(text.as_bytes());
         let (a, b) = (layer("a"), layer("b"));

@@ -44,6 +44,25 @@ impl Overlay {
     }
 }
 
+/// True when the writable layer in `dir` is as it was made: nothing in its upper directory, which was not changed in any
+/// way since its chain was noted, and nothing else that does not belong to it.
+fn was_never_written(dir: &Path) -> std::io::Result<bool> {
+    let is_empty = |dir: &Path| Ok::<_, std::io::Error>(std::fs::read_dir(dir)?.next().is_none());
+    let (upper, work) = (dir.join("upper"), dir.join("work"));
+    if std::fs::read_dir(dir)?.count() != 3
+        || !is_empty(&upper)?
+        || !os::is_unchanged_since(&upper, &dir.join("layers"))?
+    {
+        return Ok(false);
+    }
+    // The kernel's own directory, which a mount would take away and make anew.
+    match std::fs::remove_dir(work.join("work")) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Ok(false),
+        _ => {}
+    }
+    is_empty(&work)
+}
+
 impl Snapshots for Overlay {
     fn name(&self) -> &'static str {
         Self::NAME
@@ -80,22 +99,25 @@ impl Snapshots for Overlay {
         if let Some(digest) = diff_ids.iter().find(|digest| !self.area.has(digest.hex())) {
             return Err(missing(digest));
         }
-        let dir = self.area.new_active(key, diff_ids)?;
-        let rootfs = self.rootfs(&dir, diff_ids);
+        let (dir, is_spare) = self.area.new_active(key, !diff_ids.is_empty())?;
         let make = || -> std::io::Result<()> {
+            let upper = dir.join("upper");
             // The union's root shows the mode and owner of its topmost directory.
-            match diff_ids.last() {
-                Some(top) => os::make_dir_like(&dir.join("upper"), &self.area.layer(top.hex()))?,
+            match diff_ids.last().map(|top| self.area.layer(top.hex())) {
+                Some(top) if is_spare => os::renew_dir_like(&upper, &top),
+                Some(top) => os::make_dir_like(&upper, &top).and_then(|()| std::fs::create_dir(dir.join("work"))),
                 // Nothing to be joined: no union is mounted, which alone needs the other directory.
-                None => return os::make_dir(&dir.join("upper"), 0o755),
+                None => os::make_dir(&upper, 0o755),
             }
-            std::fs::create_dir(dir.join("work"))
         };
-        make().map_err(|e| Error::io("prepare", &dir, e)).inspect_err(|_| {
+        // The chain last: it tells whether anything was written afterwards.
+        let made =
+            make().map_err(|e| Error::io("prepare", &dir, e)).and_then(|()| self.area.note_chain(&dir, diff_ids));
+        made.inspect_err(|_| {
             // The first error is the one to tell.
             let _ = self.area.discard(&dir);
         })?;
-        Ok(rootfs)
+        Ok(self.rootfs(&dir, diff_ids))
     }
 
     fn mounts(&self, key: &str) -> Result<Rootfs> {
@@ -103,7 +125,11 @@ impl Snapshots for Overlay {
     }
 
     fn remove(&self, key: &str) -> Result<()> {
-        self.area.discard(&self.area.active(key)?)
+        let dir = self.area.active(key)?;
+        if was_never_written(&dir).unwrap_or(false) && self.area.put_aside(&dir) {
+            return Ok(());
+        }
+        self.area.discard(&dir)
     }
 
     fn usage(&self, key: &str) -> Result<Usage> {

@@ -82,6 +82,8 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, in_user_namespace: bool
         if in_user_namespace {
             fsconfig_set_flag(&fs, "userxattr").map_err(failed)?;
         }
+        // Or a fresh upper directory is given a number that nobody asks for. A kernel that does not know this gives none.
+        let _ = fsconfig_set_string(&fs, "uuid", "off");
         fsconfig_create(&fs).map_err(failed)?;
         fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(failed)
     };

@@ -466,12 +466,34 @@ pub(crate) fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
 
 /// Makes a directory with the mode and owner of `like`.
 pub(crate) fn make_dir_like(path: &Path, like: &Path) -> io::Result<()> {
-    let like = std::fs::symlink_metadata(like)?;
     std::fs::create_dir(path)?;
-    if (like.uid(), like.gid()) != own_ids() {
+    make_alike(path, like)
+}
+
+/// Makes a directory that is there as if it had been made now with the mode and owner of `like`.
+pub(crate) fn renew_dir_like(path: &Path, like: &Path) -> io::Result<()> {
+    make_alike(path, like)?;
+    let now = rfs::Timespec { tv_sec: 0, tv_nsec: rfs::UTIME_NOW };
+    let times = rfs::Timestamps { last_access: now, last_modification: now };
+    Ok(rfs::utimensat(rfs::CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn make_alike(path: &Path, like: &Path) -> io::Result<()> {
+    let (like, now) = (std::fs::symlink_metadata(like)?, std::fs::symlink_metadata(path)?);
+    if (like.uid(), like.gid()) != (now.uid(), now.gid()) {
         std::os::unix::fs::lchown(path, Some(like.uid()), Some(like.gid()))?;
     }
-    Ok(rfs::chmod(path, Mode::from_raw_mode(like.mode() & 0o7777))?)
+    if like.mode() != now.mode() {
+        rfs::chmod(path, Mode::from_raw_mode(like.mode() & 0o7777))?;
+    }
+    Ok(())
+}
+
+/// True when nothing about `path` was changed after `file` was written: its entries, its mode, its attributes. Nobody can
+/// set the time that tells (`st_ctime`, inode(7)).
+pub(crate) fn is_unchanged_since(path: &Path, file: &Path) -> io::Result<bool> {
+    let (path, file) = (std::fs::symlink_metadata(path)?, std::fs::symlink_metadata(file)?);
+    Ok((path.ctime(), path.ctime_nsec()) <= (file.ctime(), file.ctime_nsec()))
 }
 
 /// Lets nobody else look into a directory: layers hold set-id programs and other users' secrets.
