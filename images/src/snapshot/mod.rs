@@ -238,7 +238,8 @@ mod tests {
             Rootfs::Dir(dir) => panic!("not an overlay: {dir:?}"),
         };
         let spares = || fs::read_dir(dir.path().join("spare")).unwrap().count();
-        let changes: [(&str, fn(&Path)); 5] = [
+        type Change = (&'static str, fn(&Path));
+        let changes: [Change; 5] = [
             ("an entry", |upper| fs::write(upper.join("file"), "x").unwrap()),
             ("an entry that went again", |upper| {
                 fs::write(upper.join("file"), "x").unwrap();
