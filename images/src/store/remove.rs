@@ -3,6 +3,8 @@
 //! The record goes first (a target is doomed in the transaction that takes its last name), the bytes after, under the
 //! sweep's lock. If somebody holds a lease, the bytes wait for a later sweep.
 
+use std::collections::HashSet;
+
 use rusqlite::Transaction;
 
 use super::filter::Filters;
@@ -42,6 +44,9 @@ pub struct Pruned {
     pub reclaimed: u64,
 }
 
+/// The layers of some images, by their diff ids.
+type Trees = Vec<Vec<Digest>>;
+
 /// Says which containers need an image, given its id.
 pub type Users<'a> = &'a dyn Fn(&Digest) -> Vec<String>;
 
@@ -52,7 +57,8 @@ impl ImageStore {
     /// `Conflict`, in docker's words, when a container needs it and not `force`.
     pub fn remove(&self, name: &str, force: bool, users: Users<'_>) -> Result<Vec<Removed>> {
         let found = self.find(name)?;
-        let removed = self.remove_record(name, &found, force, users)?;
+        let (mut removed, trees) = self.remove_record(name, &found, force, users)?;
+        removed.extend(self.lost_layers(&[trees])?.concat());
         self.write_index()?;
         if removed.iter().any(|r| matches!(r, Removed::Deleted(_))) {
             gc::sweep(self, users)?;
@@ -60,7 +66,8 @@ impl ImageStore {
         Ok(removed)
     }
 
-    fn remove_record(&self, text: &str, found: &Found, force: bool, users: Users<'_>) -> Result<Vec<Removed>> {
+    /// Also gives the layers of what is gone.
+    fn remove_record(&self, text: &str, found: &Found, force: bool, users: Users<'_>) -> Result<(Vec<Removed>, Trees)> {
         let ids: Vec<Digest> = self.ids_of(&found.target)?;
         let layers = self.trees_of(&found.target)?;
         let mut names: Vec<String> = Vec::new();
@@ -106,7 +113,7 @@ impl ImageStore {
                 names
             }
         };
-        let mut removed: Vec<Removed> = self.db.write(|tx| {
+        let removed: Vec<Removed> = self.db.write(|tx| {
             let (mut removed, mut left) = (Vec::new(), all_names);
             for name in &doomed_names {
                 if tx.execute("DELETE FROM image_names WHERE name = ?1", [name])? > 0 {
@@ -135,37 +142,35 @@ impl ImageStore {
             }
             Ok::<_, Error>(removed)
         })?;
-        if removed.iter().any(|removed| matches!(removed, Removed::Deleted(_))) {
-            removed.extend(self.lost_layers(&layers)?);
-        }
-        Ok(removed)
+        let gone = removed.iter().any(|removed| matches!(removed, Removed::Deleted(_)));
+        Ok((removed, if gone { layers } else { Trees::new() }))
     }
 
-    /// Those of an image's layers that no image has any more, topmost first, by the ids of the trees that they complete:
-    /// docker tells of each.
-    fn lost_layers(&self, diff_ids: &[Vec<Digest>]) -> Result<Vec<Removed>> {
+    /// For each of some removals: those of its layers that no image has any more, topmost first, by the ids of the trees
+    /// that they complete. Docker tells of each when the last image goes that had it.
+    fn lost_layers(&self, removals: &[Trees]) -> Result<Vec<Vec<Removed>>> {
+        if removals.iter().all(Vec::is_empty) {
+            return Ok(vec![Vec::new(); removals.len()]);
+        }
         let kept: Vec<Image> = self.db.read(|c| {
             let sql = "SELECT i.image FROM images i JOIN image_targets t ON t.target = i.target WHERE t.doomed = 0";
             let mut statement = c.prepare_cached(sql)?;
             let rows = statement.query_map([], |r| r.get::<_, String>(0))?;
             rows.map(|row| super::from_json(&row?)).collect()
         })?;
-        let kept: Vec<Vec<Digest>> = kept.iter().map(Image::diff_ids).collect();
-        let is_kept = |tree: &[Digest]| kept.iter().any(|kept| kept.starts_with(tree));
-        let mut lost = Vec::new();
-        for image in diff_ids {
-            let trees = (1..=image.len()).rev().map(|height| &image[..height]).filter(|tree| !is_kept(tree));
-            for id in trees.filter_map(chain_id) {
-                if !lost.contains(&Removed::Deleted(id.clone())) {
-                    lost.push(Removed::Deleted(id));
-                }
-            }
+        let kept: Trees = kept.iter().map(Image::diff_ids).collect();
+        let mut known: HashSet<&[Digest]> = kept.iter().flat_map(|image| trees(image)).collect();
+        let mut lost: Vec<Vec<Removed>> = Vec::with_capacity(removals.len());
+        for images in removals.iter().rev() {
+            let own = images.iter().flat_map(|image| trees(image)).filter(|tree| known.insert(tree));
+            lost.push(own.filter_map(chain_id).map(Removed::Deleted).collect());
         }
+        lost.reverse();
         Ok(lost)
     }
 
     /// The layers of the images that a target has.
-    fn trees_of(&self, target: &Digest) -> Result<Vec<Vec<Digest>>> {
+    fn trees_of(&self, target: &Digest) -> Result<Trees> {
         let images = self.db.read(|c| {
             super::strings(c, "SELECT image FROM images WHERE target = ?1 ORDER BY platform", target.as_str())
         })?;
@@ -192,6 +197,7 @@ impl ImageStore {
         let all = all || filters.dangling == Some(false);
         let filters = Filters { dangling: (!all).then_some(true), ..filters.clone() };
         let mut pruned = Pruned::default();
+        let (mut removals, mut gone): (Vec<Vec<Removed>>, Vec<Trees>) = (Vec::new(), Vec::new());
         for summary in self.list(&filters)? {
             let target = &summary.image.target;
             let needed = self.ids_of(target)?.iter().any(|id| !users(id).is_empty());
@@ -200,14 +206,19 @@ impl ImageStore {
             }
             for name in summary.names.iter().map(Reference::to_string) {
                 let found = Found { name: Some(name.clone()), target: target.clone(), image: None };
-                pruned.removed.extend(self.remove_record(&name, &found, true, users)?);
+                let (removed, trees) = self.remove_record(&name, &found, true, users)?;
+                removals.push(removed);
+                gone.push(trees);
             }
             // Another document of the same image may have names; this one has none and goes alone.
             if summary.names.is_empty() && self.doom_nameless(target)? {
-                pruned.removed.push(Removed::Deleted(summary.image.id.clone()));
-                pruned.removed.extend(self.lost_layers(&[summary.image.diff_ids()])?);
+                removals.push(vec![Removed::Deleted(summary.image.id.clone())]);
+                gone.push(vec![summary.image.diff_ids()]);
             }
         }
+        // What is left is read once, when all that goes is gone.
+        let lost = self.lost_layers(&gone)?;
+        pruned.removed = removals.into_iter().zip(lost).flat_map(|(removed, lost)| [removed, lost].concat()).collect();
         self.write_index()?;
         pruned.reclaimed = gc::sweep(self, users)?.unwrap_or(0);
         Ok(pruned)
@@ -226,6 +237,11 @@ impl ImageStore {
             Ok(gone > 0)
         })
     }
+}
+
+/// The trees that an image's layers complete, topmost first.
+fn trees(image: &[Digest]) -> impl Iterator<Item = &[Digest]> {
+    (1..=image.len()).rev().map(|height| &image[..height])
 }
 
 /// With the last tag of a repository docker takes away what it knows the image by there: its digest. `left` are the

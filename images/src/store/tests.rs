@@ -201,6 +201,29 @@ fn a_lease_keeps_the_sweep_away_and_a_container_made_meanwhile_keeps_its_image()
 }
 
 #[test]
+fn prune_tells_of_a_shared_layer_with_the_last_image_that_had_it() {
+    let store = TestStore::new();
+    let base: &[(&str, &[u8])] = &[("base", b"b")];
+    let made = ["kept", "one", "two", "three"].map(|name| {
+        let own: &[(&str, &[u8])] = &[("own", name.as_bytes())];
+        let layers: &[_] = if name == "kept" { &[own] } else { &[base, own] };
+        let target = linux_image(&store.content, json!({"Labels": {"of": name}}), layers);
+        store.set(&reference(name), &target).unwrap();
+        store.resolve(name, None).unwrap()
+    });
+    let [kept, gone @ ..] = &made;
+    let user = |id: &Digest| if *id == kept.id { vec!["c".to_owned()] } else { vec![] };
+    let pruned = store.prune(true, &Filters::default(), &user).unwrap();
+    let tree = |layers: &[Digest]| Removed::Deleted(crate::snapshot::chain_id(layers).unwrap());
+    for image in gone {
+        let own = pruned.removed.iter().filter(|removed| **removed == tree(&image.diff_ids())).count();
+        assert_eq!(own, 1, "{pruned:?}");
+    }
+    assert_eq!(pruned.removed.last(), Some(&tree(&gone[0].diff_ids()[..1])), "{pruned:?}");
+    assert_eq!(pruned.removed.len(), 3 * 4 + 1, "{pruned:?}");
+}
+
+#[test]
 fn prune_takes_the_dangling_or_all_the_unused() {
     let store = TestStore::new();
     store.add("app", &[("v", b"1")]);
