@@ -71,6 +71,9 @@ pub struct Placing {
     pub owner: Option<(u32, u32)>,
 }
 
+/// Whether there is room for something of so many bytes.
+pub type Room<'a> = dyn Fn(u64) -> std::io::Result<()> + Sync + 'a;
+
 /// Where a path of the tree leads.
 struct Place {
     /// From the root, without symlinks. Empty is the root.
@@ -217,12 +220,28 @@ impl Tree {
     /// # Errors
     /// `NotFound` when there is nothing at `path`, `InvalidInput` when it is no directory; the archive's or the disk's.
     pub fn unpack(&self, path: &str, reader: &mut dyn Read, placing: &Placing) -> Result<Vec<String>> {
+        self.unpack_within(path, reader, placing, None)
+    }
+
+    /// The same, where `room` is asked before anything takes space in the tree's own mount: what else is mounted in it
+    /// has its own.
+    ///
+    /// # Errors
+    /// As [`Tree::unpack`], and what `room` says.
+    pub fn unpack_within(
+        &self,
+        path: &str,
+        reader: &mut dyn Read,
+        placing: &Placing,
+        room: Option<&Room<'_>>,
+    ) -> Result<Vec<String>> {
         let (place, stat) = self.existing(path, true)?;
         if stat.kind != StatKind::Dir {
             return Err(Error::new(Class::InvalidInput, "extraction point is not a directory"));
         }
         let root = self.root.at(&place.path).map_err(|e| Error::io("open", path, e))?;
-        Ok(layer::place(reader, root, placing)?.notes)
+        let mount = self.root.mount().map_err(|e| Error::io("look at", "/", e))?;
+        Ok(layer::place(reader, root, placing, room.map(|room| (room, mount)))?.notes)
     }
 
     /// Where `path` leads, which must be something.

@@ -356,3 +356,35 @@ fn a_layers_limit_is_one_for_all_who_write_to_it() {
     };
     assert!((LIMIT - 200_000..=LIMIT).contains(&held()), "{}", held());
 }
+
+#[test]
+fn what_is_copied_in_keeps_within_a_layers_limit() {
+    let wharf = Wharf::new();
+    wharf.ok(&["wasm", "pack", &images::guest("tools-p1"), "-t", "tools"]);
+    let flags = ["create", "--name", "small", "--storage-opt", "size=4m", "-v", "vast:/vast", "--network", "none"];
+    wharf.ok(&[&flags[..], &["tools", "sleep", "1000000"]].concat());
+    let file = |name: &str, megabytes: usize| {
+        let path = wharf.dir().join(name);
+        std::fs::write(&path, vec![b'x'; megabytes << 20]).expect("a file");
+        path.display().to_string()
+    };
+    let (three, eight) = (file("three", 3), file("eight", 8));
+    let refused = |source: &str, target: &str| {
+        let ran = wharf.exits(1, &["cp", source, target]);
+        assert!(ran.stderr.contains("No space left on device"), "{ran}");
+    };
+    // As long as it does not run, and while it does.
+    for _ in 0..2 {
+        refused(&eight, "small:/eight");
+        wharf.ok(&["cp", &three, "small:/three"]);
+        // What it replaces gives its space back, and what has no room takes none.
+        wharf.ok(&["cp", &three, "small:/three"]);
+        refused(&three, "small:/more");
+        wharf.ok(&["cp", &eight, "small:/vast/eight"]);
+        wharf.ok(&["start", "small"]);
+    }
+    let many = wharf.dir().join("many");
+    std::fs::create_dir(&many).expect("a directory");
+    (0..600).for_each(|n| std::fs::write(many.join(n.to_string()), "").expect("a file"));
+    refused(many.to_str().expect("plain"), "small:/many");
+}

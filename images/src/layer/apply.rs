@@ -16,7 +16,7 @@ use super::pipe::Pieces;
 use super::{MAX_NOTES, Options, Whiteouts};
 use crate::error::{Class, Error, Result};
 use crate::os::{self, DirAt};
-use crate::tree::Placing;
+use crate::tree::{Placing, Room};
 
 /// Most parents kept open between entries.
 const MAX_PARENTS: usize = 64;
@@ -39,6 +39,8 @@ struct Apply<'a> {
     options: &'a Options,
     /// Not a layer but somebody's files: no name means a whiteout, and these are the rules.
     placing: Option<&'a Placing>,
+    /// Who is asked for space in which mount.
+    room: Option<(&'a Room<'a>, u64)>,
     root: Rc<DirAt>,
     parents: HashMap<Vec<u8>, Rc<DirAt>>,
     late: BTreeMap<Vec<u8>, Late>,
@@ -54,12 +56,19 @@ struct Apply<'a> {
 }
 
 /// Unpacks the archive in `pieces` into `root`.
-pub(super) fn apply(pieces: &mut Pieces, root: DirAt, options: &Options, placing: Option<&Placing>) -> Result<Applied> {
+pub(super) fn apply(
+    pieces: &mut Pieces,
+    root: DirAt,
+    options: &Options,
+    placing: Option<&Placing>,
+    room: Option<(&Room<'_>, u64)>,
+) -> Result<Applied> {
     let strange_groups =
         placing.is_some() || options.whiteouts == Some(Whiteouts::Apply) || root.gives_its_group().unwrap_or(true);
     let mut apply = Apply {
         options,
         placing,
+        room,
         root: Rc::new(root),
         parents: HashMap::new(),
         late: BTreeMap::new(),
@@ -147,6 +156,8 @@ impl Apply<'_> {
         // Setting user xattrs asks for the right to write, which the mode of the end may not give.
         let first_mode = if entry.xattrs.is_empty() { mode } else { mode | 0o600 };
         let mut file = self.fresh(parent, path, |name| parent.create(name, first_mode))?;
+        // What had the name before counts no more.
+        self.need(parent, path, entry.size)?;
         entries.content(|piece| file.write_all(piece).map_err(|e| failed("write", path, e)))?;
         if let Some((uid, gid)) = self.owner(entry) {
             os::own_file(&file, uid, gid).map_err(|e| self.own_failed(path, uid, gid, e))?;
@@ -162,11 +173,24 @@ impl Apply<'_> {
         os::set_file_mtime(&file, entry.mtime).map_err(|e| failed("set time of", path, e))
     }
 
+    /// Asks for the space of something new.
+    fn need(&self, parent: &DirAt, path: &[u8], bytes: u64) -> Result<()> {
+        match self.room {
+            Some((room, mount)) if parent.mount().map_err(|e| failed("look at", path, e))? == mount => {
+                room(bytes).map_err(|e| failed("write", path, e))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn dir(&mut self, parent: &DirAt, path: &[u8], entry: &Entry) -> Result<()> {
         let (_, name) = path::split(path);
         let mode = self.mode(entry);
         let existed = match parent.mkdir(name, mode | 0o700) {
-            Ok(()) => false,
+            Ok(()) => {
+                self.need(parent, path, 0)?;
+                false
+            }
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 let found = parent.found(name).map_err(|e| failed("look at", path, e))?;
                 if found != Some(Found::Dir) {
@@ -201,6 +225,7 @@ impl Apply<'_> {
             return Err(corrupt(format!("layer: symlink {} points to {}", show(path), show(target))));
         }
         self.fresh(parent, path, |name| parent.symlink(target, name))?;
+        self.need(parent, path, 0)?;
         self.own_and_date(parent, path, entry)
     }
 
@@ -250,7 +275,10 @@ impl Apply<'_> {
                 Ok(())
             }
             Err(e) => Err(e),
-            Ok(()) => self.own_and_date(parent, path, entry),
+            Ok(()) => {
+                self.need(parent, path, 0)?;
+                self.own_and_date(parent, path, entry)
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use cap_std::fs::Dir;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Class, Error, Result};
 use crate::os::DirAt;
-use crate::tree::Placing;
+use crate::tree::{Placing, Room};
 
 mod apply;
 #[cfg(test)]
@@ -80,15 +80,20 @@ pub fn unpack(reader: &mut dyn Read, media_type: &str, dir: &Dir, options: &Opti
     // Headers and padding count too, or an archive of empty entries or trailing zeros would never end.
     let stream = options.max_entries.saturating_mul(2048).saturating_add(options.max_bytes).saturating_add(1 << 20);
     let root = DirAt::of(dir).map_err(|e| Error::io("open", "layer", e))?;
-    unpack_with(reader, media_type, options.algorithm, stream, |pieces| apply::apply(pieces, root, options, None))
+    unpack_with(reader, media_type, options.algorithm, stream, |pieces| apply::apply(pieces, root, options, None, None))
 }
 
 /// Unpacks an archive of somebody's files, in which no name has a meaning of its own, into a directory that has others'
-/// files too. It has no limits but the disk's.
+/// files too. It has no limits but the disk's, and those of `room` in its mount.
 ///
 /// # Errors
 /// As [`unpack`]; `InvalidInput` where `placing` forbids to replace something.
-pub(crate) fn place(reader: &mut dyn Read, root: DirAt, placing: &Placing) -> Result<Unpacked> {
+pub(crate) fn place(
+    reader: &mut dyn Read,
+    root: DirAt,
+    placing: &Placing,
+    room: Option<(&Room<'_>, u64)>,
+) -> Result<Unpacked> {
     let options = Options {
         whiteouts: None,
         max_bytes: u64::MAX,
@@ -97,7 +102,7 @@ pub(crate) fn place(reader: &mut dyn Read, root: DirAt, placing: &Placing) -> Re
         algorithm: Algorithm::Sha256,
     };
     unpack_with(reader, "archive", options.algorithm, u64::MAX, |pieces| {
-        apply::apply(pieces, root, &options, Some(placing))
+        apply::apply(pieces, root, &options, Some(placing), room)
     })
 }
 

@@ -16,7 +16,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cap_std::fs::Dir;
@@ -32,6 +32,7 @@ use super::process::{self, SpawnOptions};
 use super::rootfs::{self, Root};
 use super::user;
 use super::userns::{self, Mappings};
+use crate::backend::wasm::tree::quota;
 use crate::config::MountKind;
 use crate::container::{BackendKind, Container};
 use crate::engine::{Engine, Options};
@@ -168,6 +169,8 @@ struct View {
     live: Option<(OwnedFd, OwnedFd)>,
     /// The container's user as docker spells it; empty is root.
     user: String,
+    /// The most bytes that its own layer may hold.
+    storage: Option<u64>,
 }
 
 impl View {
@@ -197,7 +200,9 @@ fn serve(engine: Engine, id: &str, request: Request, stream: &UnixStream) -> Res
         BackendKind::Linux => container.config.user.clone().unwrap_or_else(|| container.image.config.user.clone()),
         BackendKind::Wasm => String::new(),
     };
-    let view = View { rootfs, binds: binds(&engine, &container)?, read_only: container.config.read_only, live, user };
+    let binds = binds(&engine, &container)?;
+    let (read_only, storage) = (container.config.read_only, container.config.storage_size);
+    let view = View { rootfs, binds, read_only, live, user, storage };
     let mappings = userns::mappings();
     if mappings.0.is_empty() {
         return act(engine, &container.id, &request, &view, false, true, stream).map(Some);
@@ -315,16 +320,25 @@ fn act(
             tree(&root(view, in_user_namespace)?)?.pack(path, name.as_deref(), &mut out)?;
         }
         Request::Unpack { path, keep_kinds, as_user } => {
+            let quota = quota(own_layer(&view.rootfs), view.storage)?;
+            let room = |bytes| quota.as_ref().map_or(Ok(()), |quota| quota.room(bytes));
             let root = root(view, in_user_namespace)?;
             // An owner whom the container's user namespace does not know cannot be given anything.
             let owner = if *as_user && all_owners { view.user_ids(&root)? } else { None };
             let placing = Placing { keep_kinds: *keep_kinds, keep_owners: all_owners, owner };
             let mut archive = Archive { stream, frame: Vec::new(), at: 0, over: false };
-            return Ok(Answer::Notes(tree(&root)?.unpack(path, &mut archive, &placing)?));
+            return Ok(Answer::Notes(tree(&root)?.unpack_within(path, &mut archive, &placing, Some(&room))?));
         }
     }
     out.flush().map_err(|e| Error::os("write", e))?;
     Ok(Answer::Done)
+}
+
+/// Where a container's own files are.
+fn own_layer(rootfs: &Rootfs) -> &Path {
+    match rootfs {
+        Rootfs::Dir(dir) | Rootfs::Overlay { upper: dir, .. } => dir,
+    }
 }
 
 fn changes(engine: &Engine, id: &str, stream: &UnixStream) -> Result<Answer> {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use wharf_images::snapshot::{self, Rootfs};
 use wharf_images::tree::{Placing, Tree};
 
+use crate::backend::wasm::tree::quota;
 use crate::config::{Mount, MountKind};
 use crate::container::Container;
 use crate::engine::Engine;
@@ -49,7 +50,9 @@ pub(crate) fn ask(
                 return Err(Error::new(Class::Forbidden, text));
             }
             let placing = Placing { keep_kinds: *keep_kinds, keep_owners: false, owner: None };
-            return Ok(Outcome::Notes(place.tree()?.unpack(&place.path, input, &placing)?));
+            let quota = quota(&place.root, container.config.storage_size.filter(|_| place.own))?;
+            let room = |bytes| quota.as_ref().map_or(Ok(()), |quota| quota.room(bytes));
+            return Ok(Outcome::Notes(place.tree()?.unpack_within(&place.path, input, &placing, Some(&room))?));
         }
     }
     Ok(Outcome::Done)
@@ -60,6 +63,8 @@ struct Place {
     root: PathBuf,
     path: String,
     read_only: bool,
+    /// It is in the container's own files.
+    own: bool,
 }
 
 impl Place {
@@ -72,7 +77,12 @@ impl Place {
             let Rootfs::Dir(root) = rootfs else {
                 return Err(Error::new(Class::Unsupported, "the layers of the container are not in one directory"));
             };
-            return Ok(Place { root: root.clone(), path: path.to_owned(), read_only: container.config.read_only });
+            return Ok(Place {
+                root: root.clone(),
+                path: path.to_owned(),
+                read_only: container.config.read_only,
+                own: true,
+            });
         };
         let (root, fixed) = match &mount.kind {
             MountKind::Bind(bind) => (PathBuf::from(&bind.source), false),
@@ -86,7 +96,7 @@ impl Place {
             }
         };
         let rest = if rest.is_empty() { "/".to_owned() } else { rest };
-        Ok(Place { root, path: rest, read_only: mount.read_only || fixed })
+        Ok(Place { root, path: rest, read_only: mount.read_only || fixed, own: false })
     }
 
     fn tree(&self) -> Result<Tree> {

@@ -109,6 +109,11 @@ impl DirAt {
         Ok(DirAt(open_path(&self.0, name)?))
     }
 
+    /// The mount that it is in.
+    pub(crate) fn mount(&self) -> io::Result<u64> {
+        Ok(rfs::statx(&self.0, "", AtFlags::EMPTY_PATH, rfs::StatxFlags::MNT_ID)?.stx_mnt_id)
+    }
+
     /// What `name` is.
     pub(crate) fn found(&self, name: &[u8]) -> io::Result<Option<Found>> {
         let stat = match rfs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {

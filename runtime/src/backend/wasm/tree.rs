@@ -101,7 +101,11 @@ fn no_layers(rootfs: &Rootfs) -> bool {
     }
 }
 
-fn quota(dir: &Path, limit: Option<u64>) -> Result<Option<Quota>> {
+/// The count of what a container's own layer holds, if that has a limit.
+///
+/// # Errors
+/// The disk's.
+pub(crate) fn quota(dir: &Path, limit: Option<u64>) -> Result<Option<Quota>> {
     let Some(limit) = limit else { return Ok(None) };
     Quota::new(directory(dir)?, dir, limit).map(Some).map_err(|e| Error::io("count what is in", dir, e))
 }

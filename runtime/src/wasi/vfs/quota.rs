@@ -168,6 +168,17 @@ impl Quota {
         self.add(&mut self.state(), cost(bytes))
     }
 
+    /// The same for who writes past the tree of the guest.
+    ///
+    /// # Errors
+    /// `StorageFull`, as the kernel would say it; the ledger's.
+    pub(crate) fn room(&self, bytes: u64) -> io::Result<()> {
+        self.charge(bytes).map_err(|code| match code {
+            Code::InsufficientSpace => io::Error::new(io::ErrorKind::StorageFull, "No space left on device"),
+            other => io::Error::other(format!("{other:?}")),
+        })
+    }
+
     /// What was counted by [`Quota::charge`] is there now.
     pub(super) fn charged(&self, bytes: u64) {
         self.done(&mut self.state(), cost(bytes));
