@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub use filter::{Filters, LabelFilter};
 pub use history::HistoryItem;
-pub use list::Summary;
+pub use list::{Offer, Summary};
 pub use remove::{Pruned, Removed, Users};
 use rusqlite::{Connection, OptionalExtension, Transaction};
 pub use sizes::LayerSizes;

@@ -11,7 +11,7 @@ use super::failure::Result;
 use super::listing::{Column, Listing};
 use super::parse::Parsed;
 use super::verb::{FILTER, FORMAT, Flag, Listed, NO_TRUNC, Operands, QUIET, Section, Verb};
-use super::{units, values};
+use super::{image_tree, units, values};
 
 /// The command of this file.
 pub static VERBS: &[Verb] = &[Verb {
@@ -30,7 +30,7 @@ pub static VERBS: &[Verb] = &[Verb {
             FORMAT,
             NO_TRUNC,
             QUIET,
-            Flag::switch("tree", "List multi-platform images as a tree").not_yet(),
+            Flag::switch("tree", "List multi-platform images as a tree"),
         ],
     }],
     run: images,
@@ -38,6 +38,8 @@ pub static VERBS: &[Verb] = &[Verb {
 
 /// What stands where there is nothing to say.
 pub const NONE: &str = "<none>";
+/// The same of an image in a tree.
+pub const UNTAGGED: &str = "<untagged>";
 /// Docker's word for what it does not know.
 pub const UNKNOWN: &str = "N/A";
 
@@ -99,6 +101,9 @@ fn images(parsed: &Parsed, context: &Context) -> Result<()> {
         filters.references = vec![pattern(operand)];
     }
     let engine = context.engine()?;
+    if parsed.switch("tree") {
+        return image_tree::print(parsed, &engine, &filters);
+    }
     let now = Timestamp::now();
     let no_trunc = parsed.switch("no-trunc");
     let mut rows = Vec::new();

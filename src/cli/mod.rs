@@ -22,6 +22,7 @@ mod filter;
 mod help;
 mod image;
 mod image_json;
+mod image_tree;
 mod images;
 mod inspect;
 mod lifecycle;

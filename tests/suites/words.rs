@@ -170,3 +170,21 @@ fn errors_cannot_steer_a_terminal() {
         assert!(!ran.stderr.contains(['\x1b', '\x07']), "{:?}", ran.stderr);
     }
 }
+
+#[test]
+fn a_tree_shows_each_image_with_its_platforms() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["tag", "busybox", "other:1"]);
+    let lines = |wharf: &Wharf| -> Vec<Vec<String>> {
+        let tree = wharf.ok(&["images", "--tree"]);
+        tree.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+    };
+    let shown = lines(&wharf);
+    let names: Vec<&str> = shown.iter().map(|line| line[0].as_str()).collect();
+    assert_eq!(names, ["IMAGE", "busybox:latest", "other:1", "\u{2514}\u{2500}"], "{shown:?}");
+    assert_eq!(shown[2][1..], shown[3][2..], "the one image is the whole: {shown:?}");
+    wharf.ok(&["create", "busybox"]);
+    assert_eq!(lines(&wharf)[3].last().map(String::as_str), Some("\u{2714}"));
+    let refused = wharf.exits(1, &["images", "--tree", "-q"]);
+    assert_eq!(refused.stderr, "--quiet is not yet supported with --tree\n");
+}

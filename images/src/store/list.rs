@@ -2,8 +2,10 @@
 
 use super::ImageStore;
 use super::filter::{Filters, created};
+use crate::digest::Digest;
 use crate::error::Result;
-use crate::image::Image;
+use crate::image::document::{Document, MAX_DOCUMENT};
+use crate::image::{Image, Layer, Platform};
 use crate::reference::Reference;
 
 /// One image with its names.
@@ -62,4 +64,55 @@ impl ImageStore {
         summaries.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.names.cmp(&b.names)));
         Ok(summaries)
     }
+
+    /// What a target has for each platform: one image, or those of an index. Some of an index may not be here.
+    ///
+    /// # Errors
+    /// The disk's and the database's.
+    pub fn offers(&self, target: &Digest) -> Result<Vec<Offer>> {
+        let sizes = self.layer_sizes()?;
+        let here = |image: Image| -> Result<Offer> {
+            // The artifact of a module may have no config of its own.
+            let config = if image.id == image.manifest { 0 } else { self.content.size(&image.id).unwrap_or(0) };
+            let (mut content, mut unpacked) = (self.content.size(&image.manifest)?.saturating_add(config), 0_u64);
+            for layer in &image.layers {
+                content = content.saturating_add(layer.blob().size);
+                if matches!(layer, Layer::Tar(_)) {
+                    unpacked = unpacked.saturating_add(sizes.layer(layer));
+                }
+            }
+            let (manifest, platform) = (image.manifest.clone(), image.platform.clone());
+            Ok(Offer { manifest, platform, image: Some(image), content, unpacked })
+        };
+        match Document::parse(&self.content.read(target, MAX_DOCUMENT)?, None)? {
+            Document::Manifest(_) => Ok(vec![here(self.read(target, None)?)?]),
+            Document::Index(index) => index
+                .images()
+                .map(|entry| {
+                    let platform = entry.platform.clone().unwrap_or_else(|| Platform::new("unknown", "unknown"));
+                    match self.content.contains(&entry.digest) {
+                        true => here(self.read(target, Some(&platform))?),
+                        false => {
+                            Ok(Offer { manifest: entry.digest.clone(), platform, image: None, content: 0, unpacked: 0 })
+                        }
+                    }
+                })
+                .collect(),
+        }
+    }
+}
+
+/// What a target has for a platform.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// The manifest.
+    pub manifest: Digest,
+    /// For what it is.
+    pub platform: Platform,
+    /// The image, if it is here.
+    pub image: Option<Image>,
+    /// Bytes of it as they travel.
+    pub content: u64,
+    /// Bytes of its layers as they are unpacked.
+    pub unpacked: u64,
 }
