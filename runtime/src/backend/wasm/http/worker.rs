@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
-use super::stream::Stream;
+use super::stream::{Heard, Stream};
 use super::{Guest, Shared, request};
 use crate::error::{Error, Result};
 use crate::network::Listener;
@@ -164,10 +164,13 @@ async fn connection<T: Guest>(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     let service = service_fn(|request| request::answer(shared.clone(), request, alive.clone()));
+    let (stream, ear) = Heard::new(stream);
     let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     // How a connection ends is the client's affair; what its guests did has been logged.
     tokio::select! {
         _ = served.as_mut() => {}
+        // hyper's clock runs only when it has seen which version of HTTP the client speaks.
+        () = ear.silence(HEAD_TIME) => {}
         () = stopped(stop) => {
             served.as_mut().graceful_shutdown();
             let _ = served.await;
