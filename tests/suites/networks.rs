@@ -70,6 +70,12 @@ fn containers_meet_by_name_and_address() {
     assert!(files.contains("nameserver 127.0.0.11") && files.contains("localhost"), "{files}");
     let (hosts, hostname) = (files.lines().collect::<Vec<_>>(), files.lines().last().unwrap_or_default());
     assert!(hosts.iter().any(|line| line.ends_with(&format!("\t{hostname}"))), "{files}");
+    // With its domain it stands there with and without.
+    let full =
+        wharf.ok(&["run", "--rm", "--hostname", "box", "--domainname", "some.test", "busybox", "cat", "/etc/hosts"]);
+    assert!(full.ends_with("\tbox.some.test box"), "{full}");
+    let dotted = wharf.ok(&["run", "--rm", "--hostname", "box.some.test", "busybox", "cat", "/etc/hosts"]);
+    assert!(dotted.ends_with("\tbox.some.test box"), "{dotted}");
     // Its own network is its own: it has an address and a way out, and sees none of the host's devices.
     let links = run("ip -o addr; ip route");
     assert!(links.contains("eth0") && links.contains("default via"), "{links}");

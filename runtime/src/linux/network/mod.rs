@@ -385,10 +385,18 @@ fn extra_hosts(container: &Container, gateway: Option<Ipv4Addr>) -> String {
     lines
 }
 
-/// What a container's `/etc/hosts` says of itself on a network.
+/// What a container's `/etc/hosts` says of itself on a network: its name with its domain, in whichever of the two flags
+/// that is, and without.
 fn own_hosts(container: &Container, endpoint: &Endpoint) -> String {
+    let mut names = plan::hostname(container).to_owned();
+    if let Some(domain) = container.config.domainname.as_ref().filter(|domain| !domain.is_empty()) {
+        names = format!("{names}.{domain}");
+    }
+    if let Some((alone, _)) = names.split_once('.') {
+        names = format!("{names} {alone}");
+    }
     let addresses = [Some(IpAddr::V4(endpoint.address)), endpoint.six.map(|six| six.address.into())];
-    addresses.iter().flatten().map(|address| format!("{address}\t{}\n", plan::hostname(container))).collect()
+    addresses.iter().flatten().map(|address| format!("{address}\t{names}\n")).collect()
 }
 
 /// What the `/etc/hosts` of a container with this one place says besides loopbacks.
