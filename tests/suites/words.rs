@@ -188,3 +188,15 @@ fn a_tree_shows_each_image_with_its_platforms() {
     let refused = wharf.exits(1, &["images", "--tree", "-q"]);
     assert_eq!(refused.stderr, "--quiet is not yet supported with --tree\n");
 }
+
+#[test]
+fn what_is_missing_for_a_run_is_127() {
+    let wharf = Wharf::with_busybox();
+    for (flag, why) in [
+        ("--sysctl=net.none=1", "open /proc/sys/net/none: no such file or directory"),
+        ("--device=/dev/none", "custom device \"/dev/none\": no such file or directory"),
+    ] {
+        let ran = wharf.exits(127, &["run", "--rm", flag, "busybox", "true"]);
+        assert!(ran.stderr.contains(why), "{ran}");
+    }
+}

@@ -27,7 +27,13 @@ pub(super) fn set_parameters(root: &Root, parameters: &HashMap<String, String>, 
         }
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
         let failed = |e: Errno| Error::io("set the kernel parameter", &path, e);
-        let file = root.open_plain(&path, OFlags::WRONLY).map_err(failed)?;
+        let file = root.open_plain(&path, OFlags::WRONLY).map_err(|e| match e {
+            // Docker's words for a parameter that this kernel does not have.
+            Errno::NOENT => {
+                Error::new(Class::InvalidInput, format!("open {}: no such file or directory", path.display()))
+            }
+            e => failed(e),
+        })?;
         if fstatfs(&file).map_err(failed)?.f_type as u64 != PROC {
             return Err(failed(Errno::NODEV));
         }
