@@ -49,6 +49,12 @@ pub fn volume_or_root(text: &str) -> Result<Mount, String> {
     let is_path = Path::new(source).is_absolute() || source.starts_with('.');
     let target = absolute(target).map_err(|why| wrong_target(text, is_path, &why))?;
     let (mut read_only, mut no_copy, mut propagation) = (false, false, None);
+    // Each kind of word can be said once.
+    let kinds: [&[&str]; 4] = [&["ro", "rw"], &["z", "Z"], &["consistent", "cached", "delegated"], &["nocopy"]];
+    let said = |kind: &&[&str]| options.split(',').filter(|option| kind.contains(option)).count();
+    if kinds.iter().any(|kind| said(kind) > 1) {
+        return Err(format!("invalid mode: {options}"));
+    }
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => read_only = true,
@@ -240,7 +246,10 @@ impl Fields {
             "volume-driver" => self.volume.driver = value.to_owned(),
             "volume-label" => put(&mut self.volume.labels, value),
             "volume-opt" => put(&mut self.volume.options, value),
-            "tmpfs-size" => self.tmpfs.push(format!("size={}", parse_size(value)?)),
+            "tmpfs-size" => {
+                let size = parse_size(value).map_err(|_| format!("invalid value for {key}: {value}"))?;
+                self.tmpfs.push(format!("size={size}"));
+            }
             "tmpfs-mode" => {
                 u32::from_str_radix(value, 8).map_err(|_| invalid())?;
                 self.tmpfs.push(format!("mode={value}"));
@@ -346,6 +355,8 @@ mod tests {
                 "invalid volume specification: 'data': invalid mount config for type \"volume\": invalid mount path: 'data' mount path must be absolute",
             ),
             ("/a:/b:bad", "invalid mode: bad"),
+            ("/a:/b:rw,ro", "invalid mode: rw,ro"),
+            ("v:/b:z,Z", "invalid mode: z,Z"),
             ("/a:/b:nocopy", "invalid mode: nocopy"),
             ("v:/b:shared", "invalid mode: shared"),
             ("/a:/b:ro:x", "invalid volume specification: '/a:/b:ro:x'"),
