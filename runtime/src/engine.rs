@@ -1012,6 +1012,13 @@ impl Engine {
             let text = "Restart policy cannot be updated because AutoRemove is enabled for the container";
             return Err(Error::new(Class::InvalidInput, text));
         }
+        let (own, new) = (&container.config.limits, &change.limits);
+        let held = own.memory_swap.and_then(|both| u64::try_from(both).ok()).filter(|both| *both > 0);
+        if new.memory_swap.is_none() && held.is_some_and(|both| new.memory.is_some_and(|memory| memory > both)) {
+            let why = "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the \
+                       same time";
+            return Err(Error::new(Class::Conflict, format!("Cannot update container {}: {why}", container.id)));
+        }
         if container.state.state.is_live() {
             let mut wanted = container.config.clone();
             change.apply(&mut wanted);

@@ -93,6 +93,9 @@ pub static VERBS: &[Verb] = &[
         sections: &[],
         run: |parsed, context| {
             let [name, new] = parsed.operands() else { return Err(Failure::new("two names are needed")) };
+            if new.is_empty() {
+                return Err(Failure::new("Error: Neither old nor new names may be empty"));
+            }
             let failed = format!("Error: failed to rename container named {name}");
             context.engine()?.rename(name, new).map_err(|e| Failure::from(e).hint(failed))
         },

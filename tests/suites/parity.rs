@@ -163,6 +163,9 @@ const WRONG: &[&str] = &[
     "--volumes-from other:foo busybox",
     "-d -a stdout busybox",
     "--badflag busybox",
+    "-v /a:/b:rw,ro busybox",
+    "-v vol:/b:ro,nocopy,nocopy busybox",
+    "--mount type=tmpfs,dst=/x,tmpfs-size=x busybox",
     "--device /dev/none busybox",
     "--tmpfs /t:foo busybox",
     "--tmpfs /t:size=1m,foo=bar busybox",
@@ -199,6 +202,7 @@ const REFUSED: &[&str] = &[
     "unpause running",
     "rename made running",
     "rename made bad/name",
+    "update --memory 256m small",
     "exec",
     "exec made true",
     "exec paused true",
@@ -409,6 +413,7 @@ fn said(command: Side<'_>, dir: &str) -> Vec<(String, i32, String, String)> {
         "run -d --name paused busybox sleep 1000000",
         "pause paused",
         "create --name made -v used:/u busybox",
+        "create --name small -m 64m --memory-swap 128m busybox",
     ];
     for line in setup {
         let ran = run(command(&words(line, dir)), &[]);
