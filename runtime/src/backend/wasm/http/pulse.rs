@@ -181,6 +181,7 @@ impl Ticking {
 
 fn tick(shared: &Shared) {
     let mut rested = false;
+    let mut quiet = QUIET.first;
     loop {
         let idle = shared.requests.load(Ordering::Acquire) == 0;
         // A request's line is written before it stops being counted.
@@ -197,10 +198,11 @@ fn tick(shared: &Shared) {
             std::thread::park();
         } else {
             let since = Instant::now();
-            std::thread::park_timeout(QUIET);
+            std::thread::park_timeout(quiet);
             // Nobody has woken us, or so late that the next look will tell.
-            rested = since.elapsed() >= QUIET;
+            rested = since.elapsed() >= quiet;
             if rested {
+                quiet = QUIET.later;
                 crate::linux::give_back_memory();
             }
         }
