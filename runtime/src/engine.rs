@@ -144,25 +144,17 @@ impl Reconnect {
                 "container sharing network namespace with another container or host cannot be connected to any other network",
             ),
             NetworkMode::Default | NetworkMode::Named(_) => {
-                let known =
-                    |place: &EndpointConfig| container.config.places().iter().any(|it| it.network == place.network);
-                if let Reconnect::Connect(place) = self
-                    && known(place)
-                {
-                    let (name, network) = (&container.name, &place.network);
-                    let message = format!("endpoint with name {name} already exists in network {network}");
-                    return Err(Error::new(Class::Conflict, message));
-                }
-                self.apply(&container.id, &mut container.config.places().into_owned())
+                self.apply(container, &mut container.config.places().into_owned())
             }
         }
     }
 
     /// Makes the change in what was asked for.
-    pub(crate) fn apply(&self, id: &str, places: &mut Vec<EndpointConfig>) -> Result<()> {
+    pub(crate) fn apply(&self, container: &Container, places: &mut Vec<EndpointConfig>) -> Result<()> {
+        let Container { id, name, .. } = container;
         match self {
             Reconnect::Connect(place) if places.iter().any(|known| known.network == place.network) => {
-                let message = format!("endpoint already exists in network {}", place.network);
+                let message = format!("endpoint with name {name} already exists in network {}", place.network);
                 return Err(Error::new(Class::Conflict, message));
             }
             Reconnect::Connect(place) => places.push(place.clone()),
@@ -1114,7 +1106,7 @@ impl Engine {
         let Some(_lock) = self.lock(&container.id, LOCK_PATIENCE)? else {
             return Err(Error::new(Class::Conflict, format!("container {} is being started", container.name)));
         };
-        self.containers()?.set_endpoints(&container, |places| change.apply(&container.id, places)).map(drop)
+        self.containers()?.set_endpoints(&container, |places| change.apply(&container, places)).map(drop)
     }
 
     /// Writes the end of a container into its record.

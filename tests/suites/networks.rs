@@ -1037,3 +1037,20 @@ fn names_lead_where_dockers_do() {
     docker.ok(&["load", "-i", path]);
     assert_eq!(names_found(&|words| docker.ok(words)), expected);
 }
+
+#[test]
+fn of_many_who_connect_a_container_at_once_one_does_and_the_others_are_told() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["network", "create", "two"]);
+    wharf.ok(&["run", "-d", "--name", "web", "busybox", "sleep", "1000"]);
+    let connect = || wharf.run(&["network", "connect", "two", "web"]);
+    let answers = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..6).map(|_| scope.spawn(connect)).collect();
+        all.into_iter().map(|one| one.join().expect("an answer")).collect::<Vec<_>>()
+    });
+    assert_eq!(answers.iter().filter(|ran| ran.code == 0).count(), 1);
+    for ran in answers.iter().filter(|ran| ran.code != 0) {
+        assert!(ran.stderr.contains("endpoint with name web already exists in network two"), "{ran}");
+    }
+    assert_eq!(wharf.ok(&["exec", "web", "ls", "/sys/class/net"]), "eth0\neth1\nlo");
+}

@@ -762,8 +762,7 @@ impl Monitor {
     /// Puts the container on another network, or takes it from one, and records it.
     fn reconnect(&mut self, change: &Reconnect) -> Result<()> {
         self.quiet_at = Some(Instant::now() + QUIET);
-        let id = self.container.id.clone();
-        change.apply(&id, &mut self.container.config.places().into_owned())?;
+        change.apply(&self.container, &mut self.container.config.places().into_owned())?;
         if let Some(gate) = &mut self.gate {
             let moved = match change {
                 Reconnect::Connect(place) => gate.connect_to(&self.engine, place),
@@ -784,7 +783,8 @@ impl Monitor {
             }
         }
         let containers = self.engine.containers()?;
-        self.container.config = containers.set_endpoints(&self.container, |places| change.apply(&id, places))?;
+        self.container.config =
+            containers.set_endpoints(&self.container, |places| change.apply(&self.container, places))?;
         Ok(())
     }
 
