@@ -343,7 +343,7 @@ static LISTING: Listing<Row> = Listing {
             header: "LABELS",
             text: |row| row.network.recorded().map_or_else(String::new, |network| ps::comma(&network.labels)),
         },
-        Column { field: "CreatedAt", header: "CREATED AT", text: |row| units::date(row.created) },
+        Column { field: "CreatedAt", header: "CREATED AT", text: |row| units::exact_date(row.created) },
     ],
     kind: "*network.networkContext",
     labels: |row| row.network.recorded().map(|network| &network.labels),

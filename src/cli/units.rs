@@ -76,6 +76,11 @@ pub fn date(time: Timestamp) -> String {
     local(time).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string()
 }
 
+/// The same to the nanosecond, as far as it is known: Go's `Time.String`.
+pub fn exact_date(time: Timestamp) -> String {
+    local(time).strftime("%Y-%m-%d %H:%M:%S%.f %z %Z").to_string()
+}
+
 /// The same as RFC 3339 writes it, without fractions: `2006-01-02T15:04:05-07:00`, or `Z` for UTC.
 pub fn rfc3339(time: Timestamp) -> String {
     let zoned = local(time);
