@@ -244,6 +244,29 @@ impl ImageStore {
         })
     }
 
+    /// When what has this id was last given a name, seconds since 1970.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn last_named(&self, id: &Digest) -> Result<Option<i64>> {
+        self.db.read(|c| {
+            let sql = "SELECT max(n.updated) FROM image_names n JOIN images i ON i.target = n.target WHERE i.id = ?1";
+            Ok(c.prepare_cached(sql)?.query_row([id.as_str()], |r| r.get(0))?)
+        })
+    }
+
+    /// The media type and the size of a target's document, if the target is still here.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn document(&self, target: &Digest) -> Result<Option<(String, i64)>> {
+        self.db.read(|c| {
+            let sql = "SELECT media_type, size FROM image_targets WHERE target = ?1";
+            let mut statement = c.prepare_cached(sql)?;
+            Ok(statement.query_row([target.as_str()], |r| Ok((r.get(0)?, r.get(1)?))).optional()?)
+        })
+    }
+
     /// The full names of what has this id, sorted.
     ///
     /// # Errors

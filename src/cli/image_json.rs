@@ -1,6 +1,7 @@
 //! An image as docker's API describes it (<https://docs.docker.com/reference/api/engine/>, "Inspect an image"), with
 //! what Wharf found it to be.
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use wharf_images::image::RunConfig;
 use wharf_images::{Image, ImageStore};
@@ -25,6 +26,8 @@ pub fn image(store: &ImageStore, image: &Image) -> Result<Value> {
     let file = store.config_file(image)?;
     // Docker's comment of an image is that of its last step.
     let comment = file.comment.or_else(|| file.history.into_iter().next_back()?.comment);
+    let named = store.last_named(&image.id)?.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    let (media_type, size) = store.document(&image.target)?.unwrap_or_default();
     let mut object = json!({
         "Id": image.id.to_string(),
         "RepoTags": tags,
@@ -39,9 +42,9 @@ pub fn image(store: &ImageStore, image: &Image) -> Result<Value> {
         "Size": store.layer_sizes()?.image(image),
         "Config": config(&image.config),
         "GraphDriver": {"Name": "overlay", "Data": null},
-        "Metadata": {"LastTagTime": NEVER},
+        "Metadata": {"LastTagTime": named.map_or_else(|| NEVER.to_owned(), |time| time.to_string())},
         "RootFS": {"Type": "layers", "Layers": layers},
-        "Descriptor": {"digest": image.target.to_string()},
+        "Descriptor": {"mediaType": media_type, "digest": image.target.to_string(), "size": size},
         "Manifest": image.manifest.to_string(),
         "Style": image.style,
         "StyleReason": image.style_reason,

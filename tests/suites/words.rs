@@ -200,3 +200,24 @@ fn what_is_missing_for_a_run_is_127() {
         assert!(ran.stderr.contains(why), "{ran}");
     }
 }
+
+#[test]
+fn an_image_says_what_its_document_is_and_when_it_was_named() {
+    let wharf = Wharf::with_busybox();
+    let shown = || -> serde_json::Value {
+        serde_json::from_str(&wharf.ok(&["image", "inspect", "-f", "{{json .}}", "busybox"])).expect("JSON")
+    };
+    let image = shown();
+    let descriptor = &image["Descriptor"];
+    assert!(descriptor["mediaType"].as_str().is_some_and(|kind| kind.contains("manifest")), "{descriptor}");
+    assert!(descriptor["size"].as_u64().is_some_and(|size| size > 100), "{descriptor}");
+    let named = |image: &serde_json::Value| -> jiff::Timestamp {
+        image["Metadata"]["LastTagTime"].as_str().and_then(|time| time.parse().ok()).expect("a time")
+    };
+    let ago = jiff::Timestamp::now().duration_since(named(&image));
+    assert!(ago.as_secs() < 600, "{image}");
+    // As docker's client prints Go's times: with the fraction.
+    wharf.ok(&["network", "create", "timed"]);
+    let created = wharf.ok(&["network", "ls", "--filter", "name=timed", "--format", "{{.CreatedAt}}"]);
+    assert!(created.split(' ').nth(1).is_some_and(|time| time.contains('.')), "{created}");
+}
