@@ -132,6 +132,13 @@ impl Format {
             None => (0, node),
         };
         let missing = e.message.strip_prefix("no field `").and_then(|tail| tail.split_once('`'));
+        let ends = |end: usize| node[end..].is_empty() || node[end..].starts_with('.');
+        let there = missing.and_then(|(field, _)| {
+            let dotted = format!(".{field}");
+            node.match_indices(&dotted).map(|(at, _)| at).find(|at| ends(at + dotted.len()))
+        });
+        // Or to the one that is not there.
+        let path = there.unwrap_or(path);
         let why = match (missing, self.of) {
             (Some((field, _)), Some(kind)) => format!("can't evaluate field {field} in type {kind}"),
             (Some((field, _)), None) => format!("map has no entry for key {field:?}"),
@@ -269,6 +276,10 @@ fn join(args: &[Value]) -> Result<Value, FuncError> {
 
 fn split(args: &[Value]) -> Result<Value, FuncError> {
     match args {
+        // Go splits by nothing into characters.
+        [Value::String(text), Value::String(by)] if by.is_empty() => {
+            Ok(Value::Array(text.chars().map(|c| Value::from(c.to_string())).collect()))
+        }
         [Value::String(text), Value::String(by)] => {
             Ok(Value::Array(text.split(by.as_str()).map(Value::from).collect()))
         }
@@ -396,6 +407,7 @@ mod tests {
             ("{{upper .Id}}{{lower \"ABC\"}}", "ABCDEFabc"),
             ("{{title .Name}}", "/x Y"),
             ("{{index (split .Id \"c\") 1}}", "def"),
+            ("{{join (split .Id \"\") \"-\"}}", "a-b-c-d-e-f"),
             ("{{truncate .Id 3}}|{{pad .Id 1 2}}|", "abc| abcdef  |"),
             ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
             ("{{range .List}}<{{.}}>{{end}}", "<a><b>"),
@@ -456,6 +468,7 @@ mod tests {
         for (template, want) in [
             ("{{.Nope}}", r#"1:2: executing "" at <.Nope>: map has no entry for key "Nope""#),
             ("{{.State.Nope}}", r#"1:8: executing "" at <.State.Nope>: map has no entry for key "Nope""#),
+            ("{{.Stat.Running}}", r#"1:2: executing "" at <.Stat.Running>: map has no entry for key "Stat""#),
             ("x\\n{{json .Nope}}", r#"2:7: executing "" at <.Nope>: map has no entry for key "Nope""#),
             ("{{.Name.Nope}}", r#"1:7: executing "" at <.Name.Nope>: can't evaluate field Nope in type interface {}"#),
             (
