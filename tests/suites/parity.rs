@@ -326,7 +326,8 @@ fn flat(value: &Value, path: &str, fields: &mut BTreeMap<String, Value>) {
                 flat(value, &format!("{path}[{at}]"), fields);
             }
         }
-        Value::Array(list) if path == "HostConfig.Binds" => {
+        // Docker's client looks for proxies among the variables, in a map.
+        Value::Array(list) if matches!(path, "HostConfig.Binds" | "Config.Env") => {
             let mut list = list.clone();
             list.sort_by_key(Value::to_string);
             fields.insert(path.to_owned(), list.into());
