@@ -119,10 +119,7 @@ fn main() -> ExitCode {
     let ours = Engine::new("wharf", dir, &[], |args| wharf.command(args));
     let theirs = [
         Engine::new("docker", dir, &[], |args| docker.command(args)),
-        // It raises these limits, which root in a virtual machine may not be allowed to.
-        Engine::new("podman", dir, &["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"], |args| {
-            podman.command(args)
-        }),
+        Engine::new("podman", dir, &peers::PODMAN_LIMITS, |args| podman.command(args)),
     ];
     let mut race = |rows: &[Row]| {
         for (what, n, measure) in rows {

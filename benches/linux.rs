@@ -39,9 +39,7 @@ fn main() -> ExitCode {
     let archive = dir.join("busybox.tar");
     std::fs::write(&archive, images::busybox()).expect("an archive");
     let podman = Podman::new(dir, &archive);
-    // Podman raises the limits of files and processes, which root in a virtual machine may not be allowed to.
-    let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
-    let theirs = [&["run", "--rm", "--network", "none"], &limits[..], &["busybox", "true"]].concat();
+    let theirs = [&["run", "--rm", "--network", "none"], &peers::PODMAN_LIMITS[..], &["busybox", "true"]].concat();
     report.race(
         "run --rm --network none busybox true / the same by podman",
         n.div_ceil(5),

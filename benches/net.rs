@@ -66,12 +66,10 @@ fn main() -> ExitCode {
     let archive = dir.join("net.tar");
     std::fs::write(&archive, &image).expect("an archive");
     let podman = Podman::apart(dir, &archive, &beside);
-    // As in `start.rs`: root in a virtual machine may not be allowed to raise limits.
-    let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
     tool(
         podman
             .command(&["run", "-d", "--name", "server", "-p", "127.0.0.1:28080:80"])
-            .args(limits)
+            .args(peers::PODMAN_LIMITS)
             .arg("net")
             .args(ECHO),
     );

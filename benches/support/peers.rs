@@ -142,6 +142,10 @@ impl Drop for Namespace {
     }
 }
 
+/// Podman raises the limits of files and processes, which root in a virtual machine may not be allowed to: what its `run`
+/// and `create` need besides.
+pub const PODMAN_LIMITS: [&str; 4] = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+
 /// Podman with storage of its own.
 pub struct Podman {
     dir: PathBuf,
