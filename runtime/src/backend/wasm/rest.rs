@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn only_a_quiet_loop_rests_and_once_until_it_is_woken() {
-        const SHORT: Duration = Duration::from_millis(200);
+        const SHORT: Duration = Duration::from_millis(400);
         let quiet = Quiet { first: SHORT, later: 5 * SHORT };
         let mut builder = Builder::new_current_thread();
         let wakes = Wakes::of(builder.enable_time());
