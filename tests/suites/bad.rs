@@ -192,7 +192,7 @@ fn mounts_that_cannot_be_are_refused_and_leave_nothing() {
         &format!("{directory}:/etc/passwd/below"),
         "cannot be mounted on /etc/passwd/below: not a directory",
     );
-    refused("busybox", &format!("{file}:/etc"), "a file cannot be mounted on /etc: is a directory");
+    refused("busybox", &format!("{file}:/etc"), "a file cannot be mounted on /etc: not a file");
     // A WebAssembly program's tree is of Wharf's own making: a mount stands at its place, whatever was there.
     for (source, target) in [(directory.to_string(), "/app.wasm"), (file.to_string(), "/app.wasm/below")] {
         let ran = wharf.run(&["run", "--rm", "-v", &format!("{source}:{target}"), "tools", "ls", "/"]);

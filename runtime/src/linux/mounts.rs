@@ -358,7 +358,7 @@ fn unlike(root: &Root, target: &Path, directory: bool) -> Option<Error> {
     };
     let message = match (directory, is) {
         (true, false) => format!("a directory cannot be mounted on {}: not a directory", target.display()),
-        (false, true) => format!("a file cannot be mounted on {}: is a directory", target.display()),
+        (false, true) => format!("a file cannot be mounted on {}: not a file", target.display()),
         _ => return None,
     };
     let hint = "check that the source is what you think it is, and the target what the image has there";
