@@ -130,6 +130,9 @@ pub fn give_back_memory() {
     // (MADV_DONTNEED of madvise(2)). Should it refuse, nothing is lost.
     unsafe {
         libc::malloc_trim(0);
-        let _ = madvise(std::ptr::with_exposed_provenance_mut(start), length, Advice::LinuxDontNeed);
+        // Small pages from now on: where the page cache has a large one, the first touch would map all of its two megabytes.
+        for advice in [Advice::LinuxNoHugepage, Advice::LinuxDontNeed] {
+            let _ = madvise(std::ptr::with_exposed_provenance_mut(start), length, advice);
+        }
     }
 }
