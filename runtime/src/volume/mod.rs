@@ -324,7 +324,6 @@ impl<'a> Volumes<'a> {
     }
 }
 
-/// No volume is called so.
 /// A subpath of a volume has a link in it that leads elsewhere.
 pub(crate) fn leads_out(subpath: &str) -> Error {
     Error::new(Class::Forbidden, format!("subpath {subpath} leads out of the volume"))
@@ -337,6 +336,7 @@ pub(crate) fn no_such_subpath(source: &Path, subpath: &str) -> Error {
     Error::new(Class::InvalidInput, message).with_hint("a subpath must be in the volume before it is mounted")
 }
 
+/// No volume is called so.
 pub(crate) fn no_such(name: &str) -> Error {
     Error::new(Class::NotFound, format!("get {name}: no such volume"))
 }
