@@ -240,8 +240,9 @@ impl Tree {
             return Err(Error::new(Class::InvalidInput, "extraction point is not a directory"));
         }
         let root = self.root.at(&place.path).map_err(|e| Error::io("open", path, e))?;
-        let mount = self.root.mount().map_err(|e| Error::io("look at", "/", e))?;
-        Ok(layer::place(reader, root, placing, room.map(|room| (room, mount)))?.notes)
+        let mount = || self.root.mount().map_err(|e| Error::io("look at", "/", e));
+        let room = room.map(|room| mount().map(|mount| (room, mount))).transpose()?;
+        Ok(layer::place(reader, root, placing, room)?.notes)
     }
 
     /// Where `path` leads, which must be something.

@@ -24,7 +24,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use serde::{Deserialize, Serialize};
 use wharf_images::snapshot::{self, Rootfs};
-use wharf_images::tree::{PathStat, Placing, Tree};
+use wharf_images::tree::{PathStat, Placing, Room, Tree};
 
 use super::container::unshare;
 use super::mounts;
@@ -321,13 +321,14 @@ fn act(
         }
         Request::Unpack { path, keep_kinds, as_user } => {
             let quota = quota(own_layer(&view.rootfs), view.storage)?;
-            let room = |bytes| quota.as_ref().map_or(Ok(()), |quota| quota.room(bytes));
+            let room = quota.as_ref().map(|quota| |bytes| quota.room(bytes));
+            let room = room.as_ref().map(|room| room as &Room<'_>);
             let root = root(view, in_user_namespace)?;
             // An owner whom the container's user namespace does not know cannot be given anything.
             let owner = if *as_user && all_owners { view.user_ids(&root)? } else { None };
             let placing = Placing { keep_kinds: *keep_kinds, keep_owners: all_owners, owner };
             let mut archive = Archive { stream, frame: Vec::new(), at: 0, over: false };
-            return Ok(Answer::Notes(tree(&root)?.unpack_within(path, &mut archive, &placing, Some(&room))?));
+            return Ok(Answer::Notes(tree(&root)?.unpack_within(path, &mut archive, &placing, room)?));
         }
     }
     out.flush().map_err(|e| Error::os("write", e))?;

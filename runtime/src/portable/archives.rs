@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use wharf_images::snapshot::{self, Rootfs};
-use wharf_images::tree::{Placing, Tree};
+use wharf_images::tree::{Placing, Room, Tree};
 
 use crate::backend::wasm::tree::quota;
 use crate::config::{Mount, MountKind};
@@ -51,8 +51,9 @@ pub(crate) fn ask(
             }
             let placing = Placing { keep_kinds: *keep_kinds, keep_owners: false, owner: None };
             let quota = quota(&place.root, container.config.storage_size.filter(|_| place.own))?;
-            let room = |bytes| quota.as_ref().map_or(Ok(()), |quota| quota.room(bytes));
-            return Ok(Outcome::Notes(place.tree()?.unpack_within(&place.path, input, &placing, Some(&room))?));
+            let room = quota.as_ref().map(|quota| |bytes| quota.room(bytes));
+            let room = room.as_ref().map(|room| room as &Room<'_>);
+            return Ok(Outcome::Notes(place.tree()?.unpack_within(&place.path, input, &placing, room)?));
         }
     }
     Ok(Outcome::Done)
