@@ -263,14 +263,13 @@ pub fn create(db: &Db, spec: &NetworkSpec, is_free: &dyn Fn(Ipv4Addr, u8) -> boo
         if known.iter().any(|network| network.name == spec.name) {
             return Err(Error::new(Class::Conflict, format!("network with name {} already exists", spec.name)));
         }
-        let apart = |first, prefix| !known.iter().any(|n| overlap((first, prefix), (n.address, n.prefix))) && is_free(first, prefix);
         let (address, prefix) = match spec.subnet {
-            Some((first, prefix)) if apart(first, prefix) => (first, prefix),
+            Some(block) if is_apart(block, &known, is_free) => block,
             Some(_) => {
                 let message = "invalid pool request: Pool overlaps with other one on this address space";
                 return Err(Error::new(Class::Conflict, message).with_hint("see `wharf network ls` and the host's addresses"));
             }
-            None => pools().find(|(first, prefix)| apart(*first, *prefix)).ok_or_else(full)?,
+            None => pools().find(|pool| is_apart(*pool, &known, is_free)).ok_or_else(full)?,
         };
         let gateway = spec.gateway.unwrap_or_else(|| Ipv4Addr::from(u32::from(address) + 1));
         let six = six(spec, &known)?;
@@ -449,12 +448,9 @@ pub fn relocate(db: &Db, id: i64, is_free: &dyn Fn(Ipv4Addr, u8) -> bool) -> Res
                 "the network's addresses cannot be changed while containers are on it",
             ));
         }
-        let known = list(tx)?;
-        let apart = |pool: &(Ipv4Addr, u8)| {
-            !known.iter().any(|other| other.id != id && overlap(*pool, (other.address, other.prefix)))
-                && is_free(pool.0, pool.1)
-        };
-        let (address, prefix) = pools().find(apart).ok_or_else(full)?;
+        let mut others = list(tx)?;
+        others.retain(|other| other.id != id);
+        let (address, prefix) = pools().find(|pool| is_apart(*pool, &others, is_free)).ok_or_else(full)?;
         let gateway = u32::from(address) + 1;
         tx.execute(
             "UPDATE networks SET address = ?2, prefix = ?3, gateway = ?4 WHERE id = ?1",
@@ -522,8 +518,13 @@ pub fn base6(address: Ipv6Addr, prefix: u8) -> Ipv6Addr {
     Ipv6Addr::from_bits(address.to_bits() & mask)
 }
 
+/// True for addresses that none of these networks has, nor (so `is_free` says) the host.
+fn is_apart(block: (Ipv4Addr, u8), networks: &[Network], is_free: &dyn Fn(Ipv4Addr, u8) -> bool) -> bool {
+    !networks.iter().any(|other| overlap(block, (other.address, other.prefix))) && is_free(block.0, block.1)
+}
+
 /// The addresses that a network may be given: docker's pools, and behind them many small ones.
-pub fn pools() -> impl Iterator<Item = (Ipv4Addr, u8)> {
+fn pools() -> impl Iterator<Item = (Ipv4Addr, u8)> {
     let large = (17..=31).map(|b| (Ipv4Addr::new(172, b, 0, 0), 16));
     let middle = (0..=255).step_by(16).map(|c| (Ipv4Addr::new(192, 168, c, 0), 20));
     let small = (0..=255).map(|c| (Ipv4Addr::new(10, 201, c, 0), 24));
