@@ -38,12 +38,13 @@ impl Wharf {
         let file = |name| File::create(place(name)).expect("a file");
         let said = |name| std::fs::read_to_string(place(name)).expect("text");
         let line = format!("{command:?}");
+        let mut again = 0..5;
         loop {
             let mut child = command.stdout(file("stdout")).stderr(file("stderr")).spawn().expect("wine");
             let code = wait(&mut child, &line);
             let ran = Ran { line: line.clone(), code, stdout: said("stdout"), stderr: said("stderr") };
             // Its server has turned the program away before it could begin.
-            if !ran.stderr.starts_with("wine client error:0: recvmsg") {
+            if !ran.stderr.starts_with("wine client error:0: recvmsg") || again.next().is_none() {
                 return ran;
             }
         }
