@@ -11,8 +11,10 @@ use wharf_runtime::events::{EventFilter, EventOptions, Kind, NewEvent};
 
 use super::context::Context;
 use super::failure::{Failure, Result};
+use super::go::Object;
+use super::go_types;
 use super::parse::Parsed;
-use super::template::{Format, Wrong, from_json};
+use super::template::{Format, Wrong};
 use super::verb::{FORMAT_OBJECT, Flag, Listed, Operands, Section, Verb};
 use super::{text, units, values};
 
@@ -82,8 +84,8 @@ fn print(event: &NewEvent, shape: &Shape) -> Result<String> {
         Shape::Line => Ok(line(event)),
         Shape::Json => serde_json::to_string(&message).map_err(|e| Failure::new(e.to_string())),
         Shape::Template(format) => {
-            let value = serde_json::to_value(&message).map_err(|e| Failure::new(e.to_string()))?;
-            Ok(format.render(from_json(fields(value)))?)
+            let json = serde_json::to_value(&message).map_err(|e| Failure::new(e.to_string()))?;
+            Ok(format.render(Object { json, fields: go_types::MESSAGE }.typed())?)
         }
     }
 }
@@ -147,24 +149,6 @@ impl<'a> Message<'a> {
             nanoseconds: event.time.as_nanosecond(),
         }
     }
-}
-
-/// Templates use the names of Go's fields, which begin with capitals.
-fn fields(mut value: serde_json::Value) -> serde_json::Value {
-    if let Some(object) = value.as_object_mut() {
-        for (json, go) in [
-            ("status", "Status"),
-            ("id", "ID"),
-            ("from", "From"),
-            ("scope", "Scope"),
-            ("time", "Time"),
-            ("timeNano", "TimeNano"),
-        ] {
-            let value = object.remove(json).unwrap_or_else(|| "".into());
-            object.insert(go.to_owned(), value);
-        }
-    }
-    value
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use wharf_images::image::RunConfig;
 use wharf_images::{Image, ImageStore};
 
 use super::failure::Result;
+use super::go::Object;
+use super::go_types;
 
 /// Go's zero time: docker's word for an image that does not say when it was made.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -15,7 +17,7 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 ///
 /// # Errors
 /// The database's.
-pub fn image(store: &ImageStore, image: &Image) -> Result<Value> {
+pub fn image(store: &ImageStore, image: &Image) -> Result<Object> {
     let names = store.names_of(&image.id)?;
     let tags: Vec<_> = names.iter().filter(|name| name.tag().is_some()).map(|name| name.familiar()).collect();
     let mut digests: Vec<_> =
@@ -57,7 +59,7 @@ pub fn image(store: &ImageStore, image: &Image) -> Result<Value> {
     if let Some(variant) = &image.platform.variant {
         object["Variant"] = variant.as_str().into();
     }
-    Ok(object)
+    Ok(Object { json: object, fields: go_types::IMAGE })
 }
 
 /// What running needs. What is not set is null for docker, or not there at all.

@@ -3,16 +3,17 @@
 
 use std::io::Write as _;
 
-use serde_json::Value;
 use wharf_runtime::engine::ExecState;
 use wharf_runtime::error::Class;
 
 use super::container_json::{self, Around};
 use super::context::Context;
 use super::failure::{Failure, Result, tell};
+use super::go::Object;
+use super::go_types;
 use super::network;
 use super::parse::Parsed;
-use super::template::{Format, Wrong, from_json};
+use super::template::{Format, Wrong};
 use super::verb::{FORMAT_OBJECT, Flag, Listed, Operands, Section, Verb};
 use super::volume;
 use super::{image, image_json};
@@ -79,7 +80,7 @@ fn inspect(parsed: &Parsed, context: &Context) -> Result<()> {
 ///
 /// # Errors
 /// The store's.
-pub fn any_image(context: &Context, name: &str) -> Result<Option<Value>> {
+pub fn any_image(context: &Context, name: &str) -> Result<Option<Object>> {
     let engine = context.engine()?;
     let images = engine.images()?;
     match images.resolve(name, None) {
@@ -91,19 +92,19 @@ pub fn any_image(context: &Context, name: &str) -> Result<Option<Value>> {
 }
 
 /// The exec with this id, as docker's API describes it: its client has no command for that.
-fn exec(context: &Context, id: &str) -> Result<Option<Value>> {
+fn exec(context: &Context, id: &str) -> Result<Option<Object>> {
     let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     let found = if is_id { context.engine()?.find_exec(id)? } else { None };
-    Ok(found.map(|exec| container_json::exec(&exec)))
+    Ok(found.map(|exec| Object { json: container_json::exec(&exec), fields: go_types::EXEC }))
 }
 
 /// Where nothing but a container was meant, docker says so.
-fn container_alone(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Value>> {
+fn container_alone(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Object>> {
     let missing = || Failure::new(format!("Error: No such container: {name}"));
     container(parsed, context, name)?.ok_or_else(missing).map(Some)
 }
 
-fn container(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Value>> {
+fn container(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Object>> {
     let engine = context.engine()?;
     let container = match engine.container(name) {
         Ok(container) => container,
@@ -129,7 +130,7 @@ fn container(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Va
     if !running.is_empty() {
         object["ExecIDs"] = running.into();
     }
-    Ok(Some(object))
+    Ok(Some(Object { json: object, fields: go_types::CONTAINER }))
 }
 
 fn is_running(exec: &ExecState) -> bool {
@@ -140,27 +141,30 @@ fn is_running(exec: &ExecState) -> bool {
 ///
 /// # Errors
 /// [`Failure::Exit`] when something was not found; a template's.
-pub fn show(parsed: &Parsed, find: impl Fn(&str) -> Result<Option<Value>>) -> Result<()> {
+pub fn show(parsed: &Parsed, find: impl Fn(&str) -> Result<Option<Object>>) -> Result<()> {
     let format = match parsed.value("format") {
         None | Some("") => None,
         Some("json") => Some(Format::parse("{{json .}}")?),
         Some(template) => Some(Format::parse(template).map_err(Wrong::of_object)?),
     };
-    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    let (mut found, mut missing, mut text) = (Vec::new(), Vec::new(), String::new());
     for name in parsed.operands() {
-        match find(name) {
-            Ok(Some(object)) => found.push(object),
-            Ok(None) => missing.push(format!("Error: No such object: {name}\n")),
-            Err(failure) => missing.push(failure.text("", false)),
+        match (find(name), &format) {
+            (Ok(Some(object)), None) => found.push(object),
+            (Ok(Some(object)), Some(format)) => match format.render_object(&object) {
+                Ok(line) => text += &(line + "\n"),
+                Err(wrong) => missing.push(Failure::from(wrong).text("", false)),
+            },
+            (Ok(None), _) => missing.push(format!("Error: No such object: {name}\n")),
+            (Err(failure), _) => missing.push(failure.text("", false)),
         }
     }
-    let text = match format {
-        Some(format) => {
-            let lines = found.into_iter().map(|object| Ok(format.render(from_json(object))? + "\n"));
-            lines.collect::<Result<String>>()?
-        }
-        None => pretty(&Value::Array(found)) + "\n",
-    };
+    if format.is_none() {
+        text = pretty(&found);
+    }
+    if format.is_none() || text.is_empty() {
+        text.push('\n');
+    }
     std::io::stdout().write_all(text.as_bytes())?;
     if missing.is_empty() {
         return Ok(());
@@ -170,13 +174,13 @@ pub fn show(parsed: &Parsed, find: impl Fn(&str) -> Result<Option<Value>>) -> Re
 }
 
 /// JSON with docker's four spaces.
-fn pretty(value: &Value) -> String {
+fn pretty(objects: &[Object]) -> String {
     use serde::Serialize as _;
     let mut text = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
-    // A `Value` has only text keys, and a `Vec` takes all that is written.
-    match value.serialize(&mut serializer) {
+    // They have only text keys, and a `Vec` takes all that is written.
+    match objects.serialize(&mut serializer) {
         Ok(()) => String::from_utf8_lossy(&text).into_owned(),
         Err(e) => e.to_string(),
     }

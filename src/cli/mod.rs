@@ -19,6 +19,8 @@ mod events;
 mod failure;
 mod files;
 mod filter;
+mod go;
+mod go_types;
 mod help;
 mod image;
 mod image_json;

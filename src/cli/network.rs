@@ -18,6 +18,8 @@ use super::container_prune::Filters;
 use super::context::Context;
 use super::failure::{Failure, Result};
 use super::filter::has_label;
+use super::go::Object;
+use super::go_types;
 use super::lifecycle::for_each;
 use super::listing::{Column, Listing};
 use super::parse::Parsed;
@@ -77,7 +79,7 @@ pub static VERBS: &[Verb] = &[
         }],
         run: |parsed, context| {
             let engine = context.engine()?;
-            inspect::show(parsed, |name| Ok(Some(json(&engine, name)?)))
+            inspect::show(parsed, |name| Ok(Some(Object { json: json(&engine, name)?, fields: go_types::NETWORK })))
         },
     },
     Verb {
@@ -395,9 +397,9 @@ fn fits(network: &Shown, filters: &[(String, String)]) -> bool {
 ///
 /// # Errors
 /// The engine's.
-pub fn object(context: &Context, name: &str) -> Result<Option<Value>> {
+pub fn object(context: &Context, name: &str) -> Result<Option<Object>> {
     match json(&context.engine()?, name) {
-        Ok(object) => Ok(Some(object)),
+        Ok(json) => Ok(Some(Object { json, fields: go_types::NETWORK })),
         Err(e) if e.class() == Class::NotFound => Ok(None),
         Err(e) => Err(e.into()),
     }

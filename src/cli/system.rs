@@ -12,9 +12,11 @@ use wharf_runtime::walls::Walls;
 
 use super::container_json;
 use super::context::Context;
-use super::failure::Result;
+use super::failure::{Failure, Result};
+use super::go::Object;
+use super::go_types;
 use super::parse::Parsed;
-use super::template::{Format, Wrong, from_json};
+use super::template::{Format, Wrong};
 use super::units;
 use super::verb::{FORMAT_OBJECT, Listed, Operands, Section, Verb};
 
@@ -52,7 +54,7 @@ fn version(parsed: &Parsed, _: &Context) -> Result<()> {
         "ApiVersion": API_VERSION, "Arch": arch, "Experimental": "false", "KernelVersion": kernel(),
         "MinAPIVersion": API_VERSION, "Os": os,
     });
-    let mut object = json!({
+    let object = json!({
         "Client": {
             "Version": version, "ApiVersion": API_VERSION, "DefaultAPIVersion": API_VERSION, "GitCommit": "",
             "GoVersion": "", "Os": os, "Arch": arch, "BuildTime": "", "Context": "default",
@@ -63,13 +65,7 @@ fn version(parsed: &Parsed, _: &Context) -> Result<()> {
             "GoVersion": "", "Os": os, "Arch": arch, "KernelVersion": kernel(), "Experimental": false, "BuildTime": "",
         },
     });
-    // Docker's templates see it by its name in docker's source, its JSON by another.
-    if parsed.value("format").is_some_and(|format| format.contains("APIVersion") && !format.contains("json")) {
-        for side in ["Client", "Server"] {
-            object[side]["APIVersion"] = API_VERSION.into();
-        }
-    }
-    show(parsed, object, |_| {
+    show(parsed, Object { json: object, fields: go_types::VERSION }, ("version", "system.versionInfo"), |_| {
         format!(
             "Client: Wharf\n Version:           {version}\n API version:       {API_VERSION}\n OS/Arch:           {os}/{arch}\n\n\
              Engine: in this program, no daemon\n Version:          {version}\n OS/Arch:          {os}/{arch}\n \
@@ -142,7 +138,7 @@ fn info(parsed: &Parsed, context: &Context) -> Result<()> {
     if let (Value::Object(object), Value::Object(rest)) = (&mut object, rest) {
         object.extend(rest);
     }
-    show(parsed, object, |info| {
+    show(parsed, Object { json: object, fields: go_types::INFO }, ("", "system.dockerInfo"), |info| {
         let text = |field: &str| match &info[field] {
             Value::String(text) => text.clone(),
             other => other.to_string(),
@@ -207,11 +203,24 @@ fn second_wall(walls: &Walls) -> String {
 }
 
 /// Prints the object as the flag `--format` says, else as `text` lays it out.
-fn show(parsed: &Parsed, object: Value, text: impl Fn(&Value) -> String) -> Result<()> {
+/// Docker's client calls its template and the object's type so.
+fn show(
+    parsed: &Parsed,
+    object: Object,
+    (template, kind): (&str, &'static str),
+    text: impl Fn(&Value) -> String,
+) -> Result<()> {
     let text = match parsed.value("format") {
-        None | Some("") => text(&object),
-        Some("json") => format!("{object}\n"),
-        Some(template) => Format::parse(template).map_err(Wrong::of_object)?.render(from_json(object))? + "\n",
+        None | Some("") => text(&object.json),
+        Some("json") => Format::parse("{{json .}}")?.render_object(&object)? + "\n",
+        Some(format) => match Format::parse(format).map_err(Wrong::of_object)?.of(kind).render_struct(&object) {
+            Ok(text) => text + "\n",
+            Err(wrong) => {
+                writeln!(std::io::stdout())?;
+                let place = wrong.text.replacen("template: :", &format!("template: {template}:"), 1);
+                return Err(Failure::new(place.replacen("executing \"\"", &format!("executing {template:?}"), 1)));
+            }
+        },
     };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }

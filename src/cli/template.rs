@@ -1,16 +1,17 @@
 //! `--format` templates: Go's text/template with the functions docker adds
 //! (<https://docs.docker.com/engine/cli/formatting/>).
 
-use std::collections::HashMap;
-
-use gtmpl_ng::{Context, ExecError, Func, FuncError, Number, NumberKind, ParseError, Template, Value};
+use gtmpl_ng::{Context, ExecError, Func, FuncError, Number, ParseError, Template, Value, funcs};
 
 use super::failure::Failure;
+use super::go::{self, Object};
 
 /// A template, parsed.
 pub struct Format {
     template: Template,
     text: String,
+    /// Where [`SHOW`] was put into the text, in bytes of the text with it.
+    shown: Vec<usize>,
     /// What docker's Go calls the type of what it is filled in with, where that is no map.
     of: Option<&'static str>,
 }
@@ -53,7 +54,17 @@ const FUNCTIONS: &[(&str, Func)] = &[
     ("pad", pad),
     ("label", label),
     ("index", index),
+    ("len", len),
+    ("print", print),
+    ("println", println),
+    ("printf", printf),
+    ("_show", show),
 ];
+
+/// What every value that is printed goes through: the engine would print structs as maps.
+const SHOW: &str = "|_show";
+/// How an action begins that prints no value.
+const KEYWORDS: &[&str] = &["block", "break", "continue", "define", "else", "end", "if", "range", "template", "with"];
 
 /// The fields of docker's objects that are maps, of which one may ask for a key that is not there. The others are
 /// structs, which have all their fields.
@@ -90,7 +101,11 @@ impl Format {
     /// # Errors
     /// As [`Format::parse`].
     pub fn parse_header(text: &str) -> Result<Self> {
-        let header = |name: &str| if name == "label" { label_header } else { first };
+        let header = |name: &str| match name {
+            "label" => label_header,
+            "_show" => show,
+            _ => first,
+        };
         let functions: Vec<_> = FUNCTIONS.iter().map(|(name, _)| (*name, header(name) as Func)).collect();
         Self::with(text, &functions)
     }
@@ -106,8 +121,25 @@ impl Format {
         let mut template = Template::with_limits(gtmpl_ng::Limits::unlimited());
         template.add_funcs(functions);
         let text = label_calls(&text.replace("\\t", "\t").replace("\\n", "\n"));
+        let (text, shown) = shown(&text);
         template.parse(text.as_str()).map_err(|e| Wrong { parsing: true, text: parse_words(&e) })?;
-        Ok(Format { template, text, of: None })
+        Ok(Format { template, text, shown, of: None })
+    }
+
+    /// Fills it in with what docker's client has as a struct, or if that cannot be, as it came.
+    ///
+    /// # Errors
+    /// As [`Format::render`].
+    pub fn render_object(&self, object: &Object) -> Result<String> {
+        self.render(object.typed()).or_else(|_| self.render(from_json(object.json.clone())))
+    }
+
+    /// The same of an object of which docker's client has nothing but the struct, so that errors are about that.
+    ///
+    /// # Errors
+    /// As [`Format::render`].
+    pub fn render_struct(&self, object: &Object) -> Result<String> {
+        self.render(object.typed()).or_else(|wrong| self.render(from_json(object.json.clone())).map_err(|_| wrong))
     }
 
     /// Fills it in.
@@ -123,9 +155,18 @@ impl Format {
     fn words(&self, e: &ExecError) -> String {
         let Some(e) = e.as_structured() else { return format!("template: {e}") };
         let (line, start) = (e.context.line, e.context.col.saturating_sub(1));
-        let text = self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+        let begins: usize = self.text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+        let text = self.text[begins..].lines().next().unwrap_or_default();
         let node = text.get(start..).unwrap_or_default();
         let node = node.get(..e.context.len).unwrap_or(node);
+        let node = node.strip_suffix(SHOW).unwrap_or(node);
+        let (start, node) = match node.strip_prefix('(').and_then(|node| node.strip_suffix(')')) {
+            Some(inner) => (start + 1, inner),
+            None => (start, node),
+        };
+        // Of the line as it was given.
+        let before = self.shown.iter().filter(|at| (begins..begins + start).contains(*at)).count();
+        let start = start - before * SHOW.len();
         let (path, last) = match node.rfind('.').filter(|_| node.starts_with(['.', '$']) && !node.contains(' ')) {
             // Go counts up to the last field of several.
             Some(at) => (at, &node[at + 1..]),
@@ -197,10 +238,59 @@ fn label_calls(text: &str) -> String {
     out
 }
 
+/// The text with [`SHOW`] in all actions that print a value, and where.
+fn shown(text: &str) -> (String, Vec<usize>) {
+    let (mut out, mut places, mut rest) = (String::new(), Vec::new(), text);
+    while let Some(start) = rest.find("{{") {
+        let (before, action) = rest.split_at(start + 2);
+        // What does not end is the parser's to refuse.
+        let Some(end) = action_end(action) else { break };
+        out.push_str(before);
+        let body = action[..end].strip_suffix('-').filter(|body| body.ends_with(' ')).unwrap_or(&action[..end]);
+        let body = body.trim_end();
+        out.push_str(body);
+        if prints(body) {
+            places.push(out.len());
+            out.push_str(SHOW);
+        }
+        out.push_str(&action[body.len()..end + 2]);
+        rest = &action[end + 2..];
+    }
+    (out + rest, places)
+}
+
+/// Where an action ends: behind its texts, which may have braces too.
+fn action_end(action: &str) -> Option<usize> {
+    let mut quote = None;
+    let mut characters = action.char_indices();
+    while let Some((at, c)) = characters.next() {
+        match (quote, c) {
+            (None, '"' | '`' | '\'') => quote = Some(c),
+            (None, '}') if action[at..].starts_with("}}") => return Some(at),
+            (Some('"' | '\''), '\\') => drop(characters.next()),
+            (Some(open), c) if open == c => quote = None,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether this is the text of an action that prints its value, and can.
+fn prints(action: &str) -> bool {
+    let text = action.strip_prefix('-').unwrap_or(action).trim();
+    let first = text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+    let assigns = || {
+        let after = text.trim_start_matches(|c: char| c == '$' || c == ',' || c == '_' || c.is_alphanumeric());
+        let after = after.trim_start();
+        text.starts_with('$') && (after.starts_with(":=") || after.starts_with('=') || after.starts_with(','))
+    };
+    !text.is_empty() && !text.starts_with("/*") && !text.ends_with('|') && !KEYWORDS.contains(&first) && !assigns()
+}
+
 /// JSON as a template sees it.
 pub fn from_json(value: serde_json::Value) -> Value {
     match value {
-        serde_json::Value::Null => Value::Nil,
+        serde_json::Value::Null => Value::NoValue,
         serde_json::Value::Bool(b) => Value::Bool(b),
         serde_json::Value::String(s) => Value::String(s),
         serde_json::Value::Array(list) => Value::Array(list.into_iter().map(from_json).collect()),
@@ -231,8 +321,6 @@ fn field((name, value): (String, serde_json::Value)) -> (String, Value) {
 /// One of docker's maps. What is none is left as it is: other objects have lists and numbers of these names.
 fn map(value: serde_json::Value) -> Value {
     match value {
-        // Go's nil map can be asked for keys like an empty one.
-        serde_json::Value::Null => Value::NoValue,
         // Its keys are people's, not names of fields.
         serde_json::Value::Object(map) => Value::Map(map.into_iter().map(|(k, v)| (k, from_json(v))).collect()),
         other => from_json(other),
@@ -240,34 +328,77 @@ fn map(value: serde_json::Value) -> Value {
 }
 
 /// What a template sees, as JSON.
-fn to_json(value: &Value) -> serde_json::Value {
-    let object = |map: &HashMap<String, Value>| {
-        let fields = map.iter().filter(|(name, _)| *name != LABELS);
-        serde_json::Value::Object(fields.map(|(k, v)| (k.clone(), to_json(v))).collect())
-    };
-    match value {
-        Value::NoValue | Value::Nil | Value::Function(_) => serde_json::Value::Null,
-        Value::Bool(b) => (*b).into(),
-        Value::String(s) => s.as_str().into(),
-        Value::Array(list) => list.iter().map(to_json).collect(),
-        Value::Object(map) | Value::Map(map) => object(map),
-        Value::Number(n) => match n.kind() {
-            NumberKind::Signed(n) => n.into(),
-            NumberKind::Unsigned(n) => n.into(),
-            NumberKind::Float(n) => n.into(),
-        },
+fn written(value: &Value) -> String {
+    if let Some(text) = go::written(value) {
+        return text.to_owned();
     }
+    match value {
+        Value::NoValue | Value::Nil | Value::Function(_) => "null".to_owned(),
+        Value::Array(list) => format!("[{}]", list.iter().map(written).collect::<Vec<_>>().join(",")),
+        Value::Object(map) | Value::Map(map) => {
+            let mut fields: Vec<_> = map.iter().filter(|(name, _)| *name != LABELS).collect();
+            fields.sort_by_key(|(name, _)| *name);
+            let field = |(name, value): &(&String, &Value)| format!("{}:{}", quoted(name), written(value));
+            format!("{{{}}}", fields.iter().map(field).collect::<Vec<_>>().join(","))
+        }
+        Value::String(text) => quoted(text),
+        other => other.to_string(),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 fn json(args: &[Value]) -> Result<Value, FuncError> {
     let value = args.first().ok_or_else(|| FuncError::ExactlyXArgs("json".to_owned(), 1))?;
-    Ok(Value::String(to_json(value).to_string()))
+    Ok(Value::String(written(value)))
+}
+
+/// What an action prints of a value.
+fn show(args: &[Value]) -> Result<Value, FuncError> {
+    match args {
+        [value] if go::is_hidden(value) => Err(FuncError::Generic("range can't iterate over a struct".to_owned())),
+        [Value::NoValue] => Ok(Value::from("<no value>")),
+        [value] => Ok(Value::String(go::printed(value))),
+        _ => Err(FuncError::ExactlyXArgs("print".to_owned(), 1)),
+    }
+}
+
+/// The arguments as the engine's own functions print them like Go's.
+fn printable(args: &[Value]) -> Vec<Value> {
+    let one = |value: &Value| match value {
+        Value::Object(_) | Value::Map(_) | Value::Array(_) => Value::String(go::printed(value)),
+        value if go::is_nil(value) => Value::String(go::printed(value)),
+        value => value.clone(),
+    };
+    args.iter().map(one).collect()
+}
+
+fn print(args: &[Value]) -> Result<Value, FuncError> {
+    funcs::print(&printable(args))
+}
+
+fn println(args: &[Value]) -> Result<Value, FuncError> {
+    funcs::println(&printable(args))
+}
+
+fn printf(args: &[Value]) -> Result<Value, FuncError> {
+    funcs::printf(&printable(args))
+}
+
+fn len(args: &[Value]) -> Result<Value, FuncError> {
+    match args {
+        [value] if go::is_nil(value) => Ok(Value::from(0)),
+        [value] if go::is_struct(value) => Err(FuncError::Generic("len of type struct".to_owned())),
+        args => funcs::len(args),
+    }
 }
 
 fn join(args: &[Value]) -> Result<Value, FuncError> {
     match args {
         [Value::Array(list), Value::String(by)] => {
-            Ok(Value::String(list.iter().map(ToString::to_string).collect::<Vec<_>>().join(by)))
+            Ok(Value::String(list.iter().map(go::printed).collect::<Vec<_>>().join(by)))
         }
         [Value::Nil | Value::NoValue, Value::String(_)] => Ok(Value::String(String::new())),
         _ => Err(FuncError::Generic("join takes a list and a text between its items".to_owned())),
@@ -363,10 +494,12 @@ fn index(args: &[Value]) -> Result<Value, FuncError> {
     keys.iter().try_fold(collection.clone(), |value, key| match (&value, key) {
         (Value::Map(map), Value::String(key)) => {
             let of_texts = || map.values().all(|value| matches!(value, Value::String(_)));
-            Ok(map.get(key).cloned().unwrap_or_else(|| if of_texts() { Value::from("") } else { Value::Nil }))
+            Ok(map.get(key).cloned().unwrap_or_else(|| if of_texts() { Value::from("") } else { Value::NoValue }))
         }
+        (value, Value::String(_)) if go::is_nil(value) => Ok(Value::from("")),
+        (value, _) if go::is_struct(value) => Err(FuncError::Generic("can't index item of type struct".to_owned())),
         (Value::NoValue, Value::String(_)) => Ok(Value::from("")),
-        (Value::Nil, _) => Err(FuncError::Generic("index of untyped nil".to_owned())),
+        (Value::Nil | Value::NoValue, _) => Err(FuncError::Generic("index of untyped nil".to_owned())),
         (Value::Array(list), Value::Number(n)) => {
             let at = n.as_u64().and_then(|n| usize::try_from(n).ok());
             let out_of_range = || FuncError::Generic(format!("index out of range: {key}"));

@@ -121,6 +121,32 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// As Go prints it: `1m30s`.
+pub fn go_duration(duration: Duration) -> String {
+    let decimal = |nanoseconds: u128, unit: u128| {
+        let digits = unit.ilog10() as usize;
+        let fraction = format!("{:0digits$}", nanoseconds % unit);
+        let fraction = fraction.trim_end_matches('0');
+        let dot = if fraction.is_empty() { "" } else { "." };
+        format!("{}{dot}{fraction}", nanoseconds / unit)
+    };
+    let nanoseconds = duration.as_nanos();
+    match nanoseconds {
+        0 => return "0s".to_owned(),
+        1..1_000 => return format!("{nanoseconds}ns"),
+        1_000..1_000_000 => return format!("{}\u{b5}s", decimal(nanoseconds, 1_000)),
+        1_000_000..1_000_000_000 => return format!("{}ms", decimal(nanoseconds, 1_000_000)),
+        _ => {}
+    }
+    let (minutes, rest) = (duration.as_secs() / 60, nanoseconds % 60_000_000_000);
+    let seconds = decimal(rest, 1_000_000_000) + "s";
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => seconds,
+        (0, minutes) => format!("{minutes}m{seconds}"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+    }
+}
+
 /// Reads Go's durations: `1h30m`, `1.5s`, `300ms`.
 ///
 /// # Errors
@@ -253,6 +279,21 @@ mod tests {
         }
         for (bad, suffix) in [("1x", "x"), ("1mm", "mm"), ("1  k", " k")] {
             assert_eq!(parse_size(bad), Err(format!("invalid suffix: '{suffix}'")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_are_written_like_gos() {
+        for (nanoseconds, want) in [
+            (0, "0s"),
+            (999, "999ns"),
+            (1_500, "1.5µs"),
+            (20_000_000, "20ms"),
+            (1_000_000_000, "1s"),
+            (90_500_000_000, "1m30.5s"),
+            (3_600_000_000_000, "1h0m0s"),
+        ] {
+            assert_eq!(go_duration(Duration::from_nanos(nanoseconds)), want);
         }
     }
 

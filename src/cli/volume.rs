@@ -13,6 +13,8 @@ use wharf_runtime::volume::{Volume, VolumeSpec};
 use super::context::Context;
 use super::failure::{Failure, Result};
 use super::filter::has_label;
+use super::go::Object;
+use super::go_types;
 use super::images::UNKNOWN;
 use super::lifecycle::for_each;
 use super::listing::{Column, Listing};
@@ -247,7 +249,7 @@ impl Filters {
 ///
 /// # Errors
 /// The engine's.
-pub fn object(context: &Context, name: &str) -> Result<Option<Value>> {
+pub fn object(context: &Context, name: &str) -> Result<Option<Object>> {
     let engine = context.engine()?;
     match engine.volumes().get(name) {
         Ok(volume) => Ok(Some(json(&engine, &volume))),
@@ -256,9 +258,9 @@ pub fn object(context: &Context, name: &str) -> Result<Option<Value>> {
     }
 }
 
-fn json(engine: &Engine, volume: &Volume) -> Value {
+fn json(engine: &Engine, volume: &Volume) -> Object {
     let null_or = |map: &BTreeMap<String, String>| if map.is_empty() { Value::Null } else { json!(map) };
-    json!({
+    let json = json!({
         "CreatedAt": volume.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         "Driver": volume.driver,
         "Labels": null_or(&volume.labels),
@@ -266,7 +268,8 @@ fn json(engine: &Engine, volume: &Volume) -> Value {
         "Name": volume.name,
         "Options": null_or(&volume.options),
         "Scope": "local",
-    })
+    });
+    Object { json, fields: go_types::VOLUME }
 }
 
 fn prune(parsed: &Parsed, context: &Context) -> Result<()> {

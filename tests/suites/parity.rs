@@ -275,6 +275,11 @@ const REFUSED: &[&str] = &[
     "image inspect -f {{ busybox",
     "network inspect -f {{ bridge",
     "info --format {{",
+    "info --format {{.Nope}}",
+    "version --format {{.Nope}}",
+    "inspect -f {{.Name}} running nope",
+    "inspect -f {{.State.Nope}} running made",
+    "inspect -f {{.State.Health.Status}} running",
 ];
 
 /// What lists what there is: the same to the letter, but for what [`plain`] leaves out.
@@ -288,6 +293,19 @@ const LISTED: &[&str] = &[
     "network ls --format {{.Name}}|{{.Driver}}|{{.Scope}}|{{.IPv6}}|{{.Internal}}",
     "version --format {{.Server.Os}}|{{.Server.Arch}}|{{.Server.KernelVersion}}",
     "info --format {{.OSType}}|{{.Architecture}}|{{.NCPU}}|{{.CgroupVersion}}|{{.CgroupDriver}}|{{.Swarm.LocalNodeState}}",
+    "inspect -f {{.HostConfig.RestartPolicy}}|{{.HostConfig.LogConfig}}|{{.HostConfig.Devices}}|{{.State.Health}} small",
+    "inspect -f {{.ID}}|{{.State.Pid}}|{{.Config.Healthcheck}}|{{.HostConfig.PidsLimit}}|{{.Config.StopTimeout}} made",
+    "inspect -f {{.NetworkSettings.Ports}}|{{.HostConfig.PortBindings}}|{{.HostConfig.CapAdd}}|{{.HostConfig.Tmpfs}} made",
+    "inspect -f {{if|.State.Health}}h{{else}}n{{end}}|{{json|.HostConfig.RestartPolicy}}|{{.HostConfig.Memory}} small",
+    "inspect -f {{json|.HostConfig.LogConfig}}|{{json|.HostConfig.CapAdd}}|{{json|.Config.Volumes}}|{{json|.Config.Labels}} made",
+    "inspect -f {{.Id}}|{{.HostConfig.RestartPolicy}}|{{len|.HostConfig.LogConfig}} made",
+    "inspect -f {{range|$name,|$x|:=|.HostConfig.RestartPolicy}}{{$name}}={{$x}};{{end}} made",
+    "inspect -f {{with|.Config.Healthcheck}}{{.}}{{.Interval}}{{.Retries}}{{json|.}}{{end}} made0",
+    "inspect -f {{range|.Mounts}}{{.Type}}:{{.Driver}}:{{.RW}};{{end}}{{.ExecIDs}} made",
+    "inspect -f {{$policy|:=|.HostConfig.RestartPolicy}}{{println|$policy|.State.Running}}{{printf|\"%v\"|$policy}}| made",
+    "image inspect -f {{.RootFS.Type}}|{{len|.RootFS.Layers}}|{{.Config.Labels}}|{{.Config.Volumes}} full",
+    "network inspect -f {{.Internal}}|{{.ConfigFrom}}|{{.Peers}}|{{.Labels}}|{{json|.ConfigFrom}} net",
+    "volume inspect -f {{.Labels}}|{{.Options}}|{{.UsageData}}|{{.Status}} used",
     "info --format {{.OSVersion}}|{{.OperatingSystem}}|{{.Plugins.Volume}}|{{.LoggingDriver}}|{{.IndexServerAddress}}",
 ];
 
