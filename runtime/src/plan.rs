@@ -148,7 +148,7 @@ fn check_linux(container: &Container) -> Result<Vec<String>> {
         Some(_) => Ok(Vec::new()),
         None if linux::usernet::is_wanted(container) => Ok(Vec::new()),
         None if config.network == NetworkMode::Default && published.iter().any(|(_, given)| *given) => {
-            let message = "publishing ports of Linux containers without root needs the program pasta";
+            let message = "publishing ports of Linux containers without root needs the program pasta or slirp4netns";
             Err(Error::new(Class::Unsupported, message).with_hint(linux::usernet::ADVICE))
         }
         // Docker's words for ports that need no publishing.

@@ -313,11 +313,12 @@ pub trait Task {
         Ok(None)
     }
 
-    /// Has the network namespace of its process connected by `connect`, for which it waits if the spec says so.
+    /// Has the network namespace of its process connected by `connect`, for which it waits if the spec says so, and tells it
+    /// which of its places it is to settle itself.
     ///
     /// # Errors
     /// Those of `connect`.
-    fn relay(&mut self, _connect: &mut dyn FnMut(u32) -> Result<()>) -> Result<()> {
+    fn relay(&mut self, _connect: &mut dyn FnMut(u32) -> Result<Vec<Wiring>>) -> Result<()> {
         Ok(())
     }
 

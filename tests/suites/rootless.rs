@@ -102,11 +102,28 @@ fn address() -> String {
     first.split('/').next().expect("an address").to_owned()
 }
 
-/// The processes of pasta that belong to this instance.
-fn pastas(wharf: &Wharf) -> usize {
-    let pattern = format!("^[^ ]*pasta .*{}", wharf.root().display());
+/// The processes that connect the container with this first process.
+fn connecting(pid: &str) -> usize {
+    let pattern = format!("^[^ ]*(pasta .*/proc/{pid}/ns/net|slirp4netns .* {pid} eth0)$");
     let found = Command::new("pgrep").args(["-f", &pattern]).output().expect("pgrep");
     String::from_utf8_lossy(&found.stdout).lines().count()
+}
+
+/// A name server that says the same of every name.
+fn name_server(at: &str, address: [u8; 4]) {
+    let socket = UdpSocket::bind((at, 53)).expect("port 53");
+    std::thread::spawn(move || {
+        let mut bytes = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut bytes) {
+            let question = &bytes[..length];
+            // RFC 1035: its number, an answer without error, one question and one answer; the type is before the class.
+            let is_four = question[length - 4..] == [0, 1, 0, 1];
+            let header = [&question[..2], &[0x81, 0x80, 0, 1, 0, u8::from(is_four), 0, 0, 0, 0]].concat();
+            let record = [&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4][..], &address].concat();
+            let answer = if is_four { &record[..] } else { &[] };
+            socket.send_to(&[&header, &question[12..], answer].concat(), from).ok();
+        }
+    });
 }
 
 fn get(at: SocketAddr) -> String {
@@ -126,8 +143,18 @@ fn linux_containers_have_a_way_out_and_published_ports() {
     if !namespaces_are_for_all("rootless::linux_containers_have_a_way_out_and_published_ports") {
         return;
     }
-    for user in [PERSON, STRANGER] {
-        let wharf = Wharf::of(user);
+    for (user, program) in [(PERSON, "pasta"), (STRANGER, "pasta"), (PERSON, "slirp4netns"), (STRANGER, "slirp4netns")]
+    {
+        let slirp = program == "slirp4netns";
+        let mut wharf = Wharf::of(user);
+        if slirp {
+            wharf.cover("/usr/bin/pasta", "/dev/null");
+            let server = format!("127.0.53.{}", 1 + u8::from(user == PERSON));
+            name_server(&server, [192, 0, 2, 77]);
+            let resolv_conf = wharf.dir().join("resolv.conf");
+            std::fs::write(&resolv_conf, format!("nameserver {server}\n")).expect("a file");
+            wharf.cover("/etc/resolv.conf", resolv_conf.to_str().expect("a path"));
+        }
         wharf.load(&images::busybox());
         let script = "mkdir /www; echo without root > /www/index.html; exec httpd -f -p 80 -h /www";
         let ports = ["-p", "127.0.0.1::80", "-p", "127.0.0.1::53/udp"];
@@ -138,9 +165,13 @@ fn linux_containers_have_a_way_out_and_published_ports() {
         let exec = |script: &str| wharf.run(&["exec", "web", "sh", "-c", script]).stdout.trim().to_owned();
         let own = wharf.ok(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web"]);
         assert!(exec("ip -o addr show eth0").contains(&format!("{own}/16")), "{}", exec("ip -o addr"));
-        assert!(
-            exec("cat /etc/hosts").contains(&own) && exec("cat /etc/resolv.conf").contains("nameserver 172.30.0.1")
-        );
+        let server = if slirp { "127.0.0.11" } else { "172.30.0.1" };
+        let resolv_conf = exec("cat /etc/resolv.conf");
+        assert!(exec("cat /etc/hosts").contains(&own) && resolv_conf.contains(&format!("nameserver {server}")));
+        if slirp {
+            let found = exec("busybox nslookup elsewhere.example");
+            assert!(found.contains("192.0.2.77"), "{found}");
+        }
         let host = address();
         let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -184,39 +215,36 @@ fn linux_containers_have_a_way_out_and_published_ports() {
         wharf.ok(&["restart", "-t", "0", "web"]);
         let at: SocketAddr = wharf.ok(&["port", "web", "80/tcp"]).parse().expect("an address");
         eventually("it answers again", Duration::from_secs(30), || (get(at) == "without root").then_some(()));
+        let pid = wharf.ok(&["inspect", "-f", "{{.State.Pid}}", "web"]);
         // It goes with the container, however that goes.
-        assert_eq!(pastas(&wharf), 1);
+        assert_eq!(connecting(&pid), 1);
         let monitor = *wharf.monitors().keys().next().expect("a monitor");
         tool(Command::new("kill").args(["-9", &monitor.to_string()]));
-        eventually("pasta ends", Duration::from_secs(30), || (pastas(&wharf) == 0).then_some(()));
+        eventually("it ends", Duration::from_secs(30), || (connecting(&pid) == 0).then_some(()));
         wharf.ok(&["rm", "-f", "web"]);
         // A killed process has no command line any more before its sockets are closed.
         eventually("its port is free", Duration::from_secs(30), || TcpListener::bind(at).ok().map(drop));
         wharf.ok(&["run", "--rm", "-p", &format!("{at}:80"), "busybox", "true"]);
-        assert_eq!(pastas(&wharf), 0);
         assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");
     }
 }
 
 #[test]
-fn without_pasta_ports_are_refused_by_name() {
-    if !namespaces_are_for_all("rootless::without_pasta_ports_are_refused_by_name") {
+fn without_a_program_ports_are_refused_by_name() {
+    if !namespaces_are_for_all("rootless::without_a_program_ports_are_refused_by_name") {
         return;
     }
-    let wharf = Wharf::of(STRANGER);
+    let mut wharf = Wharf::of(STRANGER);
+    wharf.cover("/usr/bin/pasta", "/dev/null");
+    wharf.cover("/usr/bin/slirp4netns", "/dev/null");
     wharf.load(&images::busybox());
-    let hidden = |args: &[&str]| {
-        let command = wharf.command(args);
-        let mut hidden = Command::new("unshare");
-        hidden.args(["-m", "sh", "-ec", "mount --bind /dev/null /usr/bin/pasta; exec \"$@\"", "sh"]);
-        hidden.arg(command.get_program()).args(command.get_args());
-        hidden.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        run(hidden, &[])
-    };
-    let refused = hidden(&["run", "--rm", "-p", "8080:80", "busybox", "true"]);
-    assert!(refused.code == 125 && refused.stderr.contains("passt"), "{refused}");
+    let refused = wharf.run(&["run", "--rm", "-p", "8080:80", "busybox", "true"]);
+    assert!(
+        refused.code == 125 && refused.stderr.contains("passt") && refused.stderr.contains("slirp4netns"),
+        "{refused}"
+    );
     // Without ports it does without a network.
-    let alone = hidden(&["run", "--rm", "busybox", "ip", "-o", "addr"]);
+    let alone = wharf.run(&["run", "--rm", "busybox", "ip", "-o", "addr"]);
     assert!(alone.code == 0 && alone.stdout.contains("lo") && !alone.stdout.contains("eth0"), "{alone}");
 }
 

@@ -1,6 +1,7 @@
 //! A Wharf of its own: the real program with a root, a home and a docker configuration that no other test shares.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ pub struct Wharf {
     program: PathBuf,
     /// Who runs it, if not we.
     user: Option<String>,
+    /// What its programs find in another one's place: both paths.
+    covers: Vec<(String, String)>,
 }
 
 impl Wharf {
@@ -30,7 +33,7 @@ impl Wharf {
         // Not cargo's directory for test files: a unix socket's path must stay below 108 bytes.
         let dir = tempfile::Builder::new().prefix("wharf-").tempdir().expect("a temporary directory");
         std::fs::create_dir(dir.path().join("home")).expect("a home");
-        Wharf { dir, program: program().to_owned(), user: None }
+        Wharf { dir, program: program().to_owned(), user: None, covers: Vec::new() }
     }
 
     /// One whose program is a copy, as an installed one is: what the linker leaves in the page cache is in smaller pieces,
@@ -54,6 +57,11 @@ impl Wharf {
         }
         wharf.user = Some(user.to_owned());
         wharf
+    }
+
+    /// Has its programs find the file `cover` where the host has `path`; `/dev/null` is as good as none.
+    pub fn cover(&mut self, path: &str, cover: &str) {
+        self.covers.push((path.to_owned(), cover.to_owned()));
     }
 
     /// One with the image `busybox`.
@@ -84,15 +92,19 @@ impl Wharf {
 
     /// The program with these arguments, to be run at will.
     pub fn command<S: AsRef<str>>(&self, args: &[S]) -> Command {
-        let mut command = match &self.user {
-            None => Command::new(&self.program),
-            Some(user) => {
-                let mut command = Command::new("setpriv");
-                command.args(["--reuid", user, "--regid", user, "--clear-groups"]).arg(&self.program);
-                command
-            }
-        };
+        let mut words: Vec<&OsStr> = Vec::new();
+        let mounts: String = self.covers.iter().map(|(path, cover)| format!("mount --bind {cover} {path}; ")).collect();
+        let script = format!("{mounts}exec \"$@\"");
+        if !self.covers.is_empty() {
+            words.extend(["unshare", "-m", "sh", "-ec", &script, "sh"].map(OsStr::new));
+        }
+        if let Some(user) = &self.user {
+            words.extend(["setpriv", "--reuid", user, "--regid", user, "--clear-groups"].map(OsStr::new));
+        }
+        words.push(self.program.as_os_str());
+        let mut command = Command::new(words[0]);
         command
+            .args(&words[1..])
             .args(args.iter().map(AsRef::as_ref))
             .env("WHARF_ROOT", self.root())
             .env("HOME", self.dir().join("home"))

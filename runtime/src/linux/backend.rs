@@ -318,11 +318,10 @@ impl Task for ContainerTask {
             .map_err(|_| Error::new(Class::Conflict, "the container has ended"))
     }
 
-    fn relay(&mut self, connect: &mut dyn FnMut(u32) -> Result<()>) -> Result<()> {
+    fn relay(&mut self, connect: &mut dyn FnMut(u32) -> Result<Vec<Wiring>>) -> Result<()> {
         self.process.wait_until_apart()?;
-        connect(self.pid())?;
-        self.process.give(&Message::Relayed);
-        Ok(())
+        let places = connect(self.pid())?;
+        self.connect(places)
     }
 
     fn take_names(&mut self) -> Option<(File, File)> {

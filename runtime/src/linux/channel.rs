@@ -40,12 +40,10 @@ const CLASSES: [Class; 11] = [
 pub(super) enum Message {
     /// Monitor to child: your cgroup and your user namespace are in place.
     Placed,
-    /// Monitor to child: your places on networks.
+    /// Monitor to child: your places on networks, as far as nobody else has settled them.
     Connect(Vec<Wiring>),
     /// Child to monitor: my network namespace is there, to be connected from outside.
     Apart,
-    /// Monitor to child: that is done.
-    Relayed,
     /// Child to monitor: a socket on which names are asked for in my network namespace; first that for datagrams.
     Names(OwnedFd),
     /// Child to monitor: what I have made in the namespaces that I have joined.
@@ -140,17 +138,6 @@ impl Channel {
         }
     }
 
-    /// The child's side: waits until its network namespace is connected.
-    ///
-    /// # Errors
-    /// When the monitor is gone.
-    pub fn wait_until_relayed(&self) -> Result<()> {
-        match self.receive()? {
-            Some(Message::Relayed) => Ok(()),
-            _ => Err(Error::new(Class::Cancelled, "the monitor is gone")),
-        }
-    }
-
     /// The child's side: a result as the code to exit with; an error is told to the monitor first.
     pub fn tell(&self, result: Result<i32>) -> i32 {
         result.unwrap_or_else(|error| {
@@ -168,7 +155,6 @@ fn encode(message: &Message) -> (Vec<u8>, Option<&OwnedFd>) {
         Message::Connect(places) => ([&b"C"[..], &serde_json::to_vec(places).unwrap_or_default()].concat(), None),
         Message::Names(fd) => (vec![b'N'], Some(fd)),
         Message::Apart => (vec![b'A'], None),
-        Message::Relayed => (vec![b'L'], None),
         Message::Fetched(fd) => (vec![b'X'], Some(fd)),
         Message::Ready(fd) => (vec![b'R'], fd.as_ref()),
         Message::Go => (vec![b'G'], None),
@@ -197,7 +183,6 @@ fn decode(bytes: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
         b'C' => Message::Connect(serde_json::from_slice(rest).ok()?),
         b'N' => Message::Names(fd?),
         b'A' => Message::Apart,
-        b'L' => Message::Relayed,
         b'X' => Message::Fetched(fd?),
         b'R' => Message::Ready(fd),
         b'G' => Message::Go,

@@ -88,7 +88,10 @@ pub(super) fn first_process(plan: &Plan<'_>, namespaces: i32, streams: Streams, 
         kernel::raise_loopback()?;
         // Before it hides: who connects it finds its namespaces by its number.
         channel.send(&Message::Apart)?;
-        channel.wait_until_relayed()?;
+        for place in channel.wait_until_connected()? {
+            network::settle_alone(&place)?;
+            send_names(channel)?;
+        }
     }
     if !rootless {
         channel.wait_until_placed()?;
@@ -140,9 +143,7 @@ pub(super) fn first_process(plan: &Plan<'_>, namespaces: i32, streams: Streams, 
     match unconnected {
         Some(unconnected) => {
             unconnected.connect(&channel.wait_until_connected()?)?;
-            let (datagrams, streams) = network::names::sockets()?;
-            channel.send(&Message::Names(datagrams))?;
-            channel.send(&Message::Names(streams))?;
+            send_names(channel)?;
         }
         None if plan.linux.relayed => {}
         None if namespaces & libc::CLONE_NEWNET != 0 => kernel::raise_loopback()?,
@@ -169,6 +170,13 @@ pub(super) fn first_process(plan: &Plan<'_>, namespaces: i32, streams: Streams, 
         first: Some(First { read_only: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false) }),
     };
     launch::run(&root, &program, streams, own, channel)
+}
+
+/// Lets the monitor answer what is asked about names in this network namespace.
+fn send_names(channel: &Channel) -> Result<()> {
+    let (datagrams, streams) = network::names::sockets()?;
+    channel.send(&Message::Names(datagrams))?;
+    channel.send(&Message::Names(streams))
 }
 
 /// Joins the ipc namespace of another container, of which this is the first process. Gives its shared memory, to be mounted.

@@ -117,6 +117,15 @@ fn watch_over(engine: Engine, launch: Launch) -> i32 {
     monitor.run(lock)
 }
 
+/// Has somebody answer what the container asks about names.
+fn answer_names(connected: Option<&mut Connected>, relayed: Option<&mut UserNetwork>, sockets: (File, File)) {
+    match (connected, relayed) {
+        (Some(connected), _) => connected.answer(sockets),
+        (None, Some(relayed)) => relayed.answer(sockets),
+        (None, None) => {}
+    }
+}
+
 /// How it ends for good.
 enum Ending {
     /// The task has ended.
@@ -296,11 +305,11 @@ impl Monitor {
         if let Some(gate) = gate.as_mut().filter(|gate| gate.is_wanted()) {
             gate.join(engine)?;
         }
-        if let Some(connected) = connected {
+        if let Some(connected) = &mut *connected {
             streams.task.connect(connected.join(engine, container)?)?;
             connected.publish(engine)?;
         }
-        if let Some(relayed) = relayed {
+        if let Some(relayed) = &mut *relayed {
             relayed.join(engine, container)?;
             streams.task.relay(&mut |pid| relayed.connect(engine, container, pid))?;
         }
@@ -310,8 +319,8 @@ impl Monitor {
             false => Some(ears(engine, container)?),
         };
         streams.take_console()?;
-        if let (Some(connected), Some(socket)) = (connected, streams.task.take_names()) {
-            connected.answer(socket);
+        if let Some(sockets) = streams.task.take_names() {
+            answer_names(connected.as_mut(), relayed.as_mut(), sockets);
         }
         match gate {
             Some(gate) => streams.task.start_connected(&mut Desk { gate, engine, guest: MAIN })?,
@@ -397,6 +406,8 @@ impl Monitor {
                     }
                     if let Some(connected) = &mut self.connected {
                         connected.woken(wake, &self.engine);
+                    } else if let (Some(relayed), network::Wake::Names(wake)) = (&mut self.relayed, wake) {
+                        relayed.woken(wake);
                     }
                 }
             }
@@ -480,6 +491,10 @@ impl Monitor {
             sources.push(Source::Network(wake));
             fds.push(PollFd::from_borrowed_fd(fd, flags));
         }
+        for (wake, fd) in self.relayed.iter().flat_map(UserNetwork::polls) {
+            sources.push(Source::Network(network::Wake::Names(wake)));
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        }
         if let Some(fd) = self.checks.as_ref().and_then(Checks::poll) {
             sources.push(Source::Check);
             fds.push(fd);
@@ -487,7 +502,8 @@ impl Monitor {
         let rest = self.rest.map(|rest| rest.until);
         let gate = self.gate.as_ref().and_then(Gate::deadline);
         let names = self.connected.as_ref().and_then(Connected::deadline);
-        let deadlines = [self.kill_at, self.timeout_at, self.quiet_at, rest, self.check_due(), gate, names];
+        let relayed = self.relayed.as_ref().and_then(UserNetwork::deadline);
+        let deadlines = [self.kill_at, self.timeout_at, self.quiet_at, rest, self.check_due(), gate, names, relayed];
         let deadline = deadlines.into_iter().flatten().min();
         let timeout = deadline.map(|at| {
             let left = at.saturating_duration_since(Instant::now());
@@ -909,6 +925,9 @@ impl Monitor {
         let now = Instant::now();
         if let Some(connected) = &mut self.connected {
             connected.on_time(now);
+        }
+        if let Some(relayed) = &mut self.relayed {
+            relayed.on_time(now);
         }
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = None;

@@ -1,36 +1,43 @@
-//! The network of a Linux container without root: pasta (<https://passt.top>), a program that is a network's other end.
+//! The network of a Linux container without root: a program of the user's is its other end, [`pasta`] or [`slirp`].
 //!
-//! Who is not root may make a network namespace, and connect it to nothing. pasta makes a device in it and does with
-//! sockets of the user's what the container does with packets: ways out, published ports, names. The container has the
-//! address that the store gives it, but other containers are not there; they have networks like this of their own.
+//! Who is not root may make a network namespace, and connect it to nothing. Such a program holds the other end of a device
+//! in it and does with sockets of the user's what the container does with packets: ways out, published ports. The
+//! container has the address that the store gives it, but other containers are not there; they have networks like this of
+//! their own.
 //!
-//! pasta does not notice when the namespace has nobody in it any more, and SIGKILL for a dead parent does not reach who has
-//! entered another user namespace (prctl(2), `PR_SET_PDEATHSIG`). So a process of ours stands between it and the monitor:
-//! it waits for the end of a pipe whose other end the monitor alone has, and then ends pasta.
+//! The program does not notice when the namespace has nobody in it any more, and SIGKILL for a dead parent does not reach
+//! who has entered another user namespace (prctl(2), `PR_SET_PDEATHSIG`). So a process of ours stands between it and the
+//! monitor: it waits for the end of a pipe whose other end the monitor alone has, and then ends the program.
 
-use std::fs::{self, File};
+mod pasta;
+mod slirp;
+
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::PathBuf;
+use std::process::{ChildStderr, ChildStdin};
+use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, waitpid};
 
+use super::network::names::{self, Answerer, Directory};
 use super::process::{self, Child, SpawnOptions};
 use super::{network, sockets, userns};
 use crate::config::NetworkMode;
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Class, Error, Result};
-use crate::network::{BRIDGE, Endpoint, PortBinding, Protocol, networks};
+use crate::network::networks::Wiring;
+use crate::network::{BRIDGE, Endpoint, PortBinding, networks};
 use crate::plan;
 
-/// The program.
-const PASTA: &str = "pasta";
 /// What to install.
-pub const ADVICE: &str = "install pasta (Debian's package passt), use --network host, or run wharf as root";
+pub const ADVICE: &str =
+    "install pasta (Debian's package passt) or slirp4netns, use --network host, or run wharf as root";
 /// The name of the container's device.
 const DEVICE: &str = "eth0";
 
@@ -42,16 +49,54 @@ pub fn is_wanted(container: &Container) -> bool {
         && program().is_some()
 }
 
-fn program() -> Option<PathBuf> {
-    userns::program(PASTA)
+/// The programs that can do it.
+#[derive(Debug)]
+enum Program {
+    Pasta(PathBuf),
+    Slirp(PathBuf),
 }
 
-/// Where such a container asks for names: at its way out, which passes them to the server that the host asks.
+impl Program {
+    fn name(&self) -> &'static str {
+        match self {
+            Program::Pasta(_) => "pasta",
+            Program::Slirp(_) => "slirp4netns",
+        }
+    }
+}
+
+/// The one to take: pasta, if it is there.
+fn program() -> Option<Program> {
+    let pasta = userns::program("pasta").map(Program::Pasta);
+    pasta.or_else(|| userns::program("slirp4netns").map(Program::Slirp))
+}
+
+/// Where such a container asks for names: at pasta's way out, which passes them to the server that the host asks; or us.
 ///
 /// # Errors
 /// The store's.
 pub fn name_server(engine: &Engine) -> Result<Option<Ipv4Addr>> {
+    if matches!(program(), Some(Program::Slirp(_))) {
+        return Ok(Some(names::ADDRESS));
+    }
     Ok(networks::by_name(engine.containers()?.db(), BRIDGE)?.map(|network| network.gateway))
+}
+
+/// The names that such a container knows of others: none, so whoever knows all names is asked.
+struct Nobody;
+
+impl Directory for Nobody {
+    fn addresses(&self, _: &str) -> Vec<IpAddr> {
+        Vec::new()
+    }
+
+    fn name(&self, _: IpAddr) -> Option<String> {
+        None
+    }
+
+    fn leads_out(&self) -> bool {
+        true
+    }
 }
 
 /// A container's connection, as its monitor holds it.
@@ -59,6 +104,7 @@ pub struct UserNetwork {
     ports: Vec<PortBinding>,
     endpoint: Option<Endpoint>,
     running: Option<Running>,
+    names: Option<Answerer>,
 }
 
 /// Our process, and the pipe that keeps it.
@@ -68,7 +114,7 @@ struct Running {
 }
 
 impl UserNetwork {
-    /// Chooses the ports that the container publishes: pasta must bind them itself. `None` for one that is not connected so.
+    /// Chooses the ports that the container publishes: the program must bind them itself. `None` for one that is not connected so.
     ///
     /// # Errors
     /// `Conflict`, in docker's words, when one is taken.
@@ -87,7 +133,7 @@ impl UserNetwork {
             chosen.extend(sockets::publish(&wanted)?);
         }
         let ports = chosen.into_iter().map(|(binding, _)| binding).collect();
-        Ok(Some(UserNetwork { ports, endpoint: None, running: None }))
+        Ok(Some(UserNetwork { ports, endpoint: None, running: None, names: None }))
     }
 
     /// Takes the container's place, by which it is known.
@@ -101,40 +147,45 @@ impl UserNetwork {
         Ok(())
     }
 
-    /// Connects the network namespace of this process of the container.
+    /// Connects the network namespace of this process of the container. Gives what the container has yet to configure.
     ///
     /// # Errors
-    /// `Conflict` when somebody has taken a port meanwhile; what pasta says.
-    pub fn connect(&mut self, engine: &Engine, container: &Container, pid: u32) -> Result<()> {
+    /// `Conflict` when somebody has taken a port meanwhile; what the program says.
+    pub fn connect(&mut self, engine: &Engine, container: &Container, pid: u32) -> Result<Vec<Wiring>> {
         let (Some(endpoint), Some(program)) = (&self.endpoint, program()) else {
             return Err(Error::new(Class::Internal, "the container has no place on its network"));
         };
         network::append_hosts(engine, container, &network::hosts(container, endpoint))?;
         self.running = None;
-        let pid_file = engine.paths().run_container(&container.id).join("pasta");
-        let mut command = Command::new(&program);
-        command.args(arguments(endpoint, &self.ports)).arg("--pid").arg(&pid_file);
-        for (option, namespace) in [("--userns", "user"), ("--netns", "net")] {
-            command.args([option, &format!("/proc/{pid}/ns/{namespace}")]);
-        }
-        command.env_clear().current_dir("/").stdin(Stdio::null());
+        let dir = engine.paths().run_container(&container.id);
         let (report, say) = pipe()?;
         let (hold, lifeline) = pipe()?;
-        let mut parts = Some((command, hold, say));
-        let keeper = process::spawn(SpawnOptions::default(), || match parts.take() {
-            Some((command, hold, say)) => keep(command, &pid_file, hold, say),
+        let begin = || {
+            std::env::set_current_dir(&dir).map_err(|e| e.to_string())?;
+            match &program {
+                Program::Pasta(path) => pasta::start(path, pid, endpoint, &self.ports),
+                Program::Slirp(path) => slirp::start(path, pid, endpoint, &self.ports),
+            }
+        };
+        let mut ends = Some((hold, say));
+        let keeper = process::spawn(SpawnOptions::default(), || match ends.take() {
+            Some((hold, say)) => keep(begin, hold, say),
             None => 1,
         });
-        drop(parts);
-        let keeper = keeper.map_err(|e| Error::os("fork a process for pasta", e))?;
+        drop(ends);
+        let keeper = keeper.map_err(|e| Error::os("fork a process for the network", e))?;
+        let wirings = match &program {
+            Program::Pasta(_) => Vec::new(),
+            Program::Slirp(_) => vec![slirp::wiring(endpoint)],
+        };
         self.running = Some(Running { keeper, lifeline: Some(lifeline) });
         let mut said = String::new();
         let mut report = report;
-        report.read_to_string(&mut said).map_err(|e| Error::os("hear of pasta", e))?;
-        if said == DONE { Ok(()) } else { Err(self.failed(&said)) }
+        report.read_to_string(&mut said).map_err(|e| Error::os("hear of the network's program", e))?;
+        if said == DONE { Ok(wirings) } else { Err(self.failed(&program, &said)) }
     }
 
-    fn failed(&mut self, said: &str) -> Error {
+    fn failed(&mut self, program: &Program, said: &str) -> Error {
         self.running = None;
         // What it says to a system log that is not there is of no use.
         let why: Vec<&str> = said.lines().filter(|line| !line.ends_with("to syslog")).collect();
@@ -147,8 +198,39 @@ impl UserNetwork {
             let at = SocketAddr::new(taken.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), taken.host_port);
             return Error::new(Class::Conflict, taken.taken(at));
         }
-        Error::new(Class::Unavailable, format!("connect the container: pasta: {why}"))
-            .with_hint("pasta needs /dev/net/tun; use --network host or --network none to do without")
+        Error::new(Class::Unavailable, format!("connect the container: {}: {why}", program.name()))
+            .with_hint("it takes /dev/net/tun; use --network host or --network none to do without")
+    }
+
+    /// Answers on these sockets what the container asks about names.
+    pub fn answer(&mut self, sockets: (File, File)) {
+        self.names = Some(Answerer::new(sockets, &[]));
+    }
+
+    /// What to poll for reading.
+    pub fn polls(&self) -> impl Iterator<Item = (names::Wake, BorrowedFd<'_>)> {
+        self.names.iter().flat_map(Answerer::polls)
+    }
+
+    /// When to call [`UserNetwork::on_time`].
+    pub fn deadline(&self) -> Option<Instant> {
+        self.names.as_ref().and_then(Answerer::deadline)
+    }
+
+    /// Gives up what took too long.
+    pub fn on_time(&mut self, now: Instant) {
+        if let Some(names) = &mut self.names {
+            names.on_time(now);
+        }
+    }
+
+    /// Does what has become possible.
+    pub fn woken(&mut self, wake: names::Wake) {
+        match (wake, &mut self.names) {
+            (names::Wake::Caller, Some(names)) => names.called(|| Nobody),
+            (wake, Some(names)) => names.woken(wake, &Nobody),
+            (_, None) => {}
+        }
     }
 
     /// Ends it: from here on others can have the ports.
@@ -165,7 +247,7 @@ impl Drop for Running {
     }
 }
 
-/// What our process says when pasta has done its work.
+/// What our process says when the program is at work.
 const DONE: &str = "connected";
 
 fn pipe() -> Result<(File, File)> {
@@ -173,31 +255,44 @@ fn pipe() -> Result<(File, File)> {
     Ok((read.into(), write.into()))
 }
 
-/// What pasta is told. It ends up in the background, and its first process ends when everything is set up.
-fn arguments(endpoint: &Endpoint, ports: &[PortBinding]) -> Vec<String> {
-    let (address, prefix, gateway) =
-        (endpoint.address.to_string(), endpoint.prefix.to_string(), endpoint.gateway.to_string());
-    let mut all = vec!["--quiet", "--ipv4-only", "--config-net", "--ns-ifname", DEVICE];
-    all.extend(["--address", &address, "--netmask", &prefix, "--gateway", &gateway, "--dns-forward", &gateway]);
-    // The host's loopback is not the container's.
-    all.extend(["--no-map-gw", "--tcp-ns", "none", "--udp-ns", "none"]);
-    let mut all: Vec<String> = all.into_iter().map(str::to_owned).collect();
-    for (protocol, option) in [(Protocol::Tcp, "--tcp-ports"), (Protocol::Udp, "--udp-ports")] {
-        let published = ports.iter().filter(|port| port.protocol == protocol).map(|port| {
-            let address = port.host_ip.filter(|ip| !ip.is_unspecified()).map(|ip| format!("{ip}/")).unwrap_or_default();
-            format!("{address}{}:{}", port.host_port, port.container_port)
-        });
-        let before = all.len();
-        published.for_each(|port| all.extend([option.to_owned(), port]));
-        if all.len() == before {
-            all.extend([option.to_owned(), "none".to_owned()]);
-        }
-    }
-    all
+/// The program at work.
+struct Working {
+    pid: Pid,
+    /// What it says, which it must not be kept from.
+    says: Option<ChildStderr>,
+    /// It ends when this does.
+    _held: Option<ChildStdin>,
 }
 
-/// Our process: starts pasta, says what became of it, and ends it when the monitor is gone or says so.
-fn keep(mut command: Command, pid_file: &Path, mut hold: File, mut say: File) -> i32 {
+impl Working {
+    /// Until a pipe has come to its end: nothing is ever written to it.
+    fn wait_for(&mut self, mut end: &File) {
+        loop {
+            let Some(says) = &mut self.says else {
+                let _ = end.read(&mut [0; 1]);
+                return;
+            };
+            let mut fds = [PollFd::new(end, PollFlags::IN), PollFd::new(says, PollFlags::IN)];
+            let waited = poll(&mut fds, None);
+            let [ended, said] = fds.map(|fd| !fd.revents().is_empty());
+            if ended || waited.is_err_and(|e| e != rustix::io::Errno::INTR) {
+                return;
+            }
+            if said && says.read(&mut [0; 4096]).is_ok_and(|length| length == 0) {
+                self.says = None;
+            }
+        }
+    }
+
+    /// Ends it. It is our child and has not been waited for, so the number is its own.
+    fn end(&self) {
+        let _ = kill_process(self.pid, Signal::KILL);
+        let _ = waitpid(Some(self.pid), WaitOptions::empty());
+    }
+}
+
+/// Our process: starts the program, says what became of it, and ends it when the monitor is gone or says so.
+fn keep(begin: impl FnOnce() -> Result<Working, String>, hold: File, mut say: File) -> i32 {
     process::default_signals();
     // Nothing else of the monitor's: not its lock, and not the streams of whoever started it.
     let alone = process::close_all_but(&[hold.as_raw_fd(), say.as_raw_fd()]).and_then(|()| silence()).is_ok();
@@ -205,30 +300,16 @@ fn keep(mut command: Command, pid_file: &Path, mut hold: File, mut say: File) ->
     if !alone || set_child_subreaper(Some(rustix::process::getpid())).is_err() || rustix::process::setsid().is_err() {
         return 1;
     }
-    let started = start(&mut command, pid_file);
-    let word = started.as_ref().map_or_else(String::as_str, |_| DONE);
+    let begun = begin();
+    let word = begun.as_ref().map_or_else(String::as_str, |_| DONE);
     let told = say.write_all(word.as_bytes());
     drop(say);
-    let Ok(pid) = started else { return 1 };
+    let Ok(mut working) = begun else { return 1 };
     if told.is_ok() {
-        // To the end of the pipe: nothing is ever written.
-        let _ = hold.read(&mut [0; 1]);
+        working.wait_for(&hold);
     }
-    // It is our child and has not been waited for, so the number is its own.
-    let _ = kill_process(pid, Signal::KILL);
-    let _ = waitpid(Some(pid), WaitOptions::empty());
+    working.end();
     0
-}
-
-/// Starts pasta; its process, or what it says.
-fn start(command: &mut Command, pid_file: &Path) -> Result<Pid, String> {
-    let out = command.output().map_err(|e| e.to_string())?;
-    if !out.status.success() {
-        return Err(String::from_utf8_lossy(&out.stderr).into_owned());
-    }
-    let pid = fs::read_to_string(pid_file).ok().and_then(|text| Pid::from_raw(text.trim().parse().ok()?));
-    let _ = fs::remove_file(pid_file);
-    pid.ok_or_else(|| "it does not say which process it is".to_owned())
 }
 
 fn silence() -> io::Result<()> {
@@ -241,11 +322,9 @@ fn silence() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::ports::parse_publish;
 
-    #[test]
-    fn ports_are_told_to_pasta() {
-        let endpoint = Endpoint {
+    pub(super) fn endpoint() -> Endpoint {
+        Endpoint {
             network: BRIDGE.to_owned(),
             network_id: 1,
             address: Ipv4Addr::new(172, 30, 0, 2),
@@ -256,17 +335,6 @@ mod tests {
             number: 0,
             internal: false,
             aliases: Vec::new(),
-        };
-        let told = |ports: &[&str]| {
-            let ports: Vec<_> = ports.iter().flat_map(|port| parse_publish(port).unwrap()).collect();
-            let all = arguments(&endpoint, &ports);
-            let first = all.iter().position(|word| word == "--tcp-ports").unwrap();
-            all[first..].join(" ")
-        };
-        assert_eq!(told(&[]), "--tcp-ports none --udp-ports none");
-        assert_eq!(
-            told(&["8080:80", "127.0.0.1:8081:81", "53:53/udp"]),
-            "--tcp-ports 8080:80 --tcp-ports 127.0.0.1/8081:81 --udp-ports 53:53"
-        );
+        }
     }
 }

@@ -150,6 +150,33 @@ impl Links {
         self.0.ask(&requests).map(drop).map_err(|(_, e)| e)
     }
 
+    /// Gives the one interface its place when no bridge is at its other end: nobody there need answer for the gateway.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn settle_alone(&self, wiring: &Wiring) -> Result<(), Errno> {
+        let index = self.index(&wiring.inner)?.ok_or(Errno::NODEV)?;
+        let mut requests = Requests::default();
+        requests.add(libc::RTM_NEWLINK, REQUEST, &link(index, 0, 0), |a| {
+            a.put(libc::IFLA_ADDRESS, &wiring.mac.0);
+            if let Some(mtu) = wiring.mtu {
+                a.number(libc::IFLA_MTU, mtu);
+            }
+        });
+        if let Some(gateway) = wiring.gateway {
+            // `struct ndmsg`: family, interface, state.
+            let mut header = [0; 12];
+            header[0] = libc::AF_INET as u8;
+            header[4..8].copy_from_slice(&index.to_ne_bytes());
+            header[8..10].copy_from_slice(&libc::NUD_PERMANENT.to_ne_bytes());
+            requests.add(libc::RTM_NEWNEIGH, REQUEST | CREATE, &header, |a| {
+                a.put(libc::NDA_DST, &gateway.octets()).put(libc::NDA_LLADDR, &Mac::of(gateway).0);
+            });
+        }
+        self.0.ask(&requests).map_err(|(_, e)| e)?;
+        self.settle(std::slice::from_ref(wiring))
+    }
+
     /// Gives an interface its place, of which it may have parts already. It is no way out then: see [`Links::lead_out`].
     ///
     /// # Errors

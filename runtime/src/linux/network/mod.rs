@@ -665,6 +665,14 @@ impl Unconnected {
     }
 }
 
+/// Settles a device that is there already, and whose other end nobody but a program has.
+///
+/// # Errors
+/// The kernel's.
+pub fn settle_alone(wiring: &Wiring) -> Result<()> {
+    Links::open().and_then(|links| links.settle_alone(wiring)).map_err(not_connected)
+}
+
 fn not_connected(e: Errno) -> Error {
     Error::os("connect the container to its network", e)
 }

@@ -87,8 +87,8 @@ impl Monitor {
             streams.task.relay(&mut |pid| relayed.connect(&self.engine, &self.container, pid))?;
         }
         streams.take_console()?;
-        if let (Some(connected), Some(socket)) = (&mut self.connected, streams.task.take_names()) {
-            connected.answer(socket);
+        if let Some(sockets) = streams.task.take_names() {
+            super::answer_names(self.connected.as_mut(), self.relayed.as_mut(), sockets);
         }
         match &mut self.gate {
             Some(gate) => streams.task.start_connected(&mut Desk { gate, engine: &self.engine, guest: MAIN })?,
