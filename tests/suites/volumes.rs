@@ -327,8 +327,39 @@ fn mounts_propagate_as_asked() {
         out
     };
     let outcomes = [":rslave", ":rshared", ""].map(seen);
-    tool(Command::new("umount").arg("-l").arg(&shared));
     assert_eq!(outcomes, [false, true, false]);
+    // What is shared with nobody has nothing to share, and what only hears of others' mounts tells nobody of its own.
+    let refused = |how: &str, what: &str| {
+        let (source, point) = (shared.join("in"), shared.display());
+        let words = format!("path {} is mounted on {point} but it is not {what}\n", source.display());
+        let volume = format!("{}:/shared:{how}", source.display());
+        let mount = format!("type=bind,src={},dst=/shared,bind-propagation={how}", source.display());
+        for flags in [["-v", &volume], ["--mount", &mount]] {
+            let ran =
+                wharf.exits(125, &[&["run", "--rm", "--network", "none"][..], &flags, &["busybox", "true"]].concat());
+            assert!(ran.stderr.contains(&words), "{ran}");
+        }
+    };
+    let master = wharf.dir().join("master");
+    std::fs::create_dir(&master).expect("mkdir");
+    tool(Command::new("mount").arg("--bind").arg(&shared).arg(&master));
+    tool(Command::new("mount").arg("--make-slave").arg(&shared));
+    refused("rshared", "a shared mount");
+    wharf.ok(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "-v",
+        &format!("{}:/in:slave", shared.display()),
+        "busybox",
+        "true",
+    ]);
+    tool(Command::new("mount").arg("--make-private").arg(&shared));
+    refused("shared", "a shared mount");
+    refused("slave", "a shared or slave mount");
+    refused("rslave", "a shared or slave mount");
+    tool(Command::new("umount").arg("-l").arg(&shared).arg(&master));
 }
 
 #[test]

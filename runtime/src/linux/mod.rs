@@ -39,6 +39,7 @@ pub mod network;
 pub(crate) mod plan;
 pub mod private;
 pub mod process;
+mod propagation;
 mod resolver;
 mod rootfs;
 pub mod seccomp;

@@ -14,7 +14,7 @@ use crate::error::{Class, Error, Result};
 use crate::linux::neighbour;
 use crate::linux::network;
 use crate::linux::spec::{self, SpecContext};
-use crate::linux::{create_open_dir, usernet, userns};
+use crate::linux::{create_open_dir, propagation, usernet, userns};
 use crate::plan::{self, PlannedFile};
 use crate::task::{LinuxTask, Neighbour};
 
@@ -97,7 +97,10 @@ pub(crate) fn linux_task(
             MountKind::Volume(volume) => {
                 context.volumes.insert(volume.name.clone(), engine.volumes().open(&volume.name)?);
             }
-            MountKind::Bind(bind) => plan::ensure_source(bind)?,
+            MountKind::Bind(bind) => {
+                plan::ensure_source(bind)?;
+                propagation::check(bind)?;
+            }
             MountKind::Tmpfs(_) => {}
         }
     }
