@@ -7,8 +7,12 @@ use std::io::{self, IoSlice};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cap_std::fs::{Dir, FileTypeExt, Metadata, MetadataExt};
-use rustix::fs::{self as rfs, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid, XattrFlags};
+use rustix::fs::{
+    self as rfs, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+};
 use rustix::io::{Errno, ReadWriteFlags};
+
+use crate::wasi::vfs::unix_time;
 
 /// The xattrs that mean something to overlayfs: those that need privilege, and those anybody may set.
 const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
@@ -55,6 +59,23 @@ pub(crate) fn set_opaque(dir: &Dir) -> io::Result<()> {
         Err(Errno::PERM) => Ok(rfs::fsetxattr(dir, OPAQUE[1], b"y", XattrFlags::empty())?),
         other => Ok(other?),
     }
+}
+
+/// Sets times, also those before 1970, which `cap_std` panics at. `None` leaves one as it is.
+pub(crate) fn set_times(
+    dir: &Dir,
+    name: &str,
+    accessed: Option<SystemTime>,
+    modified: Option<SystemTime>,
+) -> io::Result<()> {
+    let times = Timestamps { last_access: timespec(accessed)?, last_modification: timespec(modified)? };
+    Ok(rfs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn timespec(time: Option<SystemTime>) -> io::Result<Timespec> {
+    let Some(time) = time else { return Ok(Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }) };
+    let (tv_sec, tv_nsec) = unix_time(time).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(Timespec { tv_sec, tv_nsec: tv_nsec.into() })
 }
 
 /// Makes a symlink, wherever it leads.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::time::SystemTime;
 
-use cap_fs_ext::DirExt;
+use cap_fs_ext::{DirExt, SystemTimeSpec};
 use cap_std::fs::{Dir, Metadata};
 
 fn unsupported<T>() -> io::Result<T> {
@@ -35,6 +35,21 @@ pub(crate) fn is_opaque(_: &Dir) -> io::Result<bool> {
 /// Refuses.
 pub(crate) fn set_opaque(_: &Dir) -> io::Result<()> {
     unsupported()
+}
+
+/// Sets times from 1970 on; `cap_std` panics at those before. `None` leaves one as it is.
+pub(crate) fn set_times(
+    dir: &Dir,
+    name: &str,
+    accessed: Option<SystemTime>,
+    modified: Option<SystemTime>,
+) -> io::Result<()> {
+    if [accessed, modified].into_iter().flatten().any(|time| time < SystemTime::UNIX_EPOCH) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let spec =
+        |time: Option<SystemTime>| time.map(|time| SystemTimeSpec::Absolute(cap_std::time::SystemTime::from_std(time)));
+    dir.set_symlink_times(name, spec(accessed), spec(modified))
 }
 
 /// Makes a symlink.

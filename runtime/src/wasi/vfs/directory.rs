@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt, OpenOptionsMaybeDirExt, SystemTimeSpec};
+use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt, OpenOptionsMaybeDirExt};
 use cap_std::fs::{Dir, Metadata, OpenOptions};
 
 use super::error::{Code, Result, is_escape};
@@ -18,6 +18,7 @@ use super::names;
 use super::node::{Leaf, Look, MountedFile, Node, Stat, Target, kind};
 use super::tree::Part;
 use super::union;
+use crate::linux::files;
 use crate::wasi::bindings::types::DescriptorType as Kind;
 
 /// A directory that a guest holds.
@@ -490,9 +491,6 @@ impl Directory {
         modified: Option<SystemTime>,
     ) -> Result<()> {
         names::check(path)?;
-        let spec = |time: Option<SystemTime>| {
-            time.map(|time| SystemTimeSpec::Absolute(cap_std::time::SystemTime::from_std(time)))
-        };
         match self.resolve(path, follow)? {
             Target::Dir(node) | Target::Entry { look: Look::Dir(node), .. } => {
                 self.set_node_times(&node, accessed, modified)
@@ -505,7 +503,7 @@ impl Directory {
                 if !leaf.upper {
                     union::copy_up(&parent.place.part, &leaf, &dir, &name, true)?;
                 }
-                Ok(dir.set_symlink_times(&name, spec(accessed), spec(modified))?)
+                Ok(files::set_times(&dir, &name, accessed, modified)?)
             }
         }
     }

@@ -32,7 +32,7 @@ mod union;
 pub(crate) use directory::{Directory, Entry, How, Opened};
 pub(crate) use error::Code;
 pub(crate) use file::OpenFile;
-pub(crate) use node::Stat;
+pub(crate) use node::{Stat, unix_time};
 pub(crate) use quota::Quota;
 pub use tree::Held;
 pub(crate) use tree::{Source, Vfs};

@@ -116,6 +116,20 @@ impl Stat {
 }
 
 /// What a file is, in WASI's words.
+/// Seconds and nanoseconds since 1970 as systems have them: before that the seconds are negative, and the nanoseconds lead
+/// up from them all the same.
+pub(crate) fn unix_time(time: SystemTime) -> Option<(i64, u32)> {
+    let before = match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => return Some((i64::try_from(since.as_secs()).ok()?, since.subsec_nanos())),
+        Err(before) => before.duration(),
+    };
+    let whole = 0i64.checked_sub_unsigned(before.as_secs())?;
+    match before.subsec_nanos() {
+        0 => Some((whole, 0)),
+        part => Some((whole.checked_sub(1)?, 1_000_000_000 - part)),
+    }
+}
+
 pub(super) fn kind(kind: FileType) -> Kind {
     if kind.is_dir() {
         Kind::Directory
