@@ -293,7 +293,12 @@ impl Grants {
     /// # Errors
     /// Why not.
     pub fn check_neighbour(&self, to: SocketAddr) -> Result<(), Denial> {
-        let covers = |target: &Target| target.has_port(to.port()) && target.host.covers_address(canonical(to.ip()));
+        let address = canonical(to.ip());
+        let names = || self.names.get(&address).into_iter().flatten();
+        let covers = |target: &Target| {
+            let host = &target.host;
+            target.has_port(to.port()) && (host.covers_address(address) || names().any(|name| host.covers_name(name)))
+        };
         if !self.deny.iter().any(covers) {
             return Ok(());
         }
@@ -319,18 +324,28 @@ impl Grants {
         Err(Denial { target, why: "the host's own services are not part of the container's network", advice })
     }
 
+    /// May this name of a neighbour be looked up? Only `--deny-net` says no.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_neighbours_name(&self, name: &str) -> Result<(), Denial> {
+        let name = canonical_name(name);
+        // With a port the rest of the host may still be reached.
+        let denied = |target: &Target| target.ports.is_none() && target.host.covers_name(&name);
+        if !self.deny.iter().any(denied) {
+            return Ok(());
+        }
+        let advice = format!("--deny-net would have to leave {name} out");
+        Err(Denial { target: name, why: DENIED, advice })
+    }
+
     /// May this name be looked up outside?
     ///
     /// # Errors
     /// Why not.
     pub fn check_name(&self, name: &str) -> Result<(), Denial> {
+        self.check_neighbours_name(name)?;
         let name = canonical_name(name);
-        // With a port the rest of the host may still be reached.
-        let denied = |target: &Target| target.ports.is_none() && target.host.covers_name(&name);
-        if self.deny.iter().any(denied) {
-            let advice = format!("--deny-net would have to leave {name} out");
-            return Err(Denial { target: name, why: DENIED, advice });
-        }
         // An allowed address may hide behind any name, but then the address can be used.
         let allowed = |target: &Target| target.host.covers_name(&name);
         if self.allow.is_empty() || self.allow.iter().any(allowed) {
@@ -442,6 +457,16 @@ mod tests {
         assert!(may(&grants, "10.2.0.1:80") && !may(&grants, "10.2.0.1:22"));
         assert!(grants.check_neighbour("10.1.0.1:80".parse().unwrap()).is_err());
         assert!(grants.check_neighbour("172.17.0.9:80".parse().unwrap()).is_ok(), "a list does not bind neighbours");
+    }
+
+    #[test]
+    fn neighbours_are_denied_by_name() {
+        let mut grants = grants(&[], &["db:5432", "secret"]);
+        grants.learn("db", "172.17.0.9".parse().unwrap());
+        let may = |to: &str| grants.check_neighbour(to.parse().unwrap()).is_ok();
+        assert!(!may("172.17.0.9:5432") && may("172.17.0.9:80") && may("172.17.0.8:5432"));
+        assert!(grants.check_neighbours_name("db").is_ok(), "its other ports may be reached");
+        assert!(grants.check_neighbours_name("SECRET.").is_err() && grants.check_neighbours_name("web").is_ok());
     }
 
     #[test]
