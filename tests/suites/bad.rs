@@ -92,8 +92,9 @@ fn imports_that_nobody_satisfies_are_named() {
 fn components_of_another_wasi_are_refused_with_the_reason() {
     let wharf = Wharf::new();
     for (import, export, helps) in [
-        ("wasi:http/types@0.3.0", "wasi:http/handler@0.3.0", "build it for wasm32-wasip2"),
-        ("wasi:cli/stdout@0.3.0", "wasi:cli/run@0.3.0", "not 0.3 while wasmtime calls its own an experiment"),
+        ("wasi:http/types@0.3.0-rc-2026-01-06", "wasi:http/handler@0.3.0-rc-2026-01-06", "none of their drafts"),
+        ("wasi:cli/stdout@0.3.0-draft", "wasi:cli/run@0.3.0", "build it with a present toolchain"),
+        ("wasi:io/poll@0.3.0", "wasi:cli/run@0.3.0", "Wharf has WASI 0.2 and 0.3"),
         ("wasi:keyvalue/store@0.2.0", "wasi:cli/run@0.2.0", "wac plug"),
     ] {
         for ran in refused(&wharf, &component(import, export)) {

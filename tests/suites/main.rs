@@ -22,6 +22,7 @@ mod logs;
 mod look;
 mod namespaces;
 mod networks;
+mod p3;
 mod parity;
 mod privileges;
 mod prune;

@@ -15,7 +15,6 @@ use wharf_images::{Class, Digest, Image, ImageStore, Reference, WasmEntry};
 pub(crate) use self::exec::executable;
 use super::Program;
 use super::wasm::cache::{CachedModule, ModuleCache};
-use super::wasm::engine::Profile;
 use super::wasm::hello;
 use crate::container::Container;
 use crate::engine::Engine;
@@ -57,7 +56,7 @@ pub(crate) fn known(engine: &Engine, container: &Container) -> Result<Option<Pro
 }
 
 fn program(module: CachedModule) -> Program {
-    Program { serves: module.profile == Profile::Server, path: module.path }
+    Program { serves: module.profile.serves, path: module.path }
 }
 
 /// Compiles the container's module, unless that was done before.

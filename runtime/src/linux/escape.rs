@@ -210,7 +210,7 @@ fn behind_the_first_wall_stands_the_second() {
 fn alone() {
     let dir = tempfile::tempdir().expect("a directory");
     let module = dir.path().join("module.cwasm");
-    let engine = engine::compiler(Profile::Command).expect("an engine");
+    let engine = engine::compiler(Profile::COMMAND).expect("an engine");
     let compiled = Component::new(&engine, guest()).and_then(|component| component.serialize()).expect("it compiles");
     fs::write(&module, compiled).expect("written");
 

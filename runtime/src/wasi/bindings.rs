@@ -25,3 +25,35 @@ wasmtime::component::bindgen!({
 });
 
 pub use self::wasi::filesystem::{preopens, types};
+
+/// The same of WASI 0.3, whose functions may wait: for streams, connections and names. Those that never do are not `async`,
+/// but for what the interfaces declare so.
+pub mod p3 {
+    wasmtime::component::bindgen!({
+        path: "wit/p3",
+        world: "wharf:host/concurrent",
+        imports: {
+            "wasi:filesystem/types.[method]descriptor.read-via-stream": store | trappable,
+            "wasi:filesystem/types.[method]descriptor.write-via-stream": store | trappable,
+            "wasi:filesystem/types.[method]descriptor.append-via-stream": store | trappable,
+            "wasi:filesystem/types.[method]descriptor.read-directory": store | trappable,
+            "wasi:sockets/types.[method]tcp-socket.listen": store | trappable,
+            "wasi:sockets/types.[method]tcp-socket.send": store | trappable,
+            "wasi:sockets/types.[method]tcp-socket.receive": store | trappable,
+            default: trappable,
+        },
+        require_store_data_send: true,
+        trappable_error_type: {
+            "wasi:filesystem/types.error-code" => crate::wasi::filesystem::Failure,
+            "wasi:sockets/types.error-code" => crate::wasi::sockets::p3::Failure,
+        },
+        with: {
+            "wasi:clocks": wasmtime_wasi::p3::bindings::clocks,
+            "wasi:filesystem/types.descriptor": crate::wasi::filesystem::Descriptor,
+            "wasi:sockets/types.tcp-socket": crate::wasi::sockets::p3::TcpSocket,
+            "wasi:sockets/types.udp-socket": crate::wasi::sockets::p3::UdpSocket,
+        },
+    });
+
+    pub use self::wasi::{filesystem, sockets};
+}

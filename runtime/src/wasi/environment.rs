@@ -4,6 +4,7 @@
 
 use wasmtime::component::HasData;
 use wasmtime_wasi::p2::bindings::cli::environment;
+use wasmtime_wasi::p3::bindings::cli::environment as environment_p3;
 
 use crate::task::WasmTask;
 
@@ -48,5 +49,19 @@ impl environment::Host for &Environment {
 
     fn initial_cwd(&mut self) -> wasmtime::Result<Option<String>> {
         Ok(self.directory.clone())
+    }
+}
+
+impl environment_p3::Host for &Environment {
+    fn get_environment(&mut self) -> wasmtime::Result<Vec<(String, String)>> {
+        environment::Host::get_environment(self)
+    }
+
+    fn get_arguments(&mut self) -> wasmtime::Result<Vec<String>> {
+        environment::Host::get_arguments(self)
+    }
+
+    fn get_initial_cwd(&mut self) -> wasmtime::Result<Option<String>> {
+        environment::Host::initial_cwd(self)
     }
 }

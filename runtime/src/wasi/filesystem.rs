@@ -3,6 +3,8 @@
 //! A guest has its process to itself, so every call does its work at once, on the guest's own thread; streams are ready
 //! whenever they are asked.
 
+pub(crate) mod p3;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -143,14 +145,31 @@ impl Files<'_> {
         Ok(self.table.push(descriptor)?)
     }
 
-    fn writer(&mut self, fd: &Resource<Descriptor>, position: Option<u64>) -> Result<Resource<DynOutputStream>> {
+    fn writer(&self, fd: &Resource<Descriptor>, position: Option<u64>) -> Result<Writer> {
         let descriptor = self.table.get(fd)?;
         let file = descriptor.file()?.clone();
         if !file.is_writable() {
             return Err(Code::BadDescriptor.into());
         }
-        let writer = Writer { file, position, durable: is_durable(descriptor.flags), failed: false };
+        Ok(Writer { file, position, durable: is_durable(descriptor.flags), failed: false })
+    }
+
+    fn output(&mut self, fd: &Resource<Descriptor>, position: Option<u64>) -> Result<Resource<DynOutputStream>> {
+        let writer = self.writer(fd, position)?;
         Ok(self.table.push(Box::new(writer) as DynOutputStream)?)
+    }
+
+    fn set_both_times(
+        &mut self,
+        fd: &Resource<Descriptor>,
+        accessed: Option<SystemTime>,
+        modified: Option<SystemTime>,
+    ) -> Result<()> {
+        match &mut self.table.get_mut(fd)?.what {
+            What::File(file) => file.set_times(accessed, modified)?,
+            What::Directory(directory) => directory.set_times(accessed, modified)?,
+        }
+        Ok(())
     }
 }
 
@@ -190,11 +209,11 @@ impl types::HostDescriptor for Files<'_> {
     }
 
     fn write_via_stream(&mut self, fd: Resource<Descriptor>, offset: Filesize) -> Result<Resource<DynOutputStream>> {
-        self.writer(&fd, Some(offset))
+        self.output(&fd, Some(offset))
     }
 
     fn append_via_stream(&mut self, fd: Resource<Descriptor>) -> Result<Resource<DynOutputStream>> {
-        self.writer(&fd, None)
+        self.output(&fd, None)
     }
 
     fn advise(&mut self, fd: Resource<Descriptor>, offset: Filesize, length: Filesize, advice: Advice) -> Result<()> {
@@ -234,11 +253,7 @@ impl types::HostDescriptor for Files<'_> {
 
     fn set_times(&mut self, fd: Resource<Descriptor>, accessed: NewTimestamp, modified: NewTimestamp) -> Result<()> {
         let (accessed, modified) = (time(accessed)?, time(modified)?);
-        match &mut self.table.get_mut(&fd)?.what {
-            What::File(file) => file.set_times(accessed, modified)?,
-            What::Directory(directory) => directory.set_times(accessed, modified)?,
-        }
-        Ok(())
+        self.set_both_times(&fd, accessed, modified)
     }
 
     fn read(&mut self, fd: Resource<Descriptor>, length: Filesize, offset: Filesize) -> Result<(Vec<u8>, bool)> {

@@ -1,4 +1,4 @@
-//! The host's side of WASI 0.2 (<https://github.com/WebAssembly/WASI/tree/main/proposals>), portable.
+//! The host's side of WASI 0.2 and 0.3 (<https://github.com/WebAssembly/WASI/tree/main/proposals>), portable.
 //!
 //! Clocks, random numbers and streams are wasmtime-wasi's. What makes a container of a guest
 //! is ours, a module for each.
@@ -6,6 +6,7 @@
 //! Each interface is linked by itself: the linker has what a guest may import, once, and nothing that is shadowed later.
 
 pub(crate) mod bindings;
+mod ending;
 pub(crate) mod environment;
 pub(crate) mod filesystem;
 pub(crate) mod sockets;
@@ -17,6 +18,7 @@ use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
 use wasmtime_wasi::p2::bindings::sockets as network;
 use wasmtime_wasi::p2::bindings::{cli, clocks, random};
+use wasmtime_wasi::p3;
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 use wasmtime_wasi_io::bindings::wasi::io;
@@ -48,6 +50,31 @@ pub(crate) fn add_to_linker<T: WasiView + HasEnvironment + FilesView + sockets::
         sockets::add_to_linker(linker)?;
     }
     Ok(())
+}
+
+/// Gives `linker` all that a command of WASI 0.3 may import besides.
+///
+/// # Errors
+/// When something is linked twice, or the engine does not support concurrency.
+pub(crate) fn add_p3_to_linker<T: WasiView + HasEnvironment + FilesView + sockets::HasSockets>(
+    linker: &mut Linker<T>,
+) -> wasmtime::Result<()> {
+    p3::clocks::add_to_linker(linker)?;
+    p3::random::add_to_linker(linker)?;
+    let cli = T::cli;
+    p3::bindings::cli::exit::add_to_linker::<T, WasiCli>(linker, cli)?;
+    p3::bindings::cli::environment::add_to_linker::<T, Environment>(linker, |state| state.environment())?;
+    p3::bindings::cli::stdin::add_to_linker::<T, WasiCli>(linker, cli)?;
+    p3::bindings::cli::stdout::add_to_linker::<T, WasiCli>(linker, cli)?;
+    p3::bindings::cli::stderr::add_to_linker::<T, WasiCli>(linker, cli)?;
+    p3::bindings::cli::terminal_input::add_to_linker::<T, WasiCli>(linker, cli)?;
+    p3::bindings::cli::terminal_output::add_to_linker::<T, WasiCli>(linker, cli)?;
+    p3::bindings::cli::terminal_stdin::add_to_linker::<T, WasiCli>(linker, cli)?;
+    p3::bindings::cli::terminal_stdout::add_to_linker::<T, WasiCli>(linker, cli)?;
+    p3::bindings::cli::terminal_stderr::add_to_linker::<T, WasiCli>(linker, cli)?;
+    bindings::p3::filesystem::types::add_to_linker::<T, Files<'static>>(linker, T::files)?;
+    bindings::p3::filesystem::preopens::add_to_linker::<T, Files<'static>>(linker, T::files)?;
+    sockets::p3::add_to_linker(linker)
 }
 
 fn streams<T: WasiView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {

@@ -5,6 +5,7 @@
 //! what takes time is begun, polled and finished, as the interfaces have it.
 
 mod name_lookup;
+pub(crate) mod p3;
 mod streams;
 mod tcp;
 mod udp;
@@ -155,6 +156,16 @@ fn is_unicast(ip: IpAddr) -> bool {
     }
 }
 
+/// True for what a TCP socket of this family can be bound to.
+fn may_bind(local: SocketAddr, family: IpAddressFamily) -> bool {
+    fits(local.ip(), family) && is_unicast(local.ip())
+}
+
+/// True for what a TCP socket of this family can be connected to.
+fn may_connect(remote: SocketAddr, family: IpAddressFamily) -> bool {
+    may_bind(remote, family) && is_remote(remote)
+}
+
 /// True for what something can be sent to.
 fn is_remote(address: SocketAddr) -> bool {
     !address.ip().is_unspecified() && address.port() != 0
@@ -198,7 +209,7 @@ impl Options {
     ///
     /// # Errors
     /// `InvalidArgument` for 0, as every setter has it.
-    fn change(&mut self, option: SocketOption) -> Result<SocketOption> {
+    fn change(&mut self, option: SocketOption) -> std::result::Result<SocketOption, Fault> {
         let option = match option {
             SocketOption::KeepAlive(on) => option_of(&mut self.keep_alive, on, SocketOption::KeepAlive),
             SocketOption::KeepAliveIdle(time) => {
@@ -234,12 +245,12 @@ fn option_of<T: Copy>(place: &mut T, value: T, option: impl Fn(T) -> SocketOptio
     option(value)
 }
 
-fn positive(value: u64) -> Result<u64> {
-    if value == 0 { Err(ErrorCode::InvalidArgument.into()) } else { Ok(value) }
+fn positive(value: u64) -> std::result::Result<u64, Fault> {
+    if value == 0 { Err(Fault::InvalidArgument) } else { Ok(value) }
 }
 
 /// Whole seconds, from 1 to 32767, are what Linux takes.
-fn duration(nanoseconds: u64) -> Result<u64> {
+fn duration(nanoseconds: u64) -> std::result::Result<u64, Fault> {
     Ok(positive(nanoseconds)?.clamp(SECOND, i16::MAX as u64 * SECOND))
 }
 

@@ -10,7 +10,6 @@ use wharf_images::NoReport;
 use super::{compiled, known, not_executable};
 use crate::backend::wasm::cache::{CachedModule, ModuleCache};
 use crate::backend::wasm::compile::Limits;
-use crate::backend::wasm::engine::Profile;
 use crate::backend::wasm::tree;
 use crate::config::ContainerConfig;
 use crate::container::{Container, Status};
@@ -108,9 +107,9 @@ impl View {
             code => quoted(126, program, code.message()),
         })?;
         let module = compile(engine, &file).map_err(|e| refused(&e))?;
-        match module.profile {
-            Profile::Command => Ok(ExecProgram { module: module.path, function: None }),
-            Profile::Server => Err(serves(program)),
+        match module.profile.serves {
+            false => Ok(ExecProgram { module: module.path, function: None }),
+            true => Err(serves(program)),
         }
     }
 

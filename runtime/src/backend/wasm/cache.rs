@@ -2,8 +2,10 @@
 //!
 //! A file's name is its key: the digest of the source, what was compiled of it, and everything that decides what
 //! comes out ([`Profile::key`], [`VERSION`], wasmtime's version, this machine's kind). So a look-up of a command is one stat
-//! (of a server two) and needs no engine. It cannot know the processor's features: wasmtime checks those when it loads the file, and a file that it
+//! (of a server two, for WASI 0.3 three or four) and needs no engine. It cannot know the processor's features: wasmtime checks those when it loads the file, and a file that it
 //! refuses (the root directory came from another machine) is removed and compiled anew.
+//!
+//! What was built for WASI 0.3 says so at the end of its name: whoever is to run it needs another engine.
 //!
 //! Files are written under another name, synced and renamed: what has its name is whole.
 
@@ -21,6 +23,9 @@ use crate::names;
 
 /// The wasmtime in our dependencies. A test compares it with `Cargo.lock`.
 const WASMTIME: &str = "48.0.8";
+
+/// The end of the name of what was built for WASI 0.3.
+const CONCURRENT: &str = "-p3";
 
 /// The compiled modules of one root directory.
 #[derive(Debug, Clone)]
@@ -192,6 +197,11 @@ impl ModuleCache {
     }
 }
 
+/// True for a compiled module that wants an engine for WASI 0.3.
+pub(super) fn is_concurrent(module: &Path) -> bool {
+    module.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with(CONCURRENT))
+}
+
 /// The error for a compiled module that wasmtime refuses to load, which is removed so that the next `ensure` makes it anew.
 pub(super) fn refused(path: &Path, why: &wasmtime::Error) -> Error {
     let message = format!("the compiled module {} is not of this machine: {why:#}", path.display());
@@ -205,10 +215,10 @@ pub(super) fn refused(path: &Path, why: &wasmtime::Error) -> Error {
 
 fn name(source: &Digest, function: Option<&str>, profile: Profile) -> String {
     let function = function.unwrap_or_default();
-    let profile = profile.key();
+    let (profile, mark) = (profile.key(), if profile.concurrent { CONCURRENT } else { "" });
     let kind = format!("{profile} {VERSION} {WASMTIME} {} {} {function}", std::env::consts::ARCH, std::env::consts::OS);
     let algorithm = source.algorithm().name();
-    format!("{algorithm}-{}-{}.cwasm", source.hex(), names::short_hash(&kind))
+    format!("{algorithm}-{}-{}{mark}.cwasm", source.hex(), names::short_hash(&kind))
 }
 
 /// The digest in a name that [`name`] has made.
@@ -237,9 +247,15 @@ mod tests {
     #[test]
     fn names_lead_back_to_their_source() {
         let digest = Digest::of(b"x");
-        assert_eq!(source_of(&name(&digest, None, Profile::Command)).as_ref(), Some(&digest));
-        assert_ne!(name(&digest, None, Profile::Command), name(&digest, Some("main"), Profile::Command));
-        assert_ne!(name(&digest, None, Profile::Command), name(&digest, None, Profile::Server));
+        let mut names = Vec::new();
+        for profile in Profile::ALL {
+            let name = name(&digest, None, profile);
+            assert_eq!(source_of(&name).as_ref(), Some(&digest));
+            assert_eq!(is_concurrent(Path::new(&name)), profile.concurrent, "{name}");
+            names.push(name);
+        }
+        names.push(name(&digest, Some("main"), Profile::COMMAND));
+        assert!(names.iter().all(|one| names.iter().filter(|other| *other == one).count() == 1), "{names:?}");
         assert_eq!(source_of("lock-a"), None);
     }
 

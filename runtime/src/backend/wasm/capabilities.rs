@@ -78,7 +78,7 @@ pub struct Grant {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct View {
-    /// `module` (WASI preview 1) or `component` (WASI 0.2).
+    /// `module` (WASI preview 1) or `component` (WASI 0.2 and 0.3).
     pub kind: &'static str,
     /// What it is for.
     pub role: Role,
@@ -164,7 +164,9 @@ impl View {
         if !asks(Group::Cli) {
             self.unused.extend(config.env.iter().map(|e| format!("{}: it reads no environment", name(e))));
         }
-        let calls_out = self.imports.iter().any(|i| i.name.starts_with("wasi:http/outgoing-handler@"));
+        let is_way_out =
+            |name: &str| ["wasi:http/outgoing-handler@", "wasi:http/client@"].iter().any(|i| name.starts_with(i));
+        let calls_out = self.imports.iter().any(|i| is_way_out(&i.name));
         let served = if self.role == Role::Server { serving(config, image) } else { Vec::new() };
         if self.role != Role::Server && !asks(Group::Sockets) {
             let published = config.ports.iter().map(|p| format!("port {}: it imports no sockets", p.container_port));

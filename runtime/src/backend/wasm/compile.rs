@@ -92,7 +92,7 @@ pub fn compile(wasm: &[u8], function: Option<&str>) -> Result<Compiled> {
             .with_hint("the file is damaged, or uses what WebAssembly does not have yet: build or download it again")
     })?;
     run::link(&compiled)
-        .map_err(|e| Error::new(Class::Unsupported, format!("the component does not fit WASI 0.2: {e:#}")))?;
+        .map_err(|e| Error::new(Class::Unsupported, format!("the component does not fit WASI: {e:#}")))?;
     if let Some(name) = function {
         no_arguments(&compiled, name)?;
     }
@@ -131,9 +131,11 @@ pub fn child_main(request: &str) -> i32 {
 
 /// How the child says which profile it compiled for.
 fn exit_code(profile: Profile) -> i32 {
-    match profile {
-        Profile::Command => 0,
-        Profile::Server => 2,
+    match (profile.serves, profile.concurrent) {
+        (false, false) => 0,
+        (true, false) => 2,
+        (false, true) => 3,
+        (true, true) => 4,
     }
 }
 

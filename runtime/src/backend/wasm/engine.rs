@@ -19,23 +19,34 @@ use crate::task::HttpTask;
 
 /// How a component's guests live.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Profile {
-    /// One, in its own process.
-    #[default]
-    Command,
-    /// One for each request.
-    Server,
+pub struct Profile {
+    /// One for each request; else one, in its own process.
+    pub serves: bool,
+    /// It was built for WASI 0.3, whose calls go on side by side.
+    pub concurrent: bool,
 }
 
 impl Profile {
+    /// A command of WASI 0.2.
+    pub const COMMAND: Profile = Profile { serves: false, concurrent: false };
+    /// A server of WASI 0.2.
+    pub const SERVER: Profile = Profile { serves: true, concurrent: false };
+
     /// Every profile, the one that is looked for first before the others.
-    pub const ALL: [Profile; 2] = [Profile::Command, Profile::Server];
+    pub const ALL: [Profile; 4] = [
+        Profile::COMMAND,
+        Profile::SERVER,
+        Profile { serves: false, concurrent: true },
+        Profile { serves: true, concurrent: true },
+    ];
 
     /// Changes whenever the profile would compile differently: a part of the module cache's key.
     pub fn key(self) -> &'static str {
-        match self {
-            Profile::Command => "command-2",
-            Profile::Server => "server-1",
+        match (self.serves, self.concurrent) {
+            (false, false) => "command-2",
+            (true, false) => "server-1",
+            (false, true) => "concurrent-command-1",
+            (true, true) => "concurrent-server-1",
         }
     }
 
@@ -48,8 +59,11 @@ impl Profile {
             .wasm_backtrace_details(WasmBacktraceDetails::Disable)
             .native_unwind_info(NATIVE_UNWIND_INFO)
             // Components of WASI 0.2 call nothing concurrently, and what would keep account of it costs every call.
-            .concurrency_support(false);
-        if self == Profile::Server {
+            .concurrency_support(self.concurrent);
+        if self.concurrent {
+            config.wasm_component_model_async(true);
+        }
+        if self.serves {
             config.epoch_interruption(true);
         }
         config
@@ -68,6 +82,8 @@ const HOST_STACK: usize = 1 << 20;
 const CORE_INSTANCES: u32 = 64;
 const MEMORIES: u32 = 2;
 const TABLES: u32 = 8;
+/// Calls of one request that may wait at the same time, where they go on side by side.
+const STACKS: u32 = 8;
 /// Elements of one table.
 const TABLE_ELEMENTS: usize = 100_000;
 /// Bytes of wasmtime's own account of an instance.
@@ -91,15 +107,15 @@ pub fn compiler(profile: Profile) -> wasmtime::Result<Engine> {
 ///
 /// # Errors
 /// As [`compiler`].
-pub fn runner() -> wasmtime::Result<Engine> {
-    Engine::new(Profile::Command.config().enable_compiler(false))
+pub fn runner(concurrent: bool) -> wasmtime::Result<Engine> {
+    Engine::new(Profile { serves: false, concurrent }.config().enable_compiler(false))
 }
 
 /// The engine that runs a server's guests.
 ///
 /// # Errors
 /// As [`compiler`], and when the pool's address space cannot be reserved.
-pub fn server(limits: &HttpTask) -> wasmtime::Result<Engine> {
+pub fn server(limits: &HttpTask, concurrent: bool) -> wasmtime::Result<Engine> {
     let guests = u32::try_from(limits.concurrency.max(1)).unwrap_or(u32::MAX);
     let each = |n: u32| guests.saturating_mul(n);
     let mut pool = PoolingAllocationConfig::new();
@@ -113,14 +129,14 @@ pub fn server(limits: &HttpTask) -> wasmtime::Result<Engine> {
         .total_tables(each(TABLES))
         .max_tables_per_component(CORE_INSTANCES)
         .table_elements(TABLE_ELEMENTS)
-        // A guest runs on one stack at a time.
-        .total_stacks(guests)
+        // A guest runs on one stack at a time, unless its calls go on side by side.
+        .total_stacks(if concurrent { each(STACKS) } else { guests })
         .linear_memory_keep_resident(MEMORY_KEPT)
         .table_keep_resident(TABLE_KEPT)
         .max_unused_warm_slots(WARM)
         // The kernel knows which pages were written (Linux 6.7, ioctl_pagemap_scan).
         .pagemap_scan(Enabled::Auto);
-    let mut config = Profile::Server.config();
+    let mut config = Profile { serves: true, concurrent }.config();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(config.enable_compiler(false))
 }

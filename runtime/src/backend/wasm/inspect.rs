@@ -1,7 +1,7 @@
 //! Can Wharf run this binary? If not: what it asks for that is not there, and what would help.
 //!
 //! Preview-1 imports are those of the adapter that turns modules into components; component imports are those of
-//! WASI 0.2 (<https://github.com/WebAssembly/WASI/tree/main/wasip2>).
+//! WASI 0.2 and 0.3 (<https://github.com/WebAssembly/WASI/tree/main/proposals>).
 
 use std::sync::LazyLock;
 
@@ -50,9 +50,35 @@ const INTERFACES: &[&str] = &[
     "wasi:sockets/udp-create-socket",
 ];
 
-/// What helps with a component of a later WASI, and why it is not there.
-const WASI03: &str =
-    "Wharf has WASI 0.2, and not 0.3 while wasmtime calls its own an experiment: build it for wasm32-wasip2";
+/// The interfaces of WASI 0.3 that commands get, without version.
+const INTERFACES_P3: &[&str] = &[
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stderr",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stderr",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:cli/types",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/system-clock",
+    "wasi:clocks/types",
+    "wasi:filesystem/preopens",
+    "wasi:filesystem/types",
+    "wasi:http/client",
+    "wasi:http/types",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:random/random",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/types",
+];
+
+/// What helps with a component of another WASI.
+const OTHER_WASI: &str = "Wharf has WASI 0.2 and 0.3, and none of their drafts: build it with a present toolchain";
 
 /// How many names an error lists before it stops.
 const LISTED: usize = 5;
@@ -83,8 +109,11 @@ pub fn check(description: &Description, function: Option<&str>) -> Result<Profil
         return Err(Error::new(Class::Unsupported, message).with_hint(first.hint));
     }
     match description {
-        Description::Module { functions, .. } => core_entry(functions, function).map(|()| Profile::Command),
-        Description::Component { exports, .. } => component_entry(exports, function),
+        Description::Module { functions, .. } => core_entry(functions, function).map(|()| Profile::COMMAND),
+        Description::Component { imports, exports } => {
+            let serves = component_serves(exports, function)?;
+            Ok(Profile { serves, concurrent: imports.iter().chain(exports).any(|name| is_p3(name)) })
+        }
     }
 }
 
@@ -115,12 +144,19 @@ fn core_provided(import: &CoreImport) -> bool {
     import.function && import.module == PREVIEW1 && PROVIDED.contains(&import.name)
 }
 
-/// Types and functions imported bare, and interfaces other than WASI 0.2's, have nobody behind them.
+/// Types and functions imported bare, and interfaces other than WASI's, have nobody behind them.
 fn component_provided(name: &str) -> bool {
     match name.split_once('@') {
-        Some((interface, version)) => INTERFACES.contains(&interface) && version.starts_with("0.2."),
-        None => false,
+        Some((interface, version)) if version.starts_with("0.2.") => INTERFACES.contains(&interface),
+        Some((interface, _)) if is_p3(name) => INTERFACES_P3.contains(&interface),
+        _ => false,
     }
+}
+
+/// True for an interface of WASI 0.3; its drafts are called `0.3.0-rc-…`.
+pub(super) fn is_p3(name: &str) -> bool {
+    let version = name.split_once('@').map_or("", |(_, version)| version);
+    name.starts_with("wasi:") && version.starts_with("0.3.") && !version.contains('-')
 }
 
 fn core_hint(import: &CoreImport) -> &'static str {
@@ -149,7 +185,9 @@ fn core_hint(import: &CoreImport) -> &'static str {
         ("wbg" | "__wbindgen_placeholder__", _) => {
             "it was built for JavaScript (wasm-bindgen): build it for wasm32-wasip1 or wasm32-wasip2"
         }
-        _ => "Wharf gives modules WASI preview 1, and components WASI 0.2: build for wasm32-wasip1 or wasm32-wasip2",
+        _ => {
+            "Wharf gives modules WASI preview 1, and components WASI 0.2 and 0.3: build for wasm32-wasip1 or wasm32-wasip2"
+        }
     }
 }
 
@@ -179,38 +217,40 @@ fn core_entry(functions: &[String], function: Option<&str>) -> Result<()> {
 
 fn component_hint(name: &str) -> &'static str {
     if name.starts_with("wasi:") && name.contains("@0.3") {
-        WASI03
+        OTHER_WASI
     } else if name.starts_with("wasi:keyvalue/")
         || name.starts_with("wasi:blobstore/")
         || name.starts_with("wasi:config/")
     {
-        "it is an interface of runtimes such as wasmCloud and Spin, not of WASI 0.2: run it there, or compose a \
+        "it is an interface of runtimes such as wasmCloud and Spin, not of WASI 0.2 or 0.3: run it there, or compose a \
          component in that gives it, with `wac plug`"
     } else {
-        "Wharf gives components the interfaces of WASI 0.2 (cli, clocks, filesystem, http, io, random, sockets); \
+        "Wharf gives components the interfaces of WASI 0.2 and 0.3 (cli, clocks, filesystem, http, io, random, sockets); \
          other imports must be composed in, for example with `wac plug`"
     }
 }
 
-fn component_entry(exports: &[String], function: Option<&str>) -> Result<Profile> {
+/// True for what answers requests, false for what runs.
+fn component_serves(exports: &[String], function: Option<&str>) -> Result<bool> {
     let has = |prefix: &str| exports.iter().any(|e| e.starts_with(prefix));
+    let has_p3 = |interface: &str| exports.iter().any(|e| is_p3(e) && e.starts_with(interface));
     if let Some(name) = function {
         if exports.iter().any(|e| e == name) {
-            return Ok(Profile::Command);
+            return Ok(false);
         }
         let message = format!("the component exports no function {name:?}");
         return Err(Error::new(Class::Unsupported, message).with_hint(format!("it exports {}", list(exports.iter()))));
     }
-    if has("wasi:http/incoming-handler@0.2.") {
-        return Ok(Profile::Server);
+    if has("wasi:http/incoming-handler@0.2.") || has_p3("wasi:http/handler@") {
+        return Ok(true);
     }
-    if has("wasi:cli/run@0.2.") {
-        return Ok(Profile::Command);
+    if has("wasi:cli/run@0.2.") || has_p3("wasi:cli/run@") {
+        return Ok(false);
     }
     let (message, hint) = if has("wasi:http/incoming-handler@") || has("wasi:http/handler@") {
-        ("the component answers HTTP requests of another WASI than 0.2", WASI03.to_owned())
+        ("the component answers HTTP requests of another WASI than 0.2 and 0.3", OTHER_WASI.to_owned())
     } else if has("wasi:cli/run@") {
-        ("the component is a command of another WASI than 0.2", WASI03.to_owned())
+        ("the component is a command of another WASI than 0.2 and 0.3", OTHER_WASI.to_owned())
     } else {
         let hint = match exports {
             [] => "it exports nothing".to_owned(),
@@ -306,9 +346,17 @@ mod tests {
     fn components_are_classified_by_their_exports() {
         check(&component(&["wasi:cli/stdout@0.2.3"], &["wasi:cli/run@0.2.0"]), None).unwrap();
         let both = ["wasi:cli/run@0.2.0", "wasi:http/incoming-handler@0.2.0"];
-        assert_eq!(check(&component(&["wasi:http/types@0.2.0"], &both), None).unwrap(), Profile::Server);
-        assert!(refused(&component(&[], &["wasi:http/handler@0.3.0"]), None).1.contains("experiment"));
-        assert!(refused(&component(&[], &["wasi:cli/run@0.3.0"]), None).1.contains("wasip2"));
+        assert_eq!(check(&component(&["wasi:http/types@0.2.0"], &both), None).unwrap(), Profile::SERVER);
+        let concurrent = |serves| Profile { serves, concurrent: true };
+        let of = |imports, exports| check(&component(imports, exports), None).unwrap();
+        assert_eq!(of(&["wasi:http/types@0.3.0"], &["wasi:http/handler@0.3.0"]), concurrent(true));
+        assert_eq!(of(&["wasi:io/poll@0.2.0", "wasi:cli/stdout@0.3.1"], &["wasi:cli/run@0.3.2"]), concurrent(false));
+        assert_eq!(of(&["wasi:cli/stdout@0.3.1"], &["wasi:cli/run@0.2.0"]), concurrent(false));
+        for draft in ["wasi:http/handler@0.3.0-rc-2026-01-06", "wasi:cli/run@0.3.0-draft", "wasi:cli/run@0.4.0"] {
+            assert!(refused(&component(&[], &[draft]), None).1.contains("drafts"), "{draft}");
+        }
+        let (message, hint) = refused(&component(&["wasi:io/poll@0.3.0"], &["wasi:cli/run@0.3.0"]), None);
+        assert!(message.contains("wasi:io/poll@0.3.0") && hint.contains("drafts"), "{message}: {hint}");
         assert!(refused(&component(&[], &["a:b/c"]), None).1.contains("a:b/c"));
         let (message, hint) = refused(&component(&["wasi:keyvalue/store@0.2.0"], &["wasi:cli/run@0.2.0"]), None);
         assert!(message.contains("wasi:keyvalue/store@0.2.0") && hint.contains("wac plug"), "{message}: {hint}");

@@ -4,7 +4,7 @@
 //! The way of a module:
 //!
 //! 1. [`inspect`] says whether Wharf can run it, or names what is missing.
-//! 2. [`adapt`] turns a preview-1 module into a component, so there is one host surface: WASI 0.2.
+//! 2. [`adapt`] turns a preview-1 module into a component, so there is one host surface: WASI's components.
 //! 3. [`compile`] does both, and compiles, in a confined child process: a hostile module may cost time and memory.
 //! 4. [`cache`] keeps the result in a private directory. Compiled code is machine code that wasmtime trusts, so
 //!    nothing that we did not compile is ever loaded (CVE-2026-47218).

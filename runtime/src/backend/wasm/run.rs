@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use wasmtime::component::{Component, InstancePre, Linker, ResourceTable, Val};
 use wasmtime::{Engine, Store, Trap, WasmBacktrace};
-use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{p2, p3};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wharf_images::snapshot::Rootfs;
 
@@ -26,7 +26,7 @@ use super::http::{self, Hooks};
 use super::memory::MemoryLimit;
 use super::rest::{QUIET, Wakes};
 use super::tree::{self, Tree};
-use super::{cache, engine};
+use super::{cache, engine, inspect};
 use crate::error::{Class, Error, Result};
 use crate::network::{Fault, Listener, Protocol, Unconnected, VirtualNetwork};
 use crate::task::WasmTask;
@@ -153,10 +153,13 @@ impl HasSockets for State {
     }
 }
 
-/// The host's side of WASI 0.2 for commands.
-pub(super) fn linker(engine: &Engine, with_sockets: bool) -> wasmtime::Result<Linker<State>> {
-    let mut linker = Linker::new(engine);
-    wasi::add_to_linker(&mut linker, with_sockets)?;
+/// The host's side of WASI for commands.
+fn linker(component: &Component) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(component.engine());
+    wasi::add_to_linker(&mut linker, imports(component, "wasi:sockets/"))?;
+    if is_concurrent(component) {
+        wasi::add_p3_to_linker(&mut linker)?;
+    }
     #[cfg(test)]
     crate::linux::escape::add_to_linker(&mut linker)?;
     Ok(linker)
@@ -168,11 +171,14 @@ pub(super) fn linker(engine: &Engine, with_sockets: bool) -> wasmtime::Result<Li
 /// # Errors
 /// What is missing then.
 pub(super) fn link(component: &Component) -> wasmtime::Result<InstancePre<State>> {
-    let mut linker = linker(component.engine(), imports(component, "wasi:sockets/"))?;
+    let mut linker = linker(component)?;
     if let Ok(linked) = linker.instantiate_pre(component) {
         return Ok(linked);
     }
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    if is_concurrent(component) {
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    }
     linker.instantiate_pre(component)
 }
 
@@ -195,7 +201,7 @@ impl Loaded {
     /// `NotFound` when the component is not in the cache; `Forbidden` when others could have written it;
     /// `Unavailable` when it was compiled for another machine (it is then removed).
     pub fn load(module: &Path) -> Result<Self> {
-        let engine = engine::runner().map_err(|e| internal(&e))?;
+        let engine = engine::runner(cache::is_concurrent(module)).map_err(|e| internal(&e))?;
         let component = link(&load(&engine, module)?).map_err(|e| internal(&e))?;
         Ok(Loaded { module: module.to_owned(), component })
     }
@@ -211,7 +217,8 @@ impl Program {
             (None, Some(loaded)) if loaded.module == task.module => loaded.component,
             (None, _) => Loaded::load(&task.module)?.component,
             (Some(limits), _) => {
-                let engine = engine::server(limits).map_err(|e| internal(&e))?;
+                let concurrent = cache::is_concurrent(&task.module);
+                let engine = engine::server(limits, concurrent).map_err(|e| internal(&e))?;
                 link(&load(&engine, &task.module)?).map_err(|e| internal(&e))?
             }
         };
@@ -361,8 +368,13 @@ async fn call(
 ) -> wasmtime::Result<i32> {
     let named = function.filter(|f| component.component().get_export_index(None, f).is_some());
     let Some(name) = named else {
+        if exports(component.component(), RUN_P3) {
+            let command = p3::bindings::CommandPre::new(component)?.instantiate_async(&mut *store).await?;
+            let answer = store.run_concurrent(async |store| command.wasi_cli_run().call_run(store).await).await??;
+            return Ok(i32::from(answer.is_err()));
+        }
         // A preview-1 module's function was made its entry when it was compiled.
-        let command = CommandPre::new(component)?.instantiate_async(&mut *store).await?;
+        let command = p2::bindings::CommandPre::new(component)?.instantiate_async(&mut *store).await?;
         let answer = command.wasi_cli_run().call_run(&mut *store).await?;
         return Ok(i32::from(answer.is_err()));
     };
@@ -373,6 +385,22 @@ async fn call(
     let mut results = vec![Val::Bool(false); function.ty(&*store).results().len()];
     function.call_async(&mut *store, &[], &mut results).await?;
     Ok(i32::from(matches!(results.first(), Some(Val::Result(Err(_))))))
+}
+
+/// A command's entry in WASI 0.3.
+pub(super) const RUN_P3: &str = "wasi:cli/run@0.3.";
+
+/// True when what it exports has a name that begins so.
+pub(super) fn exports(component: &Component, prefix: &str) -> bool {
+    let kind = component.component_type();
+    kind.exports(component.engine()).any(|(name, _)| name.starts_with(prefix))
+}
+
+/// True when it was built for WASI 0.3.
+fn is_concurrent(component: &Component) -> bool {
+    let (kind, engine) = (component.component_type(), component.engine());
+    let imported = kind.imports(engine).any(|(name, _)| inspect::is_p3(name));
+    imported || kind.exports(engine).any(|(name, _)| inspect::is_p3(name))
 }
 
 /// True when its guest imports an interface whose name begins so. (Its compiled type says that, without a look at its code.)

@@ -12,7 +12,7 @@ use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
 use super::bindings::ip_name_lookup;
 use super::{Result, SocketsView, at_once, failed};
-use crate::network::{Fault, Lookup};
+use crate::network::{Fault, Lookup, VirtualNetwork};
 
 /// The addresses of a name, as they become known.
 pub enum Addresses {
@@ -22,7 +22,7 @@ pub enum Addresses {
 }
 
 impl Addresses {
-    fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<()> {
+    pub fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<()> {
         if let Addresses::Waiting(lookup) = self {
             *self = match std::task::ready!(lookup.poll(cx)) {
                 Ok(addresses) => Addresses::Known(addresses.into()),
@@ -51,20 +51,27 @@ fn address(name: &str) -> Option<IpAddr> {
 }
 
 /// "Unicode domain names are automatically converted to ASCII using IDNA encoding."
-fn in_ascii(name: &str) -> Result<Cow<'_, str>> {
+fn in_ascii(name: &str) -> std::result::Result<Cow<'_, str>, Fault> {
     match name.is_ascii() {
         true => Ok(name.into()),
-        false => Ok(idna::domain_to_ascii(name).map_err(|_| ErrorCode::InvalidArgument)?.into()),
+        false => Ok(idna::domain_to_ascii(name).map_err(|_| Fault::InvalidArgument)?.into()),
+    }
+}
+
+impl Addresses {
+    /// Begins to look up a name on `network`, unless it is an address already.
+    pub fn of(name: &str, network: &dyn VirtualNetwork) -> std::result::Result<Self, Fault> {
+        match address(name) {
+            Some(address) => Ok(Addresses::Known([address].into())),
+            None => Ok(Addresses::Waiting(network.lookup(&in_ascii(name)?)?)),
+        }
     }
 }
 
 impl ip_name_lookup::Host for SocketsView<'_> {
     fn resolve_addresses(&mut self, network: Resource<Network>, name: String) -> Result<Resource<Addresses>> {
         self.table.get(&network)?;
-        let addresses = match address(&name) {
-            Some(address) => Addresses::Known([address].into()),
-            None => Addresses::Waiting(self.sockets.network.lookup(&in_ascii(&name)?).map_err(failed)?),
-        };
+        let addresses = Addresses::of(&name, &*self.sockets.network).map_err(failed)?;
         Ok(self.table.push(addresses)?)
     }
 }

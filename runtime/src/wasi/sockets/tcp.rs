@@ -12,7 +12,7 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, Pollable, 
 
 use super::bindings::{tcp, tcp_create_socket};
 use super::streams::{GuestOutput, Input, Output};
-use super::{Options, Result, Sockets, SocketsView, at_once, failed, fits, is_remote, is_unicast};
+use super::{Options, Result, Sockets, SocketsView, at_once, failed, may_bind, may_connect};
 use crate::network::{Bound, Connected, Connection, Fault, Listener, Protocol, SocketOption};
 
 /// A TCP socket.
@@ -24,7 +24,7 @@ pub struct TcpSocket {
 }
 
 /// Linux's, where Rust's standard library has 128 and Go's asks the kernel.
-const BACKLOG: u32 = 128;
+pub(super) const BACKLOG: u32 = 128;
 
 enum State {
     New,
@@ -98,7 +98,7 @@ impl TcpSocket {
 
     /// Changes an option, of an open connection at once.
     fn set(&mut self, option: SocketOption) -> Result<()> {
-        let option = self.options.change(option)?;
+        let option = self.options.change(option).map_err(failed)?;
         if let State::Connected { connection, .. } = &self.state {
             connection.set(option);
         }
@@ -145,7 +145,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
             return Err(ErrorCode::InvalidState.into());
         }
         let local = SocketAddr::from(local);
-        if !fits(local.ip(), socket.family) || !is_unicast(local.ip()) {
+        if !may_bind(local, socket.family) {
             return Err(ErrorCode::InvalidArgument.into());
         }
         socket.state = State::Binding(self.sockets.network.bind(Protocol::Tcp, local).map_err(failed)?);
@@ -179,7 +179,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
             return Err(ErrorCode::InvalidState.into());
         }
         let remote = SocketAddr::from(remote);
-        if !fits(remote.ip(), socket.family) || !is_unicast(remote.ip()) || !is_remote(remote) {
+        if !may_connect(remote, socket.family) {
             return Err(ErrorCode::InvalidArgument.into());
         }
         let bound = match socket.state.take() {

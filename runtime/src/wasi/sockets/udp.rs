@@ -9,9 +9,11 @@ use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, 
 use wasmtime_wasi::p2::{DynPollable, Pollable, SocketError, subscribe};
 
 use super::bindings::{udp, udp_create_socket};
-use super::{Options, Result, SocketsView, at_once, failed, fits, is_remote, is_unicast};
+use super::{Options, SocketsView, at_once, failed, fits, is_remote, is_unicast};
 use crate::network::packet::MOST;
-use crate::network::{Bound, Datagrams, Fault, Protocol, SocketOption};
+use crate::network::{Bound, Datagrams, Fault, Protocol, SocketOption, VirtualNetwork};
+
+type Result<T, E = SocketError> = std::result::Result<T, E>;
 
 /// The most datagrams that one call sends or receives.
 const AT_ONCE: usize = 16;
@@ -25,9 +27,15 @@ pub struct UdpSocket {
     options: Options,
 }
 
-struct Peer {
-    remote: SocketAddr,
-    local: SocketAddr,
+pub(super) struct Peer {
+    pub remote: SocketAddr,
+    pub local: SocketAddr,
+}
+
+impl UdpSocket {
+    fn set(&mut self, option: SocketOption) -> Result<()> {
+        self.options.change(option).map(drop).map_err(failed)
+    }
 }
 
 enum State {
@@ -38,9 +46,60 @@ enum State {
 }
 
 /// What is bound receives, as in the kernel: there may be no streams for it yet.
-struct Open {
-    bound: Bound,
-    datagrams: Arc<dyn Datagrams>,
+pub(super) struct Open {
+    pub bound: Bound,
+    pub datagrams: Arc<dyn Datagrams>,
+}
+
+impl Open {
+    /// Takes an address for a socket of this family.
+    pub fn at(local: SocketAddr, family: IpAddressFamily, network: &dyn VirtualNetwork) -> Result<Self, Fault> {
+        if !fits(local.ip(), family) {
+            return Err(Fault::InvalidArgument);
+        }
+        let bound = network.bind(Protocol::Udp, local)?;
+        let datagrams = network.datagrams(&bound)?;
+        Ok(Open { bound, datagrams })
+    }
+}
+
+impl Peer {
+    /// Who may be sent to from there, and is heard alone.
+    ///
+    /// "The `local-address` may be updated as well, based on the best network path to `remote-address`."
+    pub fn of(
+        open: &Open,
+        remote: SocketAddr,
+        family: IpAddressFamily,
+        network: &dyn VirtualNetwork,
+    ) -> Result<Self, Fault> {
+        if !fits(remote.ip(), family) || !is_remote(remote) {
+            return Err(Fault::InvalidArgument);
+        }
+        Ok(Peer { remote, local: network.towards(&open.bound, remote)? })
+    }
+}
+
+/// Where a datagram of so many bytes is to go: to who is named, or to the peer.
+pub(super) fn target(
+    given: Option<SocketAddr>,
+    peer: Option<SocketAddr>,
+    family: IpAddressFamily,
+    length: usize,
+) -> Result<SocketAddr, Fault> {
+    let to = match (given, peer) {
+        (Some(given), Some(peer)) if given != peer => return Err(Fault::InvalidArgument),
+        (Some(to), _) | (None, Some(to)) => to,
+        (None, None) => return Err(Fault::InvalidArgument),
+    };
+    if !fits(to.ip(), family) || !is_remote(to) {
+        return Err(Fault::InvalidArgument);
+    }
+    // Neither broadcast nor multicast is part of the container's network.
+    if !is_unicast(to.ip()) {
+        return Err(Fault::AccessDenied);
+    }
+    if length > MOST { Err(Fault::DatagramTooLarge) } else { Ok(to) }
 }
 
 /// Where datagrams come from.
@@ -104,14 +163,8 @@ impl udp::HostUdpSocket for SocketsView<'_> {
             State::Binding(_) => return Err(ErrorCode::ConcurrencyConflict.into()),
             State::Bound(_) => return Err(ErrorCode::InvalidState.into()),
         }
-        let local = SocketAddr::from(local);
-        if !fits(local.ip(), socket.family) {
-            return Err(ErrorCode::InvalidArgument.into());
-        }
-        let network = &self.sockets.network;
-        let bound = network.bind(Protocol::Udp, local).map_err(failed)?;
-        let datagrams = network.datagrams(&bound).map_err(failed)?;
-        socket.state = State::Binding(Open { bound, datagrams });
+        let open = Open::at(local.into(), socket.family, &*self.sockets.network).map_err(failed)?;
+        socket.state = State::Binding(open);
         Ok(())
     }
 
@@ -137,21 +190,14 @@ impl udp::HostUdpSocket for SocketsView<'_> {
             return Err(SocketError::trap(wasmtime::format_err!("the socket's streams have not been dropped yet")));
         }
         let socket = self.table.get_mut(&this)?;
-        let State::Bound(Open { bound, datagrams }) = &socket.state else {
+        let State::Bound(open) = &socket.state else {
             return Err(ErrorCode::InvalidState.into());
         };
         let remote = remote.map(SocketAddr::from);
-        if remote.is_some_and(|remote| !fits(remote.ip(), socket.family) || !is_remote(remote)) {
-            return Err(ErrorCode::InvalidArgument.into());
-        }
-        // "The `local-address` may be updated as well, based on the best network path to `remote-address`."
-        let towards = |remote| self.sockets.network.towards(bound, remote).map_err(failed);
-        socket.peer = match remote {
-            Some(remote) => Some(Peer { remote, local: towards(remote)? }),
-            None => None,
-        };
-        let incoming = Incoming { datagrams: Arc::clone(datagrams), remote };
-        let datagrams = Arc::clone(datagrams);
+        let peer = |remote| Peer::of(open, remote, socket.family, &*self.sockets.network).map_err(failed);
+        socket.peer = remote.map(peer).transpose()?;
+        let incoming = Incoming { datagrams: Arc::clone(&open.datagrams), remote };
+        let datagrams = Arc::clone(&open.datagrams);
         let outgoing = Outgoing { datagrams, family: socket.family, remote, permit: 0, full: false };
         Ok((self.table.push_child(incoming, &this)?, self.table.push_child(outgoing, &this)?))
     }
@@ -180,7 +226,7 @@ impl udp::HostUdpSocket for SocketsView<'_> {
     }
 
     fn set_unicast_hop_limit(&mut self, this: Resource<UdpSocket>, value: u8) -> Result<()> {
-        self.table.get_mut(&this)?.options.change(SocketOption::HopLimit(value)).map(drop)
+        self.table.get_mut(&this)?.set(SocketOption::HopLimit(value))
     }
 
     fn receive_buffer_size(&mut self, this: Resource<UdpSocket>) -> Result<u64> {
@@ -188,7 +234,7 @@ impl udp::HostUdpSocket for SocketsView<'_> {
     }
 
     fn set_receive_buffer_size(&mut self, this: Resource<UdpSocket>, value: u64) -> Result<()> {
-        self.table.get_mut(&this)?.options.change(SocketOption::ReceiveBuffer(value)).map(drop)
+        self.table.get_mut(&this)?.set(SocketOption::ReceiveBuffer(value))
     }
 
     fn send_buffer_size(&mut self, this: Resource<UdpSocket>) -> Result<u64> {
@@ -196,7 +242,7 @@ impl udp::HostUdpSocket for SocketsView<'_> {
     }
 
     fn set_send_buffer_size(&mut self, this: Resource<UdpSocket>, value: u64) -> Result<()> {
-        self.table.get_mut(&this)?.options.change(SocketOption::SendBuffer(value)).map(drop)
+        self.table.get_mut(&this)?.set(SocketOption::SendBuffer(value))
     }
 
     fn subscribe(&mut self, this: Resource<UdpSocket>) -> wasmtime::Result<Resource<DynPollable>> {
@@ -240,21 +286,7 @@ impl udp::HostIncomingDatagramStream for SocketsView<'_> {
 impl Outgoing {
     fn send(&mut self, datagram: udp::OutgoingDatagram) -> Result<()> {
         let given = datagram.remote_address.map(SocketAddr::from);
-        let to = match (given, self.remote) {
-            (Some(given), Some(remote)) if given != remote => return Err(ErrorCode::InvalidArgument.into()),
-            (Some(to), _) | (None, Some(to)) => to,
-            (None, None) => return Err(ErrorCode::InvalidArgument.into()),
-        };
-        if !fits(to.ip(), self.family) || !is_remote(to) {
-            return Err(ErrorCode::InvalidArgument.into());
-        }
-        // Neither broadcast nor multicast is part of the container's network.
-        if !is_unicast(to.ip()) {
-            return Err(ErrorCode::AccessDenied.into());
-        }
-        if datagram.data.len() > MOST {
-            return Err(ErrorCode::DatagramTooLarge.into());
-        }
+        let to = target(given, self.remote, self.family, datagram.data.len()).map_err(failed)?;
         match self.datagrams.try_send(&datagram.data, to) {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {

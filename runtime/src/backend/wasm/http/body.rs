@@ -2,6 +2,7 @@
 //! answer has been sent or given up: the line in the log.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -10,6 +11,8 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::log::AccessLog;
@@ -174,5 +177,57 @@ impl Body for Upload {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// How often a guest may go on before the head of its answer goes out. Most have written all by then, and a small answer
+/// leaves whole.
+const TURNS: usize = 8;
+
+/// The body of an answer whose guest must be kept for as long as it is read.
+pub struct Held {
+    /// What is there already.
+    ahead: VecDeque<Result<Frame<Bytes>, Error>>,
+    /// What the guest still writes, and what is to go with it.
+    rest: Option<(HyperOutgoingBody, oneshot::Sender<Infallible>)>,
+}
+
+impl Held {
+    /// The body, with what the guest writes of it at once. `read` goes when the guest is not needed any more.
+    pub async fn of(mut body: HyperOutgoingBody, read: oneshot::Sender<Infallible>) -> Self {
+        let (mut ahead, mut turns) = (VecDeque::new(), 0);
+        let is_all = std::future::poll_fn(|cx| {
+            loop {
+                match Pin::new(&mut body).poll_frame(cx) {
+                    Poll::Ready(None) => return Poll::Ready(true),
+                    Poll::Ready(Some(frame)) => ahead.push_back(frame),
+                    Poll::Pending => break,
+                }
+                if ahead.len() > TURNS {
+                    return Poll::Ready(false);
+                }
+            }
+            turns += 1;
+            if turns > TURNS {
+                return Poll::Ready(false);
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        });
+        let is_all = is_all.await;
+        Held { ahead, rest: (!is_all).then_some((body, read)) }
+    }
+}
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match (self.ahead.pop_front(), &mut self.rest) {
+            (Some(frame), _) => Poll::Ready(Some(frame)),
+            (None, Some((body, _))) => Pin::new(body).poll_frame(cx),
+            (None, None) => Poll::Ready(None),
+        }
     }
 }

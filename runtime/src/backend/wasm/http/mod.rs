@@ -1,4 +1,4 @@
-//! Serving HTTP: a component that exports `wasi:http/incoming-handler`
+//! Serving HTTP: a component that exports `wasi:http/incoming-handler` (WASI 0.2) or `wasi:http/handler` (0.3)
 //! (<https://github.com/WebAssembly/wasi-http>) answers the requests that come in on the container's port.
 //!
 //! Each request gets an instance of its own, so that nothing of one request is seen by another: the pooling allocator
@@ -28,15 +28,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Semaphore, watch};
+use wasmtime::Engine;
 use wasmtime::component::InstancePre;
 use wasmtime_wasi::WasiView;
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 pub(super) use self::hooks::Hooks;
 use self::log::AccessLog;
 use self::pulse::Ticker;
 use super::memory::MemoryLimit;
+use super::run::exports;
 use crate::error::{Class, Error, Result};
 use crate::network::Listener;
 use crate::task::HttpTask;
@@ -47,15 +50,27 @@ pub(super) trait Guest: WasiView + WasiHttpView + 'static {
     fn memory(&mut self) -> &mut MemoryLimit;
 }
 
+/// What answers requests in WASI 0.3.
+const HANDLER_P3: &str = "wasi:http/handler@0.3.";
+
 /// A component that serves, before its first request.
 pub(super) struct Server<T: 'static> {
     shared: Arc<Shared<T>>,
     workers: usize,
 }
 
+/// What makes the guests.
+enum Handler<T: 'static> {
+    /// Of WASI 0.2.
+    P2(ProxyPre<T>),
+    /// Of WASI 0.3.
+    P3(ServicePre<T>),
+}
+
 /// What all workers use.
 struct Shared<T: 'static> {
-    component: ProxyPre<T>,
+    engine: Engine,
+    handler: Handler<T>,
     /// Makes a guest's state.
     state: Box<dyn Fn() -> T + Send + Sync>,
     limits: HttpTask,
@@ -78,12 +93,17 @@ impl<T: Guest> Server<T> {
         state: impl Fn() -> T + Send + Sync + 'static,
     ) -> Result<Self> {
         let engine = component.engine().clone();
-        let component = ProxyPre::new(component)
-            .map_err(|e| Error::new(Class::Unsupported, format!("the component does not serve HTTP: {e:#}")))?;
+        let handler = match exports(component.component(), HANDLER_P3) {
+            true => ServicePre::new(component).map(Handler::P3),
+            false => ProxyPre::new(component).map(Handler::P2),
+        };
+        let handler =
+            handler.map_err(|e| Error::new(Class::Unsupported, format!("the component does not serve HTTP: {e:#}")))?;
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let log = Arc::new(AccessLog::new(limits.access_log));
         let shared = Shared {
-            component,
+            engine: engine.clone(),
+            handler,
             state: Box::new(state),
             permits: Arc::new(Semaphore::new(limits.concurrency.max(1))),
             limits,

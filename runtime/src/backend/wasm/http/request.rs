@@ -16,17 +16,22 @@ use std::task::Poll;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use wasmtime::component::Accessor;
 use wasmtime::{PoolConcurrencyLimitError, Store};
 use wasmtime_wasi::I32Exit;
+use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::p3::Request as RequestP3;
+use wasmtime_wasi_http::p3::bindings::Service;
 
-use super::body::{Answer, Entry, Upload};
+use super::body::{Answer, Entry, Held, Upload};
 use super::pulse::{Pulse, Stuck};
 use super::worker::Alive;
-use super::{Guest, Shared};
+use super::{Guest, Handler, Shared};
 use crate::backend::wasm::run::report;
 
 /// What a guest's call ends with; its state says why it failed.
@@ -196,23 +201,66 @@ fn begin<T: Guest>(
     request: Request<Incoming>,
     pulse: &Arc<Pulse>,
 ) -> wasmtime::Result<(Call<T>, oneshot::Receiver<Head>)> {
-    let mut store = Store::new(shared.component.engine(), (shared.state)());
+    let mut store = Store::new(&shared.engine, (shared.state)());
     store.limiter(|state| state.memory());
     pulse.govern(&mut store);
     let (answer, head) = oneshot::channel();
     let upload = request.map(|body| Upload { body, pulse: pulse.clone() });
-    let mut http = store.data_mut().http();
-    let request = http.new_incoming_request(Scheme::Http, upload)?;
-    let out = http.new_response_outparam(answer)?;
-    let component = shared.component.clone();
-    let call = Box::pin(async move {
-        let called = async {
-            let guest = component.instantiate_async(&mut store).await?;
-            guest.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
-        };
-        (called.await, store)
-    });
+    let call: Call<T> = match &shared.handler {
+        Handler::P2(component) => {
+            let mut http = store.data_mut().http();
+            let request = http.new_incoming_request(Scheme::Http, upload)?;
+            let out = http.new_response_outparam(answer)?;
+            let component = component.clone();
+            Box::pin(async move {
+                let called = async {
+                    let guest = component.instantiate_async(&mut store).await?;
+                    guest.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
+                };
+                (called.await, store)
+            })
+        }
+        Handler::P3(component) => {
+            let component = component.clone();
+            Box::pin(async move {
+                let called = async {
+                    let guest = component.instantiate_async(&mut store).await?;
+                    store.run_concurrent(async |store| handle(&guest, store, upload, answer).await).await?
+                };
+                (called.await, store)
+            })
+        }
+    };
     Ok((call, head))
+}
+
+/// Has a guest of WASI 0.3 answer, and go on for as long as somebody reads the answer or it has something to do.
+async fn handle<T: Guest>(
+    guest: &Service,
+    store: &Accessor<T>,
+    upload: Request<Upload>,
+    answer: oneshot::Sender<Head>,
+) -> wasmtime::Result<()> {
+    let host = upload.headers().get(HOST).and_then(|host| host.to_str().ok()?.parse().ok());
+    let (mut request, sent) = store.with(|mut store| {
+        let (request, sent) = RequestP3::from_http(store.data_mut().http().hooks, upload);
+        (request, Box::into_pin(Box::new(sent) as Box<dyn Future<Output = Result<(), Error>> + Send>))
+    });
+    request.scheme = Some(http::uri::Scheme::HTTP);
+    request.authority = request.authority.or(host);
+    let response = match guest.handle(store, request).await? {
+        Ok(response) => store.with(|store| response.into_http(store, sent))?,
+        Err(code) => wasmtime::bail!("the guest answered with an error: {code:?}"),
+    };
+    let (head, body) = response.into_parts();
+    let (read, over) = oneshot::channel();
+    let body = Held::of(body, read).await;
+    // A client that has gone reads nothing: the body goes with the answer.
+    let _ = answer.send(Ok(Response::from_parts(head, body.boxed_unsync())));
+    // Nothing is ever sent; it is closed when the body is gone.
+    let _ = over.await;
+    poll_fn(|cx| store.poll_no_interesting_tasks(cx)).await;
+    Ok(())
 }
 
 /// What a guest's failure means for its request.
