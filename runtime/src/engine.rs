@@ -134,6 +134,9 @@ impl Reconnect {
     fn check(&self, container: &Container) -> Result<()> {
         let conflict = |message: &str| Err(Error::new(Class::Conflict, message));
         match container.config.network {
+            NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) if matches!(self, Reconnect::Disconnect(network) if network != "host") => {
+                self.apply(container, &mut Vec::new())
+            }
             NetworkMode::Host => {
                 conflict("container cannot be disconnected from host network or connected to host network")
             }
@@ -160,7 +163,8 @@ impl Reconnect {
             Reconnect::Connect(place) => places.push(place.clone()),
             Reconnect::Disconnect(network) => {
                 let Some(at) = places.iter().position(|known| known.network == *network) else {
-                    let message = format!("container {id} is not connected to network {network}");
+                    let the = if container.state.state.is_live() { "" } else { "the " };
+                    let message = format!("container {id} is not connected to {the}network {network}");
                     return Err(Error::new(Class::Conflict, message));
                 };
                 places.remove(at);
@@ -1085,9 +1089,10 @@ impl Engine {
     pub fn disconnect(&self, name: &str, network: &str) -> Result<()> {
         let container = self.container(name)?;
         let network = match self.networks().get(network) {
-            // One that is gone may still be asked for.
+            // One that is gone may still be asked for, and these two are always there.
             Err(e) if e.class() == Class::NotFound => {
-                if !container.config.places().iter().any(|place| place.network == network) {
+                let plain = matches!(network, "host" | "none");
+                if !plain && !container.config.places().iter().any(|place| place.network == network) {
                     return Err(e);
                 }
                 network.to_owned()

@@ -60,12 +60,17 @@ pub fn volume_or_root(text: &str) -> Result<Mount, String> {
             "ro" => read_only = true,
             // SELinux labels and the Mac's caching do not exist here.
             "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
-            "nocopy" if !is_path => no_copy = true,
+            "nocopy" => no_copy = true,
             word => match word.parse::<Propagation>() {
-                Ok(word) if is_path => propagation = Some(word),
-                _ => return Err(format!("invalid mode: {option}")),
+                Ok(word) => propagation = Some(word),
+                Err(()) => return Err(format!("invalid mode: {options}")),
             },
         }
+    }
+    // What is of the other kind.
+    let other = if is_path { no_copy.then_some("VolumeOptions") } else { propagation.map(|_| "BindOptions") };
+    if let Some(field) = other {
+        return Err(wrong_target(text, is_path, &format!("field {field} must not be specified")));
     }
     let kind = if is_path {
         let bind = bind(source)?;
@@ -357,8 +362,17 @@ mod tests {
             ("/a:/b:bad", "invalid mode: bad"),
             ("/a:/b:rw,ro", "invalid mode: rw,ro"),
             ("v:/b:z,Z", "invalid mode: z,Z"),
-            ("/a:/b:nocopy", "invalid mode: nocopy"),
-            ("v:/b:shared", "invalid mode: shared"),
+            ("/a:/b:ro,bad", "invalid mode: ro,bad"),
+            (
+                "/a:/b:nocopy",
+                "invalid volume specification: '/a:/b:nocopy': invalid mount config for type \"bind\": field VolumeOptions \
+                 must not be specified",
+            ),
+            (
+                "v:/b:shared",
+                "invalid volume specification: 'v:/b:shared': invalid mount config for type \"volume\": field BindOptions \
+                 must not be specified",
+            ),
             ("/a:/b:ro:x", "invalid volume specification: '/a:/b:ro:x'"),
             (":/b", "invalid spec: :/b: empty section between colons"),
             ("", "invalid empty volume spec"),

@@ -11,7 +11,7 @@ use wharf_runtime::config::EndpointConfig;
 use wharf_runtime::engine::{Engine, ListOptions};
 use wharf_runtime::error::Class;
 use wharf_runtime::events::Kind;
-use wharf_runtime::network::networks::{Network, NetworkSpec};
+use wharf_runtime::network::networks::{self, Network, NetworkSpec};
 use wharf_runtime::network::{BRIDGE, Endpoint};
 
 use super::container_prune::Filters;
@@ -329,6 +329,11 @@ impl Shown {
             Shown::Plain(..) => None,
         }
     }
+
+    /// One of those with which every instance begins.
+    fn is_builtin(&self) -> bool {
+        matches!(self.name(), BRIDGE | "host" | "none")
+    }
 }
 
 static LISTING: Listing<Row> = Listing {
@@ -369,10 +374,30 @@ fn list(parsed: &Parsed, context: &Context) -> Result<()> {
             return Err(Failure::new(format!("Error: invalid filter '{name}'")));
         }
     }
+    let given = |name: &'static str| filters.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str());
+    let dangling: Vec<_> = given("dangling").map(dangling).collect::<Result<_>>()?;
+    let dangling = match dangling[..] {
+        [] => None,
+        [one] => Some(one),
+        _ => return Err(Failure::new("Error: got more than one value for filter key \"dangling\"")),
+    };
+    if let Some(kind) = given("type").find(|kind| !matches!(*kind, "builtin" | "custom")) {
+        return Err(Failure::new(format!("Error: invalid filter: 'type'='{kind}'")));
+    }
     let engine = context.engine()?;
     let plain = PLAIN.map(|(name, driver)| Shown::Plain(name, driver));
     let recorded = engine.networks().list()?.into_iter().map(Shown::Recorded);
     let mut networks: Vec<Shown> = recorded.chain(plain).filter(|network| fits(network, &filters)).collect();
+    if let Some(dangling) = dangling {
+        let mut kept = Vec::new();
+        for network in networks {
+            let used = network.is_builtin() || engine.networks().is_used(network.name())?;
+            if used != dangling {
+                kept.push(network);
+            }
+        }
+        networks = kept;
+    }
     networks.sort_by(|a, b| a.name().cmp(b.name()));
     let no_trunc = parsed.switch("no-trunc");
     let row = |network: Shown| Row { created: created(&engine, network.recorded()), network, no_trunc };
@@ -383,14 +408,24 @@ fn list(parsed: &Parsed, context: &Context) -> Result<()> {
 fn fits(network: &Shown, filters: &[(String, String)]) -> bool {
     let values = |name: &'static str| filters.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str());
     let any = |name, test: &dyn Fn(&str) -> bool| values(name).next().is_none() || values(name).any(test);
-    let builtin = matches!(network.name(), BRIDGE | "host" | "none");
     any("driver", &|driver| network.driver() == driver)
         && any("id", &|id| network.id().starts_with(id))
         && any("name", &|part| network.name().contains(part))
         && any("scope", &|scope| scope == "local")
-        && any("type", &|kind| kind == if builtin { "builtin" } else { "custom" })
-        && any("dangling", &|_| !builtin)
+        && any("type", &|kind| kind == if network.is_builtin() { "builtin" } else { "custom" })
         && values("label").all(|label| network.recorded().is_some_and(|network| has_label(&network.labels, label)))
+}
+
+/// Whether those that nobody uses are asked for, or the others.
+fn dangling(value: &str) -> Result<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => {
+            let allowed = "must be \"true\" (or \"1\"), or \"false\" (or \"0\")";
+            Err(Failure::new(format!("Error: invalid value for filter 'dangling', {allowed}")))
+        }
+    }
 }
 
 /// The object of the network with this name, if there is one.
@@ -427,7 +462,7 @@ pub fn ids(engine: &Engine) -> wharf_runtime::Result<BTreeMap<String, String>> {
 
 /// What docker calls a container's place on a network: 64 hexadecimal digits.
 pub fn endpoint_id(container: &str, endpoint: &Endpoint) -> String {
-    wharf_images::Digest::of(format!("endpoint {container} {}", endpoint.network_id).as_bytes()).hex().to_owned()
+    networks::endpoint_id(container, endpoint.network_id)
 }
 
 /// The same on a network that gives no address.

@@ -108,7 +108,20 @@ fn networks_are_made_listed_and_removed_in_dockers_words() {
     assert_eq!(object[0]["IPAM"]["Config"][0]["Subnet"], "10.222.0.0/24");
     wharf.ok(&["run", "-d", "--name", "user", "--network", "back", "busybox", "sleep", "1000"]);
     let used = wharf.exits(1, &["network", "rm", "back"]);
-    assert!(used.stderr.contains("network back has active endpoints (user)"), "{used}");
+    let endpoint =
+        wharf.ok(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{slice .EndpointID 0 12}}{{end}}", "user"]);
+    let by = format!("network back has active endpoints (name:\"user\" id:\"{endpoint}\")");
+    assert!(used.stderr.contains(&by), "{used}");
+    wharf.ok(&["network", "create", "idle"]);
+    let dangling =
+        |value: &str| wharf.ok(&["network", "ls", "--format", "{{.Name}}", "--filter", &format!("dangling={value}")]);
+    assert_eq!((dangling("true"), dangling("0")), ("idle".to_owned(), "back\nbridge\nhost\nnone".to_owned()));
+    wharf.ok(&["network", "rm", "idle"]);
+    for (network, error) in [("host", "is not connected to network host"), ("none", "is not connected to network none")]
+    {
+        let apart = wharf.exits(1, &["network", "disconnect", network, "user"]);
+        assert!(apart.stderr.contains(error), "{apart}");
+    }
     wharf.ok(&["rm", "-f", "user"]);
     assert_eq!(wharf.ok(&["network", "prune", "-f"]), "Deleted Networks:\nback");
     for (args, error) in [
@@ -118,6 +131,12 @@ fn networks_are_made_listed_and_removed_in_dockers_words() {
         (vec!["network", "create", "-d", "overlay", "x"], "plugin \"overlay\" not found"),
         (vec!["network", "create", "host"], "predefined host network"),
         (vec!["network", "create", "--subnet", "10.0.0.1/24", "x"], "it should be 10.0.0.0/24"),
+        (
+            vec!["network", "create", "--subnet", "10.0.0.0/31", "x"],
+            "10.0.0.0/31: its prefix must have from 1 to 30 bits",
+        ),
+        (vec!["network", "ls", "--filter", "type=x"], "invalid filter: 'type'='x'"),
+        (vec!["network", "ls", "--filter", "dangling=x"], "invalid value for filter 'dangling', must be \"true\" (or"),
         (vec!["network", "create", "--subnet", "10.0.0.0/33", "x"], "invalid subnet 10.0.0.0/33: invalid CIDR block"),
         (vec!["network", "create", "--ipv6", "--subnet", "fd00::/129", "x"], "invalid subnet fd00::/129: invalid CIDR"),
         (vec!["network", "create", "a/b"], "invalid network name"),
@@ -125,6 +144,10 @@ fn networks_are_made_listed_and_removed_in_dockers_words() {
         let refused = wharf.exits(1, &args);
         assert!(refused.stderr.contains(error), "{refused}");
     }
+    // Docker's files are there without a network too.
+    let alone = ["run", "--rm", "--network", "none", "--dns", "192.0.2.1", "--dns-search", "a.example"];
+    let lines = wharf.ok(&[&alone[..], &["busybox", "head", "-n2", "/etc/resolv.conf"]].concat());
+    assert_eq!(lines, "nameserver 192.0.2.1\nsearch a.example");
     let missing = wharf.exits(125, &["run", "--rm", "--network", "nope", "busybox", "true"]);
     assert!(missing.stderr.contains("network nope not found"), "{missing}");
 }

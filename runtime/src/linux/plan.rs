@@ -66,7 +66,7 @@ pub(crate) fn linux_task(
     };
     let name = config.hostname.as_deref().or(context.host_name.as_deref()).unwrap_or(container.short_id());
     context.hostname = file("hostname", format!("{name}\n").into_bytes());
-    if let Some(other) = shared {
+    if let Some(other) = &shared {
         // The same files, so that both see what changes in them.
         let there = |name: &str| Some(other.join(name)).filter(|path| path.exists());
         (context.hosts, context.resolv_conf) = (there("hosts"), there("resolv.conf"));
@@ -74,23 +74,21 @@ pub(crate) fn linux_task(
     } else if host_network {
         // A copy: the container may write to its own.
         context.hosts = file("hosts", fs::read("/etc/hosts").unwrap_or_default());
-        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        context.resolv_conf = file("resolv.conf", resolv_conf(config, &host, None).into_bytes());
     } else {
         context.hosts = file("hosts", LOCAL_HOSTS.as_bytes().to_vec());
     }
     context.connected = network::wanted(container).is_some();
-    if context.connected {
-        // It asks us, and so reaches its neighbours by name; what we do not know we ask those whom the host asks.
-        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let text = resolv_conf(config, &host, Some(network::names::ADDRESS));
-        context.resolv_conf = file("resolv.conf", text.into_bytes());
-    }
     context.relayed = usernet::is_wanted(container);
-    if context.relayed {
+    if shared.is_none() {
+        let answerer = match (context.connected, context.relayed && config.dns.is_empty()) {
+            // It asks us, and so reaches its neighbours by name; what we do not know we ask those whom the host asks.
+            (true, _) => Some(network::names::ADDRESS),
+            (false, true) => usernet::name_server(engine)?,
+            // Without a network too: as docker has it, and one may yet be given to it.
+            (false, false) => None,
+        };
         let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let server = if config.dns.is_empty() { usernet::name_server(engine)? } else { None };
-        context.resolv_conf = file("resolv.conf", resolv_conf(config, &host, server).into_bytes());
+        context.resolv_conf = file("resolv.conf", resolv_conf(config, &host, answerer).into_bytes());
     }
     for mount in &config.mounts {
         match &mount.kind {

@@ -218,6 +218,11 @@ fn used(c: &Connection, id: i64) -> Result<bool> {
     Ok(select.query_row([id], |_| Ok(())).optional()?.is_some())
 }
 
+/// What docker calls a container's place on a network, here by its number: 64 hexadecimal digits.
+pub fn endpoint_id(container: &str, network: i64) -> String {
+    wharf_images::Digest::of(format!("endpoint {container} {network}").as_bytes()).hex().to_owned()
+}
+
 /// The name of the container with this address on a network, as a reverse lookup tells it.
 ///
 /// # Errors
@@ -353,7 +358,10 @@ fn check(spec: &NetworkSpec) -> Result<()> {
         return Err(Error::new(Class::Forbidden, format!("operation is not permitted on predefined {name} network")));
     }
     if let Some((first, prefix)) = spec.subnet {
-        if !(1..=30).contains(&prefix) || (first, prefix) != (base(first, prefix), prefix) {
+        if !(1..=30).contains(&prefix) {
+            return invalid(format!("invalid subnet {first}/{prefix}: its prefix must have from 1 to 30 bits"));
+        }
+        if first != base(first, prefix) {
             return invalid(format!("invalid subnet {first}/{prefix}: it should be {}/{prefix}", base(first, prefix)));
         }
         if let Some(gateway) = spec.gateway {
@@ -385,7 +393,10 @@ fn check(spec: &NetworkSpec) -> Result<()> {
         if !spec.ipv6 {
             return invalid(format!("subnet {first}/{prefix}: a network has IPv6 addresses only with --ipv6"));
         }
-        if !(8..=126).contains(&prefix) || base6(first, prefix) != first {
+        if !(8..=126).contains(&prefix) {
+            return invalid(format!("invalid subnet {first}/{prefix}: its prefix must have from 8 to 126 bits"));
+        }
+        if base6(first, prefix) != first {
             return invalid(format!("invalid subnet {first}/{prefix}: it should be {}/{prefix}", base6(first, prefix)));
         }
     }
@@ -421,9 +432,13 @@ pub fn remove(db: &Db, network: &Network) -> Result<()> {
     }
     db.write(|tx| {
         let mut select = tx.prepare_cached(
-            "SELECT c.name FROM endpoints e JOIN containers c ON c.id = e.container WHERE e.network = ?1 ORDER BY c.created",
+            "SELECT c.name, c.id FROM endpoints e JOIN containers c ON c.id = e.container WHERE e.network = ?1 ORDER BY c.created",
         )?;
-        let users: Vec<String> = select.query_map([id], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let user = |row: &Row<'_>| {
+            let (name, container): (String, String) = (row.get(0)?, row.get(1)?);
+            Ok(format!("name:{name:?} id:{:?}", &endpoint_id(&container, *id)[..12]))
+        };
+        let users: Vec<String> = select.query_map([id], user)?.collect::<rusqlite::Result<_>>()?;
         if !users.is_empty() {
             let message = format!("error while removing network: network {name} has active endpoints ({})", users.join(", "));
             return Err(Error::new(Class::Conflict, message).with_hint("stop first the containers that are on it"));
@@ -573,6 +588,14 @@ impl Networks<'_> {
         find(self.db()?, name)?.ok_or_else(|| no_such(name))
     }
 
+    /// True if somebody is on the network that `name` means.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn is_used(self, name: &str) -> Result<bool> {
+        is_used(self.db()?, self.get(name)?.id)
+    }
+
     /// Removes a network that nobody is on.
     ///
     /// # Errors
@@ -640,7 +663,8 @@ mod tests {
         }
         let subnet = |text: &str, prefix| NetworkSpec { subnet: Some((text.parse().unwrap(), prefix)), ..spec("x") };
         assert_eq!(refuse(subnet("10.0.0.1", 24)), "invalid subnet 10.0.0.1/24: it should be 10.0.0.0/24");
-        refuse(subnet("10.0.0.0", 31));
+        let long = "invalid subnet 10.0.0.0/31: its prefix must have from 1 to 30 bits";
+        assert_eq!(refuse(subnet("10.0.0.0", 31)), long);
         refuse(subnet("10.0.0.0", 33));
         refuse(NetworkSpec { ipv6: true, subnet6: Some(("fd00::".parse().unwrap(), 129)), ..spec("x") });
         refuse(subnet("0.0.0.0", 0));

@@ -184,10 +184,11 @@ fn check(wanted: &EndpointConfig, network: &Network) -> Result<()> {
                 "user specified IP address is supported only when connecting to networks with user configured subnets";
             return invalid(text.to_owned());
         }
-        if !(first + 1..last).contains(&u32::from(address)) {
+        if !(first..=last).contains(&u32::from(address)) {
             return invalid(format!("no configured subnet contains IP address {address}"));
         }
-        if address == network.gateway {
+        // The first address means the network, the last one all that is in it.
+        if address == network.gateway || [first, last].contains(&u32::from(address)) {
             return Err(Error::new(Class::Conflict, "Address already in use"));
         }
     }
@@ -506,8 +507,8 @@ mod tests {
         for (refused, words) in [
             (at(7), "Address already in use"),
             (at(254), "Address already in use"),
-            (at(0), "no configured subnet contains IP address 10.9.0.0"),
-            (at(255), "no configured subnet contains IP address 10.9.0.255"),
+            (at(0), "Address already in use"),
+            (at(255), "Address already in use"),
             (
                 EndpointConfig { network: BRIDGE.to_owned(), ..at(9) },
                 "user specified IP address is supported on user defined networks only",

@@ -47,6 +47,9 @@ pub(crate) fn resolve(engine: &Engine, config: &ContainerConfig, image: &Image) 
     }
     let own = mounts.len();
     for from in &config.volumes_from {
+        if from.is_empty() {
+            return Err(invalid("volumes-from specification cannot be an empty string".to_owned()));
+        }
         let (container, mode) = from.split_once(':').unwrap_or((from, "rw"));
         if !matches!(mode, "ro" | "rw" | "z" | "Z") {
             return Err(invalid(format!("invalid mode: {mode}")));
