@@ -64,6 +64,9 @@ pub static VERBS: &[Verb] = &[
     },
 ];
 
+/// What is neither a file nor a directory, nor a link to one.
+pub const SPECIAL: &str = "a device, a pipe or a socket";
+
 /// A file under its temporary name; gone when it does not come to [`Partial::finish`].
 pub struct Partial {
     path: PathBuf,
@@ -80,6 +83,16 @@ impl Partial {
         if let Some(dir) = target.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             let op = format!("failed to {what}: invalid output path: stat");
             std::fs::metadata(dir).map_err(|e| Failure::io(&op, &dir.display().to_string(), &e))?;
+        }
+        // It would get the name in place of what has it now: `/dev/null` must not become an archive.
+        let kind = match std::fs::symlink_metadata(&target) {
+            Ok(meta) if meta.is_dir() => Some("a directory"),
+            Ok(meta) if meta.is_symlink() => Some("a symbolic link directly"),
+            Ok(meta) if !meta.is_file() => Some(SPECIAL),
+            Ok(_) | Err(_) => None,
+        };
+        if let Some(kind) = kind {
+            return Err(Failure::new(format!("failed to {what}: cannot write to {kind}")));
         }
         let mut name = std::ffi::OsString::from(".");
         name.push(target.file_name().unwrap_or_default());

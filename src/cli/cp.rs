@@ -13,6 +13,7 @@ use wharf_images::tree::{PathKind, Placing, Tree, last_name, names_directory};
 use wharf_runtime::engine::Engine;
 use wharf_runtime::error::Class;
 
+use super::archive::SPECIAL;
 use super::context::Context;
 use super::failure::{Failure, Result, tell};
 use super::parse::Parsed;
@@ -224,6 +225,11 @@ fn from_container(
         if !parent.is_dir() {
             let parent = parent.display();
             return Err(Failure::new(format!("invalid output path: directory \"{parent}\" does not exist")));
+        }
+        // The copy would take its place.
+        if std::fs::metadata(&full).is_ok_and(|meta| !meta.is_dir() && !meta.is_file()) {
+            let text = format!("invalid output path: {full:?} must be a directory or a regular file: got {SPECIAL}");
+            return Err(Failure::new(text));
         }
     }
     let mut path = path.to_owned();

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::support::{Wharf, images};
+use crate::support::{Wharf, images, tool};
 
 /// A local tree to copy, and where copies go.
 fn local(wharf: &Wharf) -> PathBuf {
@@ -387,4 +388,27 @@ fn what_is_copied_in_keeps_within_a_layers_limit() {
     std::fs::create_dir(&many).expect("a directory");
     (0..600).for_each(|n| std::fs::write(many.join(n.to_string()), "").expect("a file"));
     refused(many.to_str().expect("plain"), "small:/many");
+}
+
+/// Root may give a file the name of a device.
+#[test]
+fn nothing_but_a_file_is_written_over() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["create", "--name", "made", "--network", "none", "busybox", "true"]);
+    let at = |name: &str| wharf.dir().join(name).to_str().expect("plain").to_owned();
+    let (fifo, link, dir) = (at("fifo"), at("link"), at("dir"));
+    tool(Command::new("mkfifo").arg(&fifo));
+    symlink("elsewhere", &link).expect("a link");
+    fs::create_dir(&dir).expect("a directory");
+    for (path, what) in
+        [(&fifo, "a device, a pipe or a socket"), (&link, "a symbolic link directly"), (&dir, "a directory")]
+    {
+        let wrong = format!("cannot write to {what}");
+        assert!(wharf.exits(1, &["save", "-o", path, "busybox"]).stderr.contains(&wrong), "{path}");
+        assert!(wharf.exits(1, &["export", "-o", path, "made"]).stderr.contains(&wrong), "{path}");
+    }
+    let told = wharf.exits(1, &["cp", "made:/bin/busybox", &fifo]).stderr;
+    assert!(told.contains("must be a directory or a regular file"), "{told}");
+    let kinds = [&fifo, &link, &dir].map(|path| fs::symlink_metadata(path).expect("still there").file_type());
+    assert!(kinds[0].is_fifo() && kinds[1].is_symlink() && kinds[2].is_dir());
 }
