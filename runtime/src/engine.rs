@@ -476,7 +476,7 @@ impl Engine {
     /// Makes its bytes, then its record.
     pub(crate) fn make(&self, designed: &mut Designed) -> Result<()> {
         let Designed { container, protection, .. } = designed;
-        let made = self.make_bytes(container, protection).and_then(|()| self.containers()?.insert(container));
+        let made = self.make_bytes(container, protection).and_then(|()| self.containers()?.insert(container, false));
         protection.volumes.clear();
         if made.is_err() {
             self.discard(container)?;
@@ -955,8 +955,8 @@ impl Engine {
         if container.config.auto_remove {
             container.state.exit_code = record.exit.code;
             container.state.finished = Some(record.finished);
-            let mut before = vec![store::died(&container, &container.state)];
-            before.extend(container.unmount_events());
+            let mut before = container.unmount_events();
+            before.push(store::died(&container, &container.state));
             self.containers()?.remove(&container, &before)?;
             self.discard(&container)?;
             return Ok(None);

@@ -177,11 +177,15 @@ impl Engine {
             Class::NotFound => Error::new(e.class(), format!("Could not find the file {path} in container {name}")),
             _ => e,
         })?;
-        match request {
-            Request::Pack { .. } => self.tell(&container.event("archive-path"))?,
-            Request::Unpack { .. } => self.tell(&container.event("extract-to-dir"))?,
-            Request::Changes | Request::Export | Request::Layer | Request::Stat { .. } => {}
-        }
+        let told = match request {
+            Request::Pack { .. } => container.event("archive-path"),
+            Request::Unpack { .. } => container.event("extract-to-dir"),
+            Request::Changes | Request::Export | Request::Layer | Request::Stat { .. } => return Ok(outcome),
+        };
+        // Its volumes are there as long as somebody looks, whether it runs or not.
+        let (mounted, unmounted) = (container.mount_events(), container.unmount_events());
+        let events: Vec<_> = mounted.into_iter().chain([told]).chain(unmounted).collect();
+        self.containers()?.tell(&container.id, &events)?;
         Ok(outcome)
     }
 
@@ -215,6 +219,12 @@ impl Engine {
             Err(Error::Image(e)) => Err(e),
             Err(e) => Err(wharf_images::Error::new(e.class(), e.to_string())),
         });
+        let told = made.map_err(Error::from).and_then(|id| {
+            let told = container.event("commit").with("comment", &commit.message).with("imageID", id.as_str());
+            let reference = commit.reference.as_ref().map(Reference::familiar).unwrap_or_default();
+            self.tell(&told.with("imageRef", reference))?;
+            Ok(id)
+        });
         if held.is_some() {
             // It may have been killed meanwhile, which is no failure of ours.
             match self.set_paused(&container.id, false) {
@@ -224,11 +234,7 @@ impl Engine {
                 _ => {}
             }
         }
-        let id = made?;
-        let told = container.event("commit").with("comment", &commit.message).with("imageID", id.as_str());
-        let reference = commit.reference.as_ref().map(Reference::familiar).unwrap_or_default();
-        self.tell(&told.with("imageRef", reference))?;
-        Ok(id)
+        told
     }
 }
 

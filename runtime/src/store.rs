@@ -18,7 +18,7 @@ use crate::container::{Container, Status};
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::names;
-use crate::network::store::tell_detached;
+use crate::network::store::tell_places;
 use crate::state::{Event, State};
 
 pub mod volumes;
@@ -89,7 +89,7 @@ impl Store {
     ///
     /// # Errors
     /// `Conflict`, in docker's words, when the given name is taken.
-    pub fn insert(&self, container: &mut Container) -> Result<()> {
+    pub fn insert(&self, container: &mut Container, attached: bool) -> Result<()> {
         let given = container.config.name.clone();
         if let Some(name) = &given {
             names::check(name)?;
@@ -122,6 +122,9 @@ impl Store {
                     ])?;
                 if inserted == 1 {
                     events::emit(tx, &container.event("create"))?;
+                    if attached {
+                        events::emit(tx, &container.event("attach"))?;
+                    }
                     return volumes::refer(tx, container);
                 }
                 if given.is_some() {
@@ -253,13 +256,22 @@ impl Store {
                 "die" => died(container, &status),
                 action => container.event(action),
             });
-            let (mounted, unmounted) = match event {
-                Event::Started => (container.mount_events(), Vec::new()),
-                Event::Exit | Event::Restart => (Vec::new(), container.unmount_events()),
-                Event::Start | Event::Failed | Event::Pause | Event::Unpause => Default::default(),
-                Event::Cancel | Event::Remove | Event::RemoveFailed => Default::default(),
+            let volumes = match event {
+                Event::Started => container.mount_events(),
+                Event::Exit | Event::Restart => container.unmount_events(),
+                Event::Start | Event::Failed | Event::Pause | Event::Unpause => Vec::new(),
+                Event::Cancel | Event::Remove | Event::RemoveFailed => Vec::new(),
             };
-            tell(tx, id, before.iter().chain(&mounted).chain(&own).chain(&unmounted).chain(after))?;
+            tell(tx, id, before)?;
+            match event {
+                // Its places are let go a little later, when what is there of them has been taken away, and silently.
+                // Between two runs it keeps them, and is not on its networks.
+                Event::Exit | Event::Restart | Event::Failed => tell_places(tx, id, None, "disconnect")?,
+                Event::Start => tell_places(tx, id, None, "connect")?,
+                Event::Started | Event::Pause | Event::Unpause => {}
+                Event::Cancel | Event::Remove | Event::RemoveFailed => {}
+            }
+            tell(tx, id, volumes.iter().chain(&own).chain(after))?;
             Ok(status)
         })
     }
@@ -370,8 +382,8 @@ impl Store {
     pub fn remove(&self, container: &Container, before: &[NewEvent]) -> Result<bool> {
         let id = container.id.as_str();
         self.db.write(|tx| {
+            tell_places(tx, id, None, "disconnect")?;
             tell(tx, id, before)?;
-            tell_detached(tx, id, None)?;
             tell(tx, id, &[container.event("destroy")])?;
             let gone = tx.prepare_cached("DELETE FROM containers WHERE id = ?1")?.execute([id])?;
             Ok(gone == 1)
@@ -614,7 +626,7 @@ mod tests {
     fn a_record_reads_back_and_is_found_by_name_and_prefix() {
         let (_dir, store) = store();
         let mut web = new(Some("web"));
-        store.insert(&mut web).unwrap();
+        store.insert(&mut web, false).unwrap();
         for name in ["web", "/web", &web.id, &web.id[..12], &web.id[..1]] {
             let found = store.find(name).unwrap();
             assert_eq!((found.id, found.config, found.image), (web.id.clone(), web.config.clone(), web.image.clone()));
@@ -632,12 +644,12 @@ mod tests {
         for digit in ["0", "1"] {
             let mut c = new(None);
             c.id = format!("abc{}{digit}", "0".repeat(60));
-            store.insert(&mut c).unwrap();
+            store.insert(&mut c, false).unwrap();
             ids.push(c.id);
         }
         assert_eq!(store.find("abc").unwrap_err().class(), Class::InvalidInput);
         let mut named = new(Some("abc"));
-        store.insert(&mut named).unwrap();
+        store.insert(&mut named, false).unwrap();
         assert_eq!(store.find("abc").unwrap().id, named.id);
         assert_eq!(store.find(&ids[1]).unwrap().id, ids[1]);
     }
@@ -645,12 +657,12 @@ mod tests {
     #[test]
     fn names_are_unique_and_missing_ones_made() {
         let (_dir, store) = store();
-        store.insert(&mut new(Some("web"))).unwrap();
-        let taken = store.insert(&mut new(Some("web"))).unwrap_err();
+        store.insert(&mut new(Some("web")), false).unwrap();
+        let taken = store.insert(&mut new(Some("web")), false).unwrap_err();
         assert_eq!(taken.class(), Class::Conflict);
         assert!(taken.to_string().contains("\"/web\" is already in use"));
         let mut other = new(None);
-        store.insert(&mut other).unwrap();
+        store.insert(&mut other, false).unwrap();
         assert_eq!(store.rename(&other, "web").unwrap_err().class(), Class::Conflict);
         store.rename(&other, "db").unwrap();
         assert_eq!(store.find("db").unwrap().id, other.id);
@@ -660,7 +672,7 @@ mod tests {
     fn events_change_the_state_and_impossible_ones_change_nothing() {
         let (_dir, store) = store();
         let mut c = new(None);
-        store.insert(&mut c).unwrap();
+        store.insert(&mut c, false).unwrap();
         assert!(store.advance(&c, Event::Started, NONE, |_| ()).is_err());
         store.advance(&c, Event::Start, NONE, |_| ()).unwrap();
         store.advance(&c, Event::Started, NONE, |s| s.pid = Some(7)).unwrap();

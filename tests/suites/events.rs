@@ -31,7 +31,7 @@ fn a_life_is_told_in_dockers_words() {
     wharf.ok(&["kill", "two"]);
     wharf.ok(&["rm", "two"]);
     wharf.exits(3, &["run", "--rm", "--network", "none", "--name", "job", "busybox", "sh", "-c", "exit 3"]);
-    let expected = "create one|start one|pause one|unpause one|exec_create: true one|exec_start: true one|exec_die one|\
+    let expected = "create one|start one|pause one|unpause one|exec_create: true  one|exec_start: true  one|exec_die one|\
                     rename two|kill two|kill two|die two|stop two|start two|restart two|kill two|die two|destroy two|\
                     create job|attach job|start job|die job|destroy job";
     let told = history(&wharf, &["type=container"]);
@@ -58,6 +58,50 @@ fn a_life_is_told_in_dockers_words() {
     assert_eq!(wharf.exits(1, &["events", "--filter", "nosuch=1"]).stderr, "Error: invalid filter 'nosuch'\n");
 }
 
+/// In the order of docker's daemon, also around what is not the container's own.
+#[test]
+fn what_is_around_a_life_is_told_in_its_place() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["network", "create", "own"]);
+    let run = ["run", "--network", "own", "-v", "data:/data"];
+    let told = |line: &[&str]| {
+        let before = history(&wharf, &[]).len();
+        // Some of these fail, which is told too.
+        wharf.run(line);
+        let line = ["events", "--since", "1h", "--until", "0s", "--format", "{{.Type}} {{.Action}}"];
+        wharf.ok(&line).lines().skip(before).map(str::to_owned).collect::<Vec<_>>().join("|")
+    };
+    let begin = "network connect|volume mount|container start";
+    let end = "network disconnect|volume unmount|container die";
+    assert_eq!(
+        told(&[&run[..], &["--rm", "busybox", "true"]].concat()),
+        format!("volume create|container create|container attach|{begin}|{end}|container destroy")
+    );
+    assert_eq!(
+        told(&[&run[..], &["-d", "--name", "web", "busybox", "sleep", "1000"]].concat()),
+        format!("container create|{begin}")
+    );
+    assert_eq!(told(&["exec", "web", "nope"]), "container exec_create: nope |container exec_start: nope");
+    assert_eq!(told(&["cp", "web:/etc", "-"]), "volume mount|container archive-path|volume unmount");
+    assert_eq!(told(&["commit", "web", "copy"]), "container pause|image tag|container commit|container unpause");
+    let killed = format!("container kill|container kill|{end}|container stop");
+    assert_eq!(told(&["restart", "-t", "0", "web"]), format!("{killed}|{begin}|container restart"));
+    assert_eq!(told(&["stop", "-t", "0", "web"]), killed);
+    assert_eq!(told(&["start", "-a", "web", "--detach-keys", "bad"]), "");
+    assert_eq!(told(&["start", "web"]), begin);
+    assert_eq!(told(&["rm", "-f", "web"]), format!("container kill|{end}|container destroy"));
+    assert_eq!(
+        told(&[&run[..], &["--name", "bad", "busybox", "nope"]].concat()),
+        "container create|container attach|network connect|network disconnect"
+    );
+    let again = ["-d", "--name", "again", "--restart", "on-failure:1", "busybox", "false"];
+    wharf.ok(&[&run[..], &again].concat());
+    wharf.ok(&["wait", "again"]);
+    let line = ["events", "--since", "1h", "--until", "0s", "--format", "{{.Type}} {{.Action}}"];
+    let all = wharf.ok(&line).replace('\n', "|");
+    assert!(all.ends_with(&format!("container create|{begin}|{end}|{begin}|{end}")), "{all}");
+}
+
 #[test]
 fn terminals_and_execs_are_told() {
     let wharf = Wharf::with_busybox();
@@ -78,13 +122,13 @@ fn terminals_and_execs_are_told() {
     shell.send("exit 3\n");
     assert_eq!(shell.wait(), 3);
     let told = history(&wharf, &["container=box", "type=container"]).join("|").replace("container ", "");
-    let expected = "create box|attach box|start box|resize box|resize box|detach box|exec_create: sh box|\
-                    exec_start: sh box|exec_detach box|attach box|resize box|";
+    let expected = "create box|attach box|start box|resize box|resize box|detach box|exec_create: sh  box|\
+                    exec_start: sh  box|exec_detach box|attach box|resize box|";
     assert!(told.starts_with(expected) && told.ends_with("|die box"), "{told}");
     let line = ["events", "--since", "1h", "--until", "0s", "--filter", "event=resize", "--format"];
     let sizes = wharf.ok(&[&line[..], &["{{.Actor.Attributes.height}} {{.Actor.Attributes.width}}"]].concat());
     assert!(sizes.starts_with("24 80\n30 100\n"), "{sizes}");
-    let ids = ["exec_create: sh", "exec_start: sh", "exec_detach"].map(|action| {
+    let ids = ["exec_create", "exec_start", "exec_detach"].map(|action| {
         let line = ["events", "--since", "1h", "--until", "0s", "--filter", &format!("event={action}"), "--format"];
         wharf.ok(&[&line[..], &["{{.Actor.Attributes.execID}}"]].concat())
     });

@@ -29,7 +29,7 @@ fn a_failure_is_tried_again_so_many_times() {
     assert_eq!(inspect(&wharf, "job", "{{.RestartCount}} {{.State.Status}}"), "2 exited");
     assert_eq!(
         inspect(&wharf, "job", "{{json .HostConfig.RestartPolicy}}"),
-        r#"{"MaximumRetryCount":2,"Name":"on-failure"}"#
+        r#"{"Name":"on-failure","MaximumRetryCount":2}"#
     );
     let events =
         wharf.ok(&["events", "--since", "1h", "--until", "0s", "--filter", "container=job", "--format", "{{.Action}}"]);

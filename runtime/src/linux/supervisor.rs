@@ -262,7 +262,9 @@ impl Monitor {
                 (status.error, status.stopped) = (None, false);
                 status.restarts = if again { status.restarts } else { 0 };
             };
-            container.state = engine.containers()?.advance(container, Event::Start, (&[], &[]), advance)?;
+            let attached = attach.map(|_| container.event("attach"));
+            let also = (&[][..], attached.as_slice());
+            container.state = engine.containers()?.advance(container, Event::Start, also, advance)?;
         }
         // What the plan needs of the bytes is there already, but for volumes, which may still have to be made and filled, and
         // for a module in the root filesystem that was not compiled yet.
@@ -299,7 +301,7 @@ impl Monitor {
         ahead::remember(engine, &container.config, &spec);
         if unrecorded.is_some() {
             container.state.state = container.state.state.after(Event::Start)?;
-            engine.containers()?.insert(container)?;
+            engine.containers()?.insert(container, attach.is_some())?;
             *unrecorded = None;
         }
         if let Some(gate) = gate.as_mut().filter(|gate| gate.is_wanted()) {
@@ -328,9 +330,7 @@ impl Monitor {
         }
         let (listener, log) = ears.map_or_else(|| self::ears(engine, container), Ok)?;
         let (pid, walls) = (streams.task.pid(), streams.task.walls().cloned());
-        let attached = attach.map(|_| container.event("attach"));
-        let also = (attached.as_slice(), &[][..]);
-        container.state = engine.containers()?.advance(container, Event::Started, also, |status| {
+        container.state = engine.containers()?.advance(container, Event::Started, (&[], &[]), |status| {
             (status.pid, status.walls) = (Some(pid), walls);
             status.started = Some(Timestamp::now());
             status.finished = None;
@@ -735,8 +735,17 @@ impl Monitor {
             let text = format!("Container {} is paused, unpause the container before exec", self.container.name);
             return Err(Error::new(Class::Conflict, text));
         }
+        self.main()?;
+        let number = self.next_task;
+        self.next_task += 1;
+        // Docker has a space before arguments that are not there, and tells it also of what then cannot be started.
+        let (program, args) = spec.args.split_first().map_or(("", &[][..]), |(program, args)| (program.as_str(), args));
+        for action in ["exec_create", "exec_start"] {
+            let event = self.container.event(format!("{action}: {program} {}", args.join(" ")));
+            self.untold.push(event.with("execID", exec_id(&self.container, number)));
+        }
         let task = self.main()?.task.exec(spec, stdio)?;
-        let (mut streams, number) = (Streams::new(task, ends), self.next_task);
+        let mut streams = Streams::new(task, ends);
         let started = match &mut self.gate {
             Some(gate) => streams.task.start_connected(&mut Desk { gate, engine: &self.engine, guest: number }),
             None => streams.task.start(),
@@ -750,14 +759,8 @@ impl Monitor {
         }
         // It may have been given its place on the network by the store.
         self.quiet_at = Some(Instant::now() + QUIET);
-        self.next_task += 1;
-        let command = spec.args.join(" ");
-        streams.command = Some(command.clone());
+        streams.command = Some(spec.args.join(" "));
         self.tasks.insert(number, streams);
-        for action in ["exec_create", "exec_start"] {
-            let event = self.container.event(format!("{action}: {command}"));
-            self.untold.push(event.with("execID", exec_id(&self.container, number)));
-        }
         Ok(number)
     }
 
@@ -1072,8 +1075,8 @@ impl Monitor {
         if self.container.config.auto_remove {
             let status = &mut self.container.state;
             (status.exit_code, status.finished) = (exit.code, Some(record.finished));
-            before.push(store::died(&self.container, &self.container.state));
             before.extend(self.container.unmount_events());
+            before.push(store::died(&self.container, &self.container.state));
             before.extend(after);
             return self.engine.containers()?.remove(&self.container, &before).map(drop);
         }

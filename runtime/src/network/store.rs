@@ -13,6 +13,7 @@ use super::networks::{self, Network};
 use super::{BRIDGE, Endpoint, Mac, PortBinding, Six};
 use crate::config::EndpointConfig;
 use crate::error::{Error, Result};
+use crate::state::State;
 
 /// The tables. The default network keeps away from the prefixes that docker takes first.
 pub const SCHEMA: Schema = Schema {
@@ -256,7 +257,13 @@ pub fn detach(db: &Db, container: &str, network: Option<i64>) -> Result<()> {
 }
 
 fn detach_in(tx: &Transaction<'_>, container: &str, network: Option<i64>) -> Result<()> {
-    tell_detached(tx, container, network)?;
+    // Where it has come to an end, that was told with it.
+    let mut select = tx.prepare_cached("SELECT state FROM containers WHERE id = ?1")?;
+    let state: Option<String> = select.query_row([container], |row| row.get(0)).optional()?;
+    let ended = |state: State| !state.is_live() || state == State::Restarting;
+    if !state.is_some_and(|state| state.parse().is_ok_and(ended)) {
+        tell_places(tx, container, network, "disconnect")?;
+    }
     tx.prepare_cached("DELETE FROM endpoints WHERE container = ?1 AND (?2 IS NULL OR network = ?2)")?
         .execute(params![container, network])?;
     Ok(())
@@ -274,8 +281,8 @@ pub fn set_ports(db: &Db, container: &str, network: i64, ports: &[PortBinding]) 
     })
 }
 
-/// Tells that the container leaves its networks, or this one: its places end with the transaction.
-pub(crate) fn tell_detached(tx: &Transaction<'_>, container: &str, network: Option<i64>) -> Result<()> {
+/// Tells of the container's places on networks, or on this one, that they are taken (`connect`) or let go (`disconnect`).
+pub(crate) fn tell_places(tx: &Transaction<'_>, container: &str, network: Option<i64>, action: &str) -> Result<()> {
     let mut select = tx.prepare_cached(
         "SELECT n.id, n.name, n.created, n.driver FROM endpoints e JOIN networks n ON n.id = e.network \
          WHERE e.container = ?1 AND (?2 IS NULL OR e.network = ?2) ORDER BY e.number",
@@ -283,7 +290,7 @@ pub(crate) fn tell_detached(tx: &Transaction<'_>, container: &str, network: Opti
     let mut rows = select.query(params![container, network])?;
     while let Some(row) = rows.next()? {
         let (name, driver): (String, String) = (row.get(1)?, row.get(3)?);
-        let event = NewEvent::new(Kind::Network, "disconnect", networks::uid(row.get(0)?, &name, row.get(2)?))
+        let event = NewEvent::new(Kind::Network, action, networks::uid(row.get(0)?, &name, row.get(2)?))
             .with("container", container)
             .with("name", name)
             .with("type", driver);

@@ -115,13 +115,14 @@ fn begin(
         (status.error, status.stopped) = (None, false);
         status.restarts = if again { status.restarts } else { 0 };
     };
-    container.state = engine.containers()?.advance(container, Event::Start, (&[], &[]), advance)?;
+    let attached = attach.map(|_| container.event("attach"));
+    let also = (&[][..], attached.as_slice());
+    container.state = engine.containers()?.advance(container, Event::Start, also, advance)?;
     let log = LogWriter::open(&engine.paths().log(&id), LogPolicy::of(container)?)?;
     let offer = Offer::new()?;
     offer.write(&engine.paths().socket(&id))?;
     let task = make_task(engine, container)?;
-    let attached = attach.map(|_| container.event("attach"));
-    record_start(engine, container, &task, attached.as_slice())?;
+    record_start(engine, container, &task)?;
     let asked = tell.clone();
     offer.serve(move |stream| {
         let mut frame = Vec::new();
@@ -145,9 +146,9 @@ fn make_task(engine: &Engine, container: &Container) -> Result<Hosted> {
     Hosted::make(engine, container, &spec)
 }
 
-fn record_start(engine: &Engine, container: &mut Container, task: &Hosted, before: &[NewEvent]) -> Result<()> {
+fn record_start(engine: &Engine, container: &mut Container, task: &Hosted) -> Result<()> {
     let pid = task.pid();
-    container.state = engine.containers()?.advance(container, Event::Started, (before, &[]), |status| {
+    container.state = engine.containers()?.advance(container, Event::Started, (&[], &[]), |status| {
         (status.pid, status.walls) = (Some(pid), Some(jail::offered()));
         status.started = Some(Timestamp::now());
         status.finished = None;
@@ -436,7 +437,7 @@ impl Monitor {
         ExitRecord::remove(&self.engine.paths().exit_record(&self.container.id))?;
         let mut task = make_task(&self.engine, &self.container)?;
         self.hub.set_stdin(task.take_stdin());
-        record_start(&self.engine, &mut self.container, &task, &[])?;
+        record_start(&self.engine, &mut self.container, &task)?;
         self.timeout_at = self.container.config.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
         self.run_task(task);
         Ok(())
@@ -489,8 +490,8 @@ impl Monitor {
         if self.container.config.auto_remove {
             let status = &mut self.container.state;
             (status.exit_code, status.finished) = (exit.code, Some(record.finished));
-            let mut before = vec![store::died(&self.container, &self.container.state)];
-            before.extend(self.container.unmount_events());
+            let mut before = self.container.unmount_events();
+            before.push(store::died(&self.container, &self.container.state));
             before.extend(after);
             return self.engine.containers()?.remove(&self.container, &before).map(drop);
         }
