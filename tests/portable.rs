@@ -156,6 +156,17 @@ fn everywhere(name: &str, test: impl Fn(&Wharf)) {
     }
 }
 
+/// What a server on this port answers, when it does.
+fn got(port: u16, path: &str) -> String {
+    eventually("it answers", PATIENCE, || {
+        let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).ok()?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text)
+    })
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
 }
@@ -179,6 +190,30 @@ fn programs_run_and_exit_codes_come_through() {
         let terminal = wharf.exits(125, &["run", "--rm", "-t", "tools", "args"]);
         assert!(terminal.stderr.contains("--tty: not supported on this system"), "{terminal}");
         assert_eq!(wharf.ok(&["ps", "-aq"]), "", "neither --rm nor a start that failed leaves anything");
+    });
+}
+
+#[test]
+fn programs_of_wasi_0_3_run_too() {
+    everywhere("wasi-0.3", |wharf| {
+        for guest in ["command", "service"] {
+            wharf.pack(&format!("{guest}-p3"), guest);
+        }
+        assert_eq!(wharf.ok(&["run", "--rm", "command"]), "Hello, WASI 0.3!");
+        wharf.exits(7, &["run", "--rm", "command", "exit", "7"]);
+        assert_eq!(wharf.ok(&["run", "--rm", "command", "sleep", "50"]), "slept");
+        // Links are not to be had everywhere, nor the kernel's words for what sockets refuse.
+        if wharf.windows.is_none() {
+            assert_eq!(wharf.ok(&["run", "--rm", "command", "files", "."]), "files are files");
+            assert_eq!(wharf.ok(&["run", "--rm", "command", "states"]), "sockets are sockets");
+        }
+        wharf.ok(&["run", "-d", "--name", "echo", "command", "serve", "80"]);
+        eventually("the server listens", PATIENCE, || wharf.ok(&["logs", "echo"]).contains("listening").then_some(()));
+        assert_eq!(wharf.ok(&["run", "--rm", "command", "dial", "echo", "80", "300000"]), "300000 bytes came back");
+        let port = free_port();
+        wharf.ok(&["run", "-d", "--name", "web", "-p", &format!("127.0.0.1:{port}:80"), "service"]);
+        let hello = got(port, "/hello");
+        assert!(hello.starts_with("HTTP/1.1 200 OK") && hello.contains("Hello, HTTP 0.3!"), "{hello}");
     });
 }
 
@@ -411,13 +446,7 @@ fn a_component_serves_http_until_it_is_stopped() {
         wharf.pack("http", "http");
         let port = free_port();
         wharf.ok(&["run", "-d", "--name", "site", "-p", &format!("127.0.0.1:{port}:80"), "http"]);
-        let answer = eventually("it answers", PATIENCE, || {
-            let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).ok()?;
-            stream.write_all(b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text).ok()?;
-            Some(text)
-        });
+        let answer = got(port, "/nowhere");
         assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
         wharf.ok(&["stop", "-t", "10", "site"]);
         assert_eq!(wharf.state("site"), "exited 143");

@@ -54,6 +54,7 @@
 //! | several memories, tables | `runtime/src/backend/wasm/memory.rs` memories_and_tables_share_one_limit |
 //! | handles and buffers of the host without end | `runtime/tests/wasm/mod.rs` what_guests_want_of_the_host_has_an_end |
 //! | a stream without end | `tests/suites/attacks.rs` a_giant_stream_is_held_back |
+//! | streams and tasks without end | `tests/suites/p3.rs` streams_and_tasks_without_end_end_their_guest_alone |
 //! | bodies without end | `tests/suites/http.rs` bodies_stream_both_ways |
 //! | requests that never end | `tests/suites/http.rs` a_guest_that_never_ends_is_ended |
 //! | paths out of its mounts | `runtime/tests/wasm/mod.rs` no_path_leads_out |

@@ -65,6 +65,15 @@ fn a_command_runs_as_any_other() {
 }
 
 #[test]
+fn streams_and_tasks_without_end_end_their_guest_alone() {
+    let wharf = with_guests();
+    for word in ["streams", "tasks"] {
+        let ran = wharf.run(&["run", "--rm", "-m", "64m", "command", word]);
+        assert!(ran.code == 134 && ran.stderr.contains("wasm"), "{ran}");
+    }
+}
+
+#[test]
 fn its_files_are_the_containers() {
     let wharf = with_guests();
     let host = tempfile::tempdir().expect("a directory");

@@ -31,6 +31,14 @@ impl wasip3::exports::cli::run::Guest for Command {
             ["spin"] => loop {
                 std::hint::black_box(());
             },
+            // As many as there can be of what the host keeps for a guest.
+            ["streams"] => loop {
+                std::mem::forget(wit_stream::new::<u8>());
+            },
+            ["tasks"] => loop {
+                spawn_local(monotonic_clock::wait_for(u64::MAX / 2));
+                monotonic_clock::wait_for(0).await;
+            },
             ["env"] => {
                 println!("{:?}", cli::environment::get_initial_cwd());
                 cli::environment::get_environment().iter().for_each(|(name, value)| println!("{name}={value}"));
