@@ -22,6 +22,7 @@ mod filter;
 mod go;
 mod go_types;
 mod help;
+mod host;
 mod image;
 mod image_json;
 mod image_tree;

@@ -15,6 +15,7 @@ use super::context::Context;
 use super::failure::{Failure, Result};
 use super::go::Object;
 use super::go_types;
+use super::host;
 use super::parse::Parsed;
 use super::template::{Format, Wrong};
 use super::units;
@@ -50,15 +51,13 @@ pub static VERBS: &[Verb] = &[
 fn version(parsed: &Parsed, _: &Context) -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     let (os, arch) = platform();
+    let client = client();
     let details = json!({
         "ApiVersion": API_VERSION, "Arch": arch, "Experimental": "false", "KernelVersion": kernel(),
         "MinAPIVersion": API_VERSION, "Os": os,
     });
     let object = json!({
-        "Client": {
-            "Version": version, "ApiVersion": API_VERSION, "DefaultAPIVersion": API_VERSION, "GitCommit": "",
-            "GoVersion": "", "Os": os, "Arch": arch, "BuildTime": "", "Context": "default",
-        },
+        "Client": client,
         "Server": {
             "Platform": {"Name": "Wharf"}, "Components": [{"Name": "Engine", "Version": version, "Details": details}],
             "Version": version, "ApiVersion": API_VERSION, "MinAPIVersion": API_VERSION, "GitCommit": "",
@@ -72,6 +71,15 @@ fn version(parsed: &Parsed, _: &Context) -> Result<()> {
              Kernel version:   {}\n",
             kernel()
         )
+    })
+}
+
+/// What docker calls the version of its client.
+fn client() -> Value {
+    let (os, arch) = platform();
+    json!({
+        "Version": env!("CARGO_PKG_VERSION"), "ApiVersion": API_VERSION, "DefaultAPIVersion": API_VERSION,
+        "GitCommit": "", "GoVersion": "", "Os": os, "Arch": arch, "BuildTime": "", "Context": "default",
     })
 }
 
@@ -107,7 +115,7 @@ fn info(parsed: &Parsed, context: &Context) -> Result<()> {
     // Beside the others: the macro that makes them takes only so many.
     let rest = json!({
         "Driver": "overlay",
-        "DriverStatus": [],
+        "DriverStatus": host::filesystem(&engine.paths().root).map(|name| [["Backing Filesystem".to_owned(), name]]),
         "Plugins": {
             "Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null,
             "Log": ["journald", "json-file", "local"],
@@ -134,16 +142,28 @@ fn info(parsed: &Parsed, context: &Context) -> Result<()> {
         "InitBinary": "",
         "SecurityOptions": security_options(),
         "Warnings": null,
+        "RegistryConfig": host::registries()?,
     });
     if let (Value::Object(object), Value::Object(rest)) = (&mut object, rest) {
         object.extend(rest);
+        object.extend(host::limits());
+        let mut client = client();
+        (client["Debug"], client["Plugins"], client["Warnings"]) = (context.debug.into(), json!([]), Value::Null);
+        if let Value::Object(client) = &mut client {
+            client.remove("ApiVersion");
+        }
+        object.insert("ClientInfo".to_owned(), client);
     }
     show(parsed, Object { json: object, fields: go_types::INFO }, ("", "system.dockerInfo"), |info| {
         let text = |field: &str| match &info[field] {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        let mut out = format!("Client: Wharf\n Version:    {}\n\nServer:\n", text("ServerVersion"));
+        let mut out = format!(
+            "Client: Wharf\n Version:    {}\n Context:    default\n Debug Mode: {}\n\nServer:\n",
+            text("ServerVersion"),
+            text("Debug")
+        );
         for (label, field) in [
             ("Containers", "Containers"),
             (" Running", "ContainersRunning"),
@@ -152,6 +172,14 @@ fn info(parsed: &Parsed, context: &Context) -> Result<()> {
             ("Images", "Images"),
             ("Server Version", "ServerVersion"),
             ("Storage Driver", "Driver"),
+        ] {
+            out += &format!(" {label}: {}\n", text(field));
+        }
+        for status in info["DriverStatus"].as_array().into_iter().flatten() {
+            out +=
+                &format!("  {}: {}\n", status[0].as_str().unwrap_or_default(), status[1].as_str().unwrap_or_default());
+        }
+        for (label, field) in [
             ("Logging Driver", "LoggingDriver"),
             ("Cgroup Driver", "CgroupDriver"),
             ("Cgroup Version", "CgroupVersion"),
@@ -177,13 +205,17 @@ fn info(parsed: &Parsed, context: &Context) -> Result<()> {
             out += &format!(" {label}: {}\n", text(field));
         }
         out + &format!(
-            " Total Memory: {}\n Name: {}\n ID: {}\n Wharf Root Dir: {}\n Backends: linux wasm\n{} Debug Mode: {}\n",
+            " Total Memory: {}\n Name: {}\n ID: {}\n Wharf Root Dir: {}\n Backends: linux wasm\n{} Debug Mode: {}\n \
+             Experimental: {}\n{} Live Restore Enabled: {}\n",
             units::binary_size(memory()),
             text("Name"),
             text("ID"),
             text("DockerRootDir"),
             second_wall(&offered),
-            text("Debug")
+            text("Debug"),
+            text("ExperimentalBuild"),
+            host::registry_lines(&info["RegistryConfig"]),
+            text("LiveRestoreEnabled")
         )
     })
 }

@@ -306,6 +306,8 @@ const LISTED: &[&str] = &[
     "image inspect -f {{.RootFS.Type}}|{{len|.RootFS.Layers}}|{{.Config.Labels}}|{{.Config.Volumes}} full",
     "network inspect -f {{.Internal}}|{{.ConfigFrom}}|{{.Peers}}|{{.Labels}}|{{json|.ConfigFrom}} net",
     "volume inspect -f {{.Labels}}|{{.Options}}|{{.UsageData}}|{{.Status}} used",
+    "info --format {{.MemoryLimit}}|{{.SwapLimit}}|{{.CPUCfsQuota}}|{{.CPUSet}}|{{.PidsLimit}}|{{.OomKillDisable}}",
+    "info --format {{.ExperimentalBuild}}|{{index|.DriverStatus|0}}|{{.RegistryConfig.Mirrors}}|{{.ClientInfo.Context}}",
     "info --format {{.OSVersion}}|{{.OperatingSystem}}|{{.Plugins.Volume}}|{{.LoggingDriver}}|{{.IndexServerAddress}}",
 ];
 

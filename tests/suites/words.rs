@@ -221,3 +221,23 @@ fn an_image_says_what_its_document_is_and_when_it_was_named() {
     let created = wharf.ok(&["network", "ls", "--filter", "name=timed", "--format", "{{.CreatedAt}}"]);
     assert!(created.split(' ').nth(1).is_some_and(|time| time.contains('.')), "{created}");
 }
+
+/// What docker's client shows too, where it is true of us.
+#[test]
+fn info_says_how_registries_are_reached() {
+    let wharf = Wharf::new();
+    let config = wharf.dir().join("home/.config/wharf");
+    std::fs::create_dir_all(&config).expect("a directory");
+    let text =
+        "[registry.\"docker.io\"]\nmirrors = [\"mirror.example\"]\n\n[registry.\"plain.example\"]\ninsecure = true\n";
+    std::fs::write(config.join("registries.toml"), text).expect("a file");
+    let info = wharf.ok(&["info"]);
+    for part in [
+        " Context:    default\n Debug Mode: false\n",
+        " Storage Driver: overlay\n  Backing Filesystem: ",
+        " Experimental: false\n Insecure Registries:\n  plain.example\n  ::1/128\n  127.0.0.0/8\n \
+         Registry Mirrors:\n  mirror.example\n Live Restore Enabled: true",
+    ] {
+        assert!(info.contains(part), "{part}: {info}");
+    }
+}
