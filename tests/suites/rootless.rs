@@ -189,6 +189,28 @@ fn linux_containers_have_a_way_out_and_published_ports() {
         let port = listener.local_addr().expect("an address").port();
         exec(&format!("for host in 172.30.0.1 127.0.0.1; do busybox timeout 3 nc $host {port} </dev/null; done"));
         assert!(listener.accept().is_err(), "the host's loopback is not the container's");
+        // Nor by a socket that is bound to the device, which takes no right.
+        let datagrams = UdpSocket::bind(("127.0.0.1", port)).expect("a port");
+        datagrams.set_nonblocking(true).expect("non-blocking");
+        let bound = "import socket, sys\nfor kind in socket.SOCK_DGRAM, socket.SOCK_STREAM:\n \
+                     s = socket.socket(socket.AF_INET, kind)\n s.settimeout(2)\n \
+                     s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'eth0')\n \
+                     try: s.connect(('127.0.0.1', int(sys.argv[1]))); s.send(b'forged')\n \
+                     except OSError: pass";
+        let pid = wharf.ok(&["inspect", "-f", "{{.State.Pid}}", "web"]);
+        tool(Command::new("nsenter").args(["-t", &pid, "-n", "python3", "-c", bound, &port.to_string()]));
+        std::thread::sleep(Duration::from_millis(300));
+        let heard = (listener.accept().is_ok(), datagrams.recv(&mut [0; 8]).is_ok());
+        assert_eq!(heard, (false, false), "the host's loopback is not the container's");
+        // Nor by packets that no kernel would send: it may not make its own, unless that is asked for.
+        let own_packets = |caps: String| {
+            let bits = caps.split_whitespace().last().and_then(|bits| u64::from_str_radix(bits, 16).ok());
+            bits.expect("capabilities") & 1 << 13 != 0
+        };
+        let caps = "grep CapBnd /proc/self/status";
+        assert!(!own_packets(exec(caps)));
+        assert!(own_packets(wharf.ok(&["run", "--rm", "--cap-add", "NET_RAW", "busybox", "sh", "-c", caps])));
+        assert!(own_packets(wharf.ok(&["run", "--rm", "--network", "none", "busybox", "sh", "-c", caps])));
         // Datagrams come in by a published port.
         let udp: SocketAddr = wharf.ok(&["port", "web", "53/udp"]).parse().expect("an address");
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");

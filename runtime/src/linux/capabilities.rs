@@ -83,6 +83,8 @@ impl CapSet {
             | 1 << 29 // AUDIT_WRITE
             | 1 << 31, // SETFCAP
     );
+    /// To send packets of one's own making.
+    pub const NET_RAW: CapSet = CapSet(1 << 13);
 
     /// The set with one capability, by its name with or without `CAP_`, in any case.
     pub fn named(name: &str) -> Option<CapSet> {
@@ -135,13 +137,13 @@ impl CapSet {
     }
 }
 
-/// The capabilities a container gets: docker's default, all for `--privileged`, changed by `add` and `drop`.
+/// The capabilities a container gets: the `default`, all for `--privileged`, changed by `add` and `drop`.
 ///
 /// As in docker, what is added wins over what is dropped, except that `add ALL` is everything but what is dropped.
 ///
 /// # Errors
 /// `InvalidInput` in docker's words for a name that is no capability.
-pub fn wanted(add: &[String], drop: &[String], privileged: bool) -> Result<CapSet> {
+pub fn wanted(default: CapSet, add: &[String], drop: &[String], privileged: bool) -> Result<CapSet> {
     if privileged {
         return Ok(CapSet::ALL);
     }
@@ -150,7 +152,7 @@ pub fn wanted(add: &[String], drop: &[String], privileged: bool) -> Result<CapSe
     Ok(match (add_all, drop_all) {
         (true, _) => CapSet::ALL.without(drop),
         (false, true) => add,
-        (false, false) => CapSet::DOCKER.without(drop).union(add),
+        (false, false) => default.without(drop).union(add),
     })
 }
 
@@ -317,17 +319,17 @@ mod tests {
             (&["CHOWN"], &["CHOWN"], docker),
         ];
         for (add, drop, expected) in cases {
-            assert_eq!(wanted(&list(add), &list(drop), false).unwrap(), expected, "add {add:?} drop {drop:?}");
+            assert_eq!(wanted(docker, &list(add), &list(drop), false).unwrap(), expected, "add {add:?} drop {drop:?}");
         }
-        assert_eq!(wanted(&[], &list(&["ALL"]), true).unwrap(), CapSet::ALL);
+        assert_eq!(wanted(docker, &[], &list(&["ALL"]), true).unwrap(), CapSet::ALL);
     }
 
     #[test]
     fn unknown_names_are_refused_by_name() {
-        let error = wanted(&list(&["fly"]), &[], false).unwrap_err();
+        let error = wanted(CapSet::DOCKER, &list(&["fly"]), &[], false).unwrap_err();
         assert_eq!(error.to_string(), "invalid CapAdd: unknown capability: \"CAP_FLY\"");
         assert_eq!(error.class(), Class::InvalidInput);
-        let error = wanted(&[], &list(&["CAP_"]), false).unwrap_err();
+        let error = wanted(CapSet::DOCKER, &[], &list(&["CAP_"]), false).unwrap_err();
         assert_eq!(error.to_string(), "invalid CapDrop: unknown capability: \"CAP_\"");
     }
 

@@ -86,6 +86,7 @@ pub(super) fn first_process(plan: &Plan<'_>, namespaces: i32, streams: Streams, 
     let unconnected = outside.map(network::Outside::leave).transpose()?;
     if plan.linux.relayed {
         kernel::raise_loopback()?;
+        network::keep_loopback()?;
         // Before it hides: who connects it finds its namespaces by its number.
         channel.send(&Message::Apart)?;
         for place in channel.wait_until_connected()? {

@@ -157,6 +157,7 @@ const WIDE: u32 = 1;
 const ACCEPT: u32 = 1;
 const DROP: u32 = 0;
 const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const META_L4PROTO: u32 = 16;
@@ -293,6 +294,26 @@ pub fn redirect(from: SocketAddrV4, udp: u16, tcp: u16) -> Result<(), Errno> {
             r.immediate(WORD, &from.ip().octets()).immediate(WORD + 1, &to.to_be_bytes()).send_on(&FOUR);
         });
     }
+    batch.send(&firewall.socket)
+}
+
+/// In a container's network namespace: keeps in it what is for its loopback. A socket that is bound to another device sends
+/// that there (`SO_BINDTODEVICE`, socket(7)), for which nobody needs a right.
+///
+/// # Errors
+/// The kernel's.
+pub fn keep_loopback() -> Result<(), Errno> {
+    let firewall = Firewall::open("wharf")?;
+    let mut batch = Batch::new(firewall.table);
+    batch.add(NEW_TABLE, |a| {
+        a.big(2, 0);
+    });
+    batch.chain("loopback", "filter", 3, 0);
+    let (loopback, bits) = FOUR.loopback;
+    batch.rule("loopback", |r| {
+        r.address(FOUR.destination, loopback, bits);
+        r.meta(META_OIFNAME, WIDE).compare(WIDE, &interface("lo"), NOT_EQUAL).verdict(DROP);
+    });
     batch.send(&firewall.socket)
 }
 
@@ -577,7 +598,6 @@ impl Rule<'_, '_> {
 
     /// The connection's state or status has one of these bits.
     fn tracked(&mut self, key: u32, bits: u32) -> &mut Self {
-        const NOT_EQUAL: u32 = 1;
         self.expression("ct", |a| {
             a.big(1, WORD).big(2, key);
         })

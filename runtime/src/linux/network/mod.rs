@@ -665,6 +665,18 @@ impl Unconnected {
     }
 }
 
+/// In the network namespace of a container whose packets a program sends on to wherever they say: none of them is for the
+/// host's loopback.
+///
+/// # Errors
+/// The kernel's.
+pub fn keep_loopback() -> Result<()> {
+    firewall::keep_loopback().map_err(|e| {
+        Error::new(Class::Unsupported, format!("the packet filter (nf_tables) cannot be set up: {e}"))
+            .with_hint("without it the host's loopback would not be its own: use --network host or --network none")
+    })
+}
+
 /// Settles a device that is there already, and whose other end nobody but a program has.
 ///
 /// # Errors

@@ -22,7 +22,8 @@ use self::devices::HostDevice;
 use self::security::{Seccomp, SecurityOptions};
 use crate::config::{ContainerConfig, IpcMode, NetworkMode, PidMode};
 use crate::error::{Class, Error, Result};
-use crate::linux::{capabilities, seccomp};
+use crate::linux::capabilities::{self, CapSet};
+use crate::linux::seccomp;
 use crate::task::{LinuxTask, Neighbour};
 use crate::volume::VolumeSource;
 
@@ -71,6 +72,12 @@ impl SpecContext {
         !self.uid_mappings.is_empty()
     }
 
+    /// The last group that the container's user namespace knows.
+    fn last_group(&self) -> u32 {
+        let last = |m: &LinuxIdMapping| m.container_id().saturating_add(m.size()).saturating_sub(1);
+        self.gid_mappings.iter().map(last).max().unwrap_or(i32::MAX as u32)
+    }
+
     /// True when the group is one that the container's user namespace knows.
     fn maps_group(&self, gid: u32) -> bool {
         let maps = |m: &LinuxIdMapping| (m.container_id()..m.container_id().saturating_add(m.size())).contains(&gid);
@@ -86,7 +93,13 @@ impl SpecContext {
 /// does not drive.
 pub fn linux_task(config: &ContainerConfig, image: &Image, context: &SpecContext) -> Result<LinuxTask> {
     let security = SecurityOptions::parse(&config.security_opt)?;
-    let granted = capabilities::wanted(&config.cap_add, &config.cap_drop, config.privileged)?;
+    let default = match context.relayed {
+        // The program at the other end sends on for it what it sends, to wherever that says. The packet filter keeps what is
+        // for 127.0.0.1, but does not see packets of one's own making: by these one would reach the host's loopback.
+        true => CapSet::DOCKER.without(CapSet::NET_RAW),
+        false => CapSet::DOCKER,
+    };
+    let granted = capabilities::wanted(default, &config.cap_add, &config.cap_drop, config.privileged)?;
     let host_network = config.network == NetworkMode::Host;
     let hostname = config.hostname.clone().or(context.host_name.clone());
     let hostname = hostname.unwrap_or_else(|| context.id.chars().take(12).collect());
@@ -95,7 +108,7 @@ pub fn linux_task(config: &ContainerConfig, image: &Image, context: &SpecContext
     let mut linux = Linux::default();
     linux
         .set_namespaces(Some(namespaces(config, context)))
-        .set_sysctl(process::sysctls(config, context.rootless())?)
+        .set_sysctl(process::sysctls(config, context.last_group())?)
         .set_uid_mappings(non_empty(context.uid_mappings.clone()))
         .set_gid_mappings(non_empty(context.gid_mappings.clone()))
         .set_rootfs_propagation(Some("private".to_owned()));

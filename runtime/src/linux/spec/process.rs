@@ -134,16 +134,15 @@ fn allowed(name: &str) -> bool {
     EXACT.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.")
 }
 
-pub fn sysctls(config: &ContainerConfig, rootless: bool) -> Result<Option<HashMap<String, String>>> {
+/// The kernel's parameters. `last_group` is the last that the container knows.
+pub fn sysctls(config: &ContainerConfig, last_group: u32) -> Result<Option<HashMap<String, String>>> {
     let mut all = HashMap::new();
     let host_network = config.network == NetworkMode::Host;
     let joined = matches!(config.network, NetworkMode::Container(_));
     if !host_network && !joined {
         // As docker: any user may bind low ports and ping in a network of its own.
         all.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
-        if !rootless {
-            all.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
-        }
+        all.insert("net.ipv4.ping_group_range".to_owned(), format!("0 {last_group}"));
     }
     for (name, value) in &config.sysctls {
         // A path in disguise would reach parameters that are not in the list.
