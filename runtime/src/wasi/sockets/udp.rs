@@ -73,11 +73,14 @@ impl Peer {
         family: IpAddressFamily,
         network: &dyn VirtualNetwork,
     ) -> Result<Self, Fault> {
-        if !fits(remote.ip(), family) || !is_remote(remote) {
-            return Err(Fault::InvalidArgument);
-        }
+        may_be_peer(remote, family)?;
         Ok(Peer { remote, local: network.towards(&open.bound, remote)? })
     }
+}
+
+/// Who may be a peer of a socket of this family.
+pub(super) fn may_be_peer(remote: SocketAddr, family: IpAddressFamily) -> Result<(), Fault> {
+    if fits(remote.ip(), family) && is_remote(remote) { Ok(()) } else { Err(Fault::InvalidArgument) }
 }
 
 /// Where a datagram of so many bytes is to go: to who is named, or to the peer.
@@ -92,9 +95,7 @@ pub(super) fn target(
         (Some(to), _) | (None, Some(to)) => to,
         (None, None) => return Err(Fault::InvalidArgument),
     };
-    if !fits(to.ip(), family) || !is_remote(to) {
-        return Err(Fault::InvalidArgument);
-    }
+    may_be_peer(to, family)?;
     // Neither broadcast nor multicast is part of the container's network.
     if !is_unicast(to.ip()) {
         return Err(Fault::AccessDenied);

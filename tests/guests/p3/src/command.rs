@@ -9,7 +9,7 @@ use wasip3::filesystem::types::{
 };
 use wasip3::sockets::ip_name_lookup::resolve_addresses;
 use wasip3::sockets::types::{
-    ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, TcpSocket, UdpSocket,
+    ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, Ipv6SocketAddress, TcpSocket, UdpSocket,
 };
 use wasip3::wit_bindgen::{StreamReader, spawn_local};
 use wasip3::{cli, wit_stream};
@@ -47,7 +47,11 @@ impl wasip3::exports::cli::run::Guest for Command {
             ["before-1970", directory] => before_1970(directory).await,
             ["read-only", directory] => read_only(directory).await,
             ["fill", directory, bytes] => fill(directory, bytes.parse().expect("bytes")).await,
-            ["states"] => states().await,
+            ["states"] => {
+                states(IpAddressFamily::Ipv4).await;
+                states(IpAddressFamily::Ipv6).await;
+                println!("sockets are sockets");
+            }
             ["serve", port] => serve(port.parse().expect("a port")).await,
             ["dial", host, port, bytes] => {
                 dial(host, port.parse().expect("a port"), bytes.parse().expect("bytes")).await;
@@ -165,7 +169,9 @@ async fn files(directory: &str) {
     assert_eq!((stat.size, stat.link_count), (5 + (3 << 20), 1));
     assert!(matches!(stat.type_, DescriptorType::RegularFile));
     let then = system_clock::Instant { seconds: 1_000_000_000, nanoseconds: 500_000_000 };
-    base.set_times_at(follow, "d/f".into(), NewTimestamp::NoChange, NewTimestamp::Timestamp(then)).await.expect("times");
+    base.set_times_at(follow, "d/f".into(), NewTimestamp::NoChange, NewTimestamp::Timestamp(then))
+        .await
+        .expect("times");
     let modified = file.stat().await.expect("stat").data_modification_timestamp.expect("a time");
     assert_eq!((modified.seconds, modified.nanoseconds), (1_000_000_000, 500_000_000));
     base.symlink_at("f".into(), "d/l".into()).await.expect("symlink");
@@ -226,35 +232,71 @@ async fn read_only(directory: &str) {
 async fn fill(directory: &str, bytes: usize) {
     let path = format!("{}/filled", directory.trim_start_matches('/'));
     let path = path.trim_start_matches('/').to_owned();
-    let file = root().open_at(PathFlags::empty(), path, OpenFlags::CREATE, DescriptorFlags::WRITE).await.expect("a file");
+    let file =
+        root().open_at(PathFlags::empty(), path, OpenFlags::CREATE, DescriptorFlags::WRITE).await.expect("a file");
     let (reader, written) = stream_of(vec![7; bytes]);
     let (ended, _) = join!(file.write_via_stream(reader, 0).into_future(), written);
     println!("{ended:?}");
 }
 
-/// What sockets refuse.
-async fn states() {
-    let socket = TcpSocket::create(IpAddressFamily::Ipv4).expect("a socket");
+/// The address that is this family's.
+fn of(
+    family: IpAddressFamily,
+    four: (u8, u8, u8, u8),
+    six: (u16, u16, u16, u16, u16, u16, u16, u16),
+    port: u16,
+) -> IpSocketAddress {
+    match family {
+        IpAddressFamily::Ipv4 => at(four, port),
+        IpAddressFamily::Ipv6 => {
+            IpSocketAddress::Ipv6(Ipv6SocketAddress { port, address: six, flow_info: 0, scope_id: 0 })
+        }
+    }
+}
+
+/// What sockets do and refuse, by the words of their interface.
+async fn states(family: IpAddressFamily) {
+    let tcp = || TcpSocket::create(family).expect("a socket");
+    let udp = || UdpSocket::create(family).expect("a socket");
+    let local = |port| of(family, (127, 0, 0, 1), (0, 0, 0, 0, 0, 0, 0, 1), port);
+    let nowhere = of(family, (0, 0, 0, 0), (0, 0, 0, 0, 0, 0, 0, 0), 80);
+    let foreign = of(family, (203, 0, 113, 1), (0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 80);
+    let many = of(family, (224, 0, 0, 1), (0xff02, 0, 0, 0, 0, 0, 0, 1), 80);
+    let other = match family {
+        IpAddressFamily::Ipv4 => of(IpAddressFamily::Ipv6, (0, 0, 0, 0), (0, 0, 0, 0, 0, 0, 0, 1), 80),
+        IpAddressFamily::Ipv6 => of(IpAddressFamily::Ipv4, (127, 0, 0, 1), (0, 0, 0, 0, 0, 0, 0, 0), 80),
+    };
+    let mapped = of(family, (0, 0, 0, 0), (0, 0, 0, 0, 0, 0xffff, 0x7f00, 1), 80);
+
+    let socket = tcp();
     assert!(matches!(socket.get_local_address(), Err(ErrorCode::InvalidState)));
     assert!(matches!(socket.get_remote_address(), Err(ErrorCode::InvalidState)));
     assert!(matches!(socket.set_keep_alive_idle_time(0), Err(ErrorCode::InvalidArgument)));
     assert!(matches!(socket.set_listen_backlog_size(0), Err(ErrorCode::InvalidArgument)));
-    assert!(matches!(socket.connect(at((0, 0, 0, 0), 80)).await, Err(ErrorCode::InvalidArgument)));
-    assert!(matches!(socket.connect(at((127, 0, 0, 1), 0)).await, Err(ErrorCode::InvalidArgument)));
-    assert!(matches!(socket.bind(at((8, 8, 8, 8), 80)), Err(ErrorCode::AddressNotBindable)));
+    socket.set_hop_limit(42).expect("an option");
+    for wrong in [nowhere, local(0), other, many, mapped] {
+        assert!(matches!(tcp().connect(wrong).await, Err(ErrorCode::InvalidArgument)), "{wrong:?}");
+    }
+    for wrong in [other, many] {
+        assert!(matches!(socket.bind(wrong), Err(ErrorCode::InvalidArgument)), "{wrong:?}");
+    }
+    assert!(matches!(socket.bind(foreign), Err(ErrorCode::AddressNotBindable)));
     let (nothing, refused) = socket.receive();
     assert!(nothing.collect().await.is_empty());
     assert!(matches!(refused.await, Err(ErrorCode::InvalidState)));
-    socket.bind(at((127, 0, 0, 1), 0)).expect("bind");
-    assert!(matches!(socket.bind(at((127, 0, 0, 1), 0)), Err(ErrorCode::InvalidState)));
+    socket.bind(local(0)).expect("bind");
+    assert!(matches!(socket.bind(local(0)), Err(ErrorCode::InvalidState)));
     let mut incoming = socket.listen().expect("listen");
-    assert!(socket.get_is_listening() && socket.listen().is_err());
+    assert!(socket.get_is_listening() && matches!(socket.listen(), Err(ErrorCode::InvalidState)));
     assert!(matches!(socket.set_listen_backlog_size(1), Err(ErrorCode::NotSupported)));
+    assert!(matches!(socket.connect(local(80)).await, Err(ErrorCode::InvalidState)));
     let own = socket.get_local_address().expect("an address");
-    let client = TcpSocket::create(IpAddressFamily::Ipv4).expect("a socket");
+    assert!(matches!(tcp().bind(own), Err(ErrorCode::AddressInUse)));
+    let client = tcp();
     let (connected, accepted) = join!(client.connect(own), incoming.next());
     connected.expect("a connection");
     let accepted = accepted.expect("a connection");
+    assert_eq!(accepted.get_hop_limit().expect("an option"), 42, "inherited");
     assert!(matches!(client.connect(own).await, Err(ErrorCode::InvalidState)));
     // One side sends and closes; the other hears the end, and still answers.
     let (reader, written) = stream_of(b"ping".to_vec());
@@ -271,14 +313,44 @@ async fn states() {
     let (reader, written) = stream_of(b"again".to_vec());
     let (again, _) = join!(client.send(reader).into_future(), written);
     assert!(matches!(again, Err(ErrorCode::InvalidState)), "{again:?}");
-    let nobody = TcpSocket::create(IpAddressFamily::Ipv4).expect("a socket");
-    assert!(matches!(nobody.connect(at((127, 0, 0, 1), 9)).await, Err(ErrorCode::ConnectionRefused)));
-    assert!(matches!(nobody.connect(own).await, Err(ErrorCode::InvalidState)));
-    let udp = UdpSocket::create(IpAddressFamily::Ipv4).expect("a socket");
-    assert!(matches!(udp.receive().await, Err(ErrorCode::InvalidState)));
-    assert!(matches!(udp.send(b"x".to_vec(), None).await, Err(ErrorCode::InvalidArgument)));
-    assert!(matches!(udp.disconnect(), Err(ErrorCode::InvalidState)));
-    println!("sockets are sockets");
+    let (_, again) = client.receive();
+    assert!(matches!(again.await, Err(ErrorCode::InvalidState)));
+
+    // It listens also while nobody takes what comes, and has a port if it was given none.
+    let listener = tcp();
+    drop(listener.listen().expect("listen"));
+    let (IpSocketAddress::Ipv4(Ipv4SocketAddress { port, .. }) | IpSocketAddress::Ipv6(Ipv6SocketAddress { port, .. })) =
+        listener.get_local_address().expect("an address");
+    tcp().connect(local(port)).await.expect("a connection");
+    drop(listener);
+    let late = tcp();
+    assert!(matches!(late.connect(local(port)).await, Err(ErrorCode::ConnectionRefused)));
+    assert!(matches!(late.connect(own).await, Err(ErrorCode::InvalidState)));
+
+    let server = udp();
+    assert!(matches!(server.receive().await, Err(ErrorCode::InvalidState)));
+    assert!(matches!(server.send(b"x".to_vec(), None).await, Err(ErrorCode::InvalidArgument)));
+    assert!(matches!(server.disconnect(), Err(ErrorCode::InvalidState)));
+    for wrong in [nowhere, local(0), other, mapped] {
+        assert!(matches!(server.connect(wrong), Err(ErrorCode::InvalidArgument)), "{wrong:?}");
+        assert!(matches!(server.send(vec![0], Some(wrong)).await, Err(ErrorCode::InvalidArgument)), "{wrong:?}");
+    }
+    assert!(matches!(server.bind(foreign), Err(ErrorCode::AddressNotBindable)));
+    server.bind(local(0)).expect("bind");
+    let there = server.get_local_address().expect("an address");
+    let large = server.send(vec![0; 65536], Some(there)).await;
+    assert!(matches!(large, Err(ErrorCode::DatagramTooLarge)), "{large:?}");
+    let client = udp();
+    client.connect(there).expect("connect");
+    let elsewhere = client.send(vec![0], Some(local(9))).await;
+    assert!(matches!(elsewhere, Err(ErrorCode::InvalidArgument)), "{elsewhere:?}");
+    let (received, sent) = join!(server.receive(), client.send(vec![1, 2, 3], Some(there)));
+    sent.expect("sent");
+    let (data, from) = received.expect("a datagram");
+    assert_eq!(data, [1, 2, 3]);
+    assert_eq!(format!("{from:?}"), format!("{:?}", client.get_local_address().expect("an address")));
+    client.disconnect().expect("disconnect");
+    assert!(matches!(client.get_remote_address(), Err(ErrorCode::InvalidState)));
 }
 
 fn at(address: (u8, u8, u8, u8), port: u16) -> IpSocketAddress {

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use wasmtime::StoreContextMut;
@@ -41,11 +41,17 @@ enum State {
     Bound(Bound),
     Connecting,
     Connected(Open),
-    Listening(Arc<Bound>),
+    Listening(Arc<Listening>),
     /// It came in, and was gone before it could be taken.
     Failed(Fault),
     /// It could not be connected.
     Closed,
+}
+
+/// An address that connections come in at, also while nobody takes them.
+struct Listening {
+    bound: Bound,
+    listener: Mutex<Box<dyn Listener>>,
 }
 
 struct Open {
@@ -155,9 +161,9 @@ impl SocketsView<'_> {
                 return Err(fault.into());
             }
         };
-        let bound = Arc::new(bound);
-        socket.state = State::Listening(Arc::clone(&bound));
-        Ok(Incoming { listener, _bound: bound, family: socket.family, options: socket.options.clone() })
+        let listening = Arc::new(Listening { bound, listener: Mutex::new(listener) });
+        socket.state = State::Listening(Arc::clone(&listening));
+        Ok(Incoming { listening, family: socket.family, options: socket.options.clone() })
     }
 }
 
@@ -231,9 +237,7 @@ fn waited(polled: Poll<()>, finish: bool) -> Poll<wasmtime::Result<StreamResult>
 
 /// Where connections come in.
 struct Incoming {
-    listener: Box<dyn Listener>,
-    /// Given back with the last who listens there.
-    _bound: Arc<Bound>,
+    listening: Arc<Listening>,
     family: Family,
     options: Options,
 }
@@ -249,7 +253,7 @@ impl<T: 'static> StreamProducer<T> for Accepted<T> {
     type Buffer = Option<Resource<TcpSocket>>;
 
     fn poll_produce<'a>(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         mut store: StoreContextMut<'a, T>,
         mut out: Destination<'a, Self::Item, Self::Buffer>,
@@ -259,8 +263,9 @@ impl<T: 'static> StreamProducer<T> for Accepted<T> {
         if out.remaining(&mut store) == Some(0) {
             return Poll::Ready(Ok(StreamResult::Completed));
         }
-        let incoming = &mut self.incoming;
-        let connected = match incoming.listener.poll_accept(cx) {
+        let incoming = &self.incoming;
+        let polled = incoming.listening.listener.lock().unwrap_or_else(PoisonError::into_inner).poll_accept(cx);
+        let connected = match polled {
             Poll::Ready(connected) => connected,
             Poll::Pending => return waited(Poll::Pending, finish),
         };
@@ -403,7 +408,7 @@ impl types::HostTcpSocket for SocketsView<'_> {
     fn get_local_address(&mut self, this: Resource<TcpSocket>) -> Result<IpSocketAddress> {
         match &self.table.get(&this)?.state {
             State::Bound(bound) => Ok(bound.address.into()),
-            State::Listening(bound) => Ok(bound.address.into()),
+            State::Listening(listening) => Ok(listening.bound.address.into()),
             State::Connected(open) => Ok(open.local.into()),
             State::New | State::Connecting | State::Failed(_) | State::Closed => Err(Fault::InvalidState.into()),
         }

@@ -12,7 +12,7 @@ use super::{Data, Result, SocketsView, anywhere};
 use crate::network::{Datagrams, Fault, SocketOption, VirtualNetwork};
 use crate::wasi::bindings::p3::sockets::types::{self, IpAddressFamily, IpSocketAddress};
 use crate::wasi::sockets::Options;
-use crate::wasi::sockets::udp::{Open, Peer, target};
+use crate::wasi::sockets::udp::{Open, Peer, may_be_peer, target};
 
 /// A UDP socket.
 pub struct UdpSocket {
@@ -120,8 +120,10 @@ impl types::HostUdpSocket for SocketsView<'_> {
     fn connect(&mut self, this: Resource<UdpSocket>, remote: IpSocketAddress) -> Result<()> {
         let network = &*self.sockets.network;
         let socket = self.table.get_mut(&this)?;
-        let family = socket.family;
-        socket.peer = Some(Peer::of(socket.bound(network)?, remote.into(), family, network)?);
+        let (family, remote) = (socket.family, remote.into());
+        // What is refused takes no port.
+        may_be_peer(remote, family)?;
+        socket.peer = Some(Peer::of(socket.bound(network)?, remote, family, network)?);
         Ok(())
     }
 
