@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use support::fixtures::{Wharf, images};
 use support::peers::{self, Namespace, Podman};
-use support::{Report, Side, rounds};
+use support::{Report, rounds};
 
 fn main() -> ExitCode {
     peers::without_hybrid_cgroups();
@@ -21,27 +21,13 @@ fn main() -> ExitCode {
     {
         let apart = Namespace::new("docker");
         let docker = peers::docker_apart(dir, &apart, &[&images::busybox()]);
-        report.race(
-            "run --rm busybox true / the same by docker",
-            n,
-            Side::rested("wharf", || wharf.command(&ours)),
-            Side::rested("docker", || docker.command(&ours)),
-            0.1,
-            0.1,
-        );
+        report.race_run("docker", n, &wharf, &ours, || docker.command(&ours), 0.1);
     }
     let apart = Namespace::new("podman");
     let archive = dir.join("busybox.tar");
     std::fs::write(&archive, images::busybox()).expect("an archive");
     let podman = Podman::apart(dir, &archive, &apart);
     let theirs = [&["run", "--rm"], &peers::PODMAN_LIMITS[..], &["busybox", "true"]].concat();
-    report.race(
-        "run --rm busybox true / the same by podman",
-        n,
-        Side::rested("wharf", || wharf.command(&ours)),
-        Side::rested("podman", || podman.command(&theirs)),
-        0.1,
-        0.1,
-    );
+    report.race_run("podman", n, &wharf, &ours, || podman.command(&theirs), 0.1);
     report.end()
 }

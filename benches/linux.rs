@@ -27,26 +27,12 @@ fn main() -> ExitCode {
     );
     {
         let docker = peers::docker(dir, &[&images::busybox()]);
-        report.race(
-            "run --rm --network none busybox true / the same by docker",
-            n.div_ceil(5),
-            Side::rested("wharf", || wharf.command(&ours)),
-            Side::rested("docker", || docker.command(&ours)),
-            0.05,
-            0.05,
-        );
+        report.race_run("docker", n.div_ceil(5), &wharf, &ours, || docker.command(&ours), 0.05);
     }
     let archive = dir.join("busybox.tar");
     std::fs::write(&archive, images::busybox()).expect("an archive");
     let podman = Podman::new(dir, &archive);
     let theirs = [&["run", "--rm", "--network", "none"], &peers::PODMAN_LIMITS[..], &["busybox", "true"]].concat();
-    report.race(
-        "run --rm --network none busybox true / the same by podman",
-        n.div_ceil(5),
-        Side::rested("wharf", || wharf.command(&ours)),
-        Side::rested("podman", || podman.command(&theirs)),
-        0.05,
-        0.05,
-    );
+    report.race_run("podman", n.div_ceil(5), &wharf, &ours, || podman.command(&theirs), 0.05);
     report.end()
 }

@@ -50,6 +50,21 @@ impl Report {
         self.judge(what, medians[0] / medians[1], bound, goal);
     }
 
+    /// Races `run` as we have it against the same by a peer, each after a rest.
+    pub fn race_run<'a>(
+        &mut self,
+        peer: &'a str,
+        n: usize,
+        wharf: &'a fixtures::Wharf,
+        ours: &'a [&'a str],
+        theirs: impl Fn() -> Command + 'a,
+        bound: f64,
+    ) {
+        let what = format!("{} / the same by {peer}", ours.join(" "));
+        let (ours, theirs) = (Side::rested("wharf", || wharf.command(ours)), Side::rested(peer, theirs));
+        self.race(&what, n, ours, theirs, bound, bound);
+    }
+
     /// Judges a ratio (or an amount in megabytes) against its bound.
     pub fn judge(&mut self, what: &str, value: f64, bound: f64, goal: f64) {
         let verdict = match value {
