@@ -17,7 +17,7 @@ pub(super) const PREVIEW1: &str = "wasi_snapshot_preview1";
 /// A preview-1 command's entry.
 pub(super) const START: &str = "_start";
 
-/// The interfaces of WASI 0.2 that commands get, without version.
+/// The interfaces of WASI that commands get, without version: those of 0.2 and of 0.3.
 const INTERFACES: &[&str] = &[
     "wasi:cli/environment",
     "wasi:cli/exit",
@@ -30,19 +30,23 @@ const INTERFACES: &[&str] = &[
     "wasi:cli/terminal-stdin",
     "wasi:cli/terminal-stdout",
     "wasi:clocks/monotonic-clock",
-    "wasi:clocks/wall-clock",
     "wasi:filesystem/preopens",
     "wasi:filesystem/types",
-    "wasi:http/outgoing-handler",
     "wasi:http/types",
-    "wasi:io/error",
-    "wasi:io/poll",
-    "wasi:io/streams",
     "wasi:random/insecure",
     "wasi:random/insecure-seed",
     "wasi:random/random",
-    "wasi:sockets/instance-network",
     "wasi:sockets/ip-name-lookup",
+];
+
+/// Those of 0.2 alone.
+const INTERFACES_P2: &[&str] = &[
+    "wasi:clocks/wall-clock",
+    "wasi:http/outgoing-handler",
+    "wasi:io/error",
+    "wasi:io/poll",
+    "wasi:io/streams",
+    "wasi:sockets/instance-network",
     "wasi:sockets/network",
     "wasi:sockets/tcp",
     "wasi:sockets/tcp-create-socket",
@@ -50,32 +54,9 @@ const INTERFACES: &[&str] = &[
     "wasi:sockets/udp-create-socket",
 ];
 
-/// The interfaces of WASI 0.3 that commands get, without version.
-const INTERFACES_P3: &[&str] = &[
-    "wasi:cli/environment",
-    "wasi:cli/exit",
-    "wasi:cli/stderr",
-    "wasi:cli/stdin",
-    "wasi:cli/stdout",
-    "wasi:cli/terminal-input",
-    "wasi:cli/terminal-output",
-    "wasi:cli/terminal-stderr",
-    "wasi:cli/terminal-stdin",
-    "wasi:cli/terminal-stdout",
-    "wasi:cli/types",
-    "wasi:clocks/monotonic-clock",
-    "wasi:clocks/system-clock",
-    "wasi:clocks/types",
-    "wasi:filesystem/preopens",
-    "wasi:filesystem/types",
-    "wasi:http/client",
-    "wasi:http/types",
-    "wasi:random/insecure",
-    "wasi:random/insecure-seed",
-    "wasi:random/random",
-    "wasi:sockets/ip-name-lookup",
-    "wasi:sockets/types",
-];
+/// Those of 0.3 alone.
+const INTERFACES_P3: &[&str] =
+    &["wasi:cli/types", "wasi:clocks/system-clock", "wasi:clocks/types", "wasi:http/client", "wasi:sockets/types"];
 
 /// What helps with a component of another WASI.
 const OTHER_WASI: &str = "Wharf has WASI 0.2 and 0.3, and none of their drafts: build it with a present toolchain";
@@ -146,11 +127,13 @@ fn core_provided(import: &CoreImport) -> bool {
 
 /// Types and functions imported bare, and interfaces other than WASI's, have nobody behind them.
 fn component_provided(name: &str) -> bool {
-    match name.split_once('@') {
-        Some((interface, version)) if version.starts_with("0.2.") => INTERFACES.contains(&interface),
-        Some((interface, _)) if is_p3(name) => INTERFACES_P3.contains(&interface),
-        _ => false,
-    }
+    let Some((interface, version)) = name.split_once('@') else { return false };
+    let own = match version.starts_with("0.2.") {
+        true => INTERFACES_P2,
+        false if is_p3(name) => INTERFACES_P3,
+        false => return false,
+    };
+    INTERFACES.contains(&interface) || own.contains(&interface)
 }
 
 /// True for an interface of WASI 0.3; its drafts are called `0.3.0-rc-…`.
