@@ -1008,6 +1008,7 @@ impl Engine {
             let text = "Restart policy cannot be updated because AutoRemove is enabled for the container";
             return Err(Error::new(Class::InvalidInput, text));
         }
+        change.limits.check_reservation()?;
         let (own, new) = (&container.config.limits, &change.limits);
         let held = own.memory_swap.and_then(|both| u64::try_from(both).ok()).filter(|both| *both > 0);
         if new.memory_swap.is_none() && held.is_some_and(|both| new.memory.is_some_and(|memory| memory > both)) {

@@ -181,6 +181,19 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Refuses to give less memory than is kept for it. What is changed later is not held against what was said before.
+    ///
+    /// # Errors
+    /// `InvalidInput`.
+    pub fn check_reservation(&self) -> Result<()> {
+        let memory = self.memory.filter(|&bytes| bytes > 0);
+        if memory.is_some_and(|memory| self.memory_reservation.is_some_and(|kept| kept > memory)) {
+            let text = "Minimum memory limit can not be less than memory reservation limit, see usage";
+            return Err(Error::new(Class::InvalidInput, text));
+        }
+        Ok(())
+    }
+
     /// The bytes of memory and swap together: as docker does it as much swap as memory unless said otherwise. -1 is no
     /// limit.
     pub fn memory_and_swap(&self) -> Option<i64> {

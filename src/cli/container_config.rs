@@ -27,6 +27,8 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         [] => return Err(Failure::new("no image was named")),
     };
     let network = networks(parsed)?;
+    // What contradicts itself is found before what is unknown.
+    let restart = restart(parsed)?;
     Ok(ContainerConfig {
         image,
         platform: platform(parsed)?,
@@ -87,7 +89,7 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         dns_options: texts("dns-option"),
         dns_search: parsed.read_all("dns-search", values::domain)?,
         health: health(parsed)?,
-        restart: restart(parsed)?,
+        restart,
         ..ContainerConfig::default()
     })
 }
@@ -189,11 +191,19 @@ fn host(parsed: &Parsed, flag: &str, own: &[&str], kind: &str) -> Result<bool> {
 }
 
 fn restart(parsed: &Parsed) -> Result<RestartPolicy> {
-    let policy = parsed.value("restart").unwrap_or_default().parse()?;
-    if parsed.switch("rm") && policy != RestartPolicy::No {
+    let text = parsed.value("restart").unwrap_or_default();
+    // Docker's client says so before its daemon looks whether there is such a policy.
+    let named = !matches!(text.split(':').next(), Some("" | "no"));
+    let policy: wharf_runtime::Result<RestartPolicy> = text.parse();
+    if let Err(e) = &policy
+        && e.to_string().contains(" format: ")
+    {
+        return Err(Failure::new(e.to_string()));
+    }
+    if named && parsed.switch("rm") {
         return Err(Failure::new("conflicting options: cannot specify both --restart and --rm"));
     }
-    Ok(policy)
+    Ok(policy?)
 }
 
 /// `--pull`.

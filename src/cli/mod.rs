@@ -148,6 +148,10 @@ fn run(args: Vec<String>) -> u8 {
     let (verb, name) = match find(&mut args, &mut context) {
         Ok(Found::Verb(verb, name)) => (verb, name),
         Ok(Found::Text(text)) => return print(&text),
+        Ok(Found::Bare(text)) => {
+            failure::tell(&text);
+            return 0;
+        }
         Err(failure) => return finish(&failure, "wharf", false),
     };
     let runs = matches!(verb.names[0], "run" | "wasm run");
@@ -182,6 +186,8 @@ enum Found {
     Verb(&'static Verb, String),
     /// Nothing but this text on stdout.
     Text(String),
+    /// Nothing is asked for: docker says what there is on stderr, where no script takes it for an answer.
+    Bare(String),
 }
 
 /// Reads global flags and finds the verb.
@@ -194,7 +200,7 @@ fn find(args: &mut impl Iterator<Item = String>, context: &mut Context) -> Resul
             return Ok(found);
         }
     }
-    Ok(Found::Text(help::top()))
+    Ok(Found::Bare(help::top()))
 }
 
 /// Takes one global flag.
@@ -239,7 +245,7 @@ fn lookup(word: String, args: &mut impl Iterator<Item = String>) -> Result<Found
             None => Ok(Found::Text(help::top())),
             Some(topic) => match lookup(topic.clone(), args) {
                 Ok(Found::Verb(verb, name)) => Ok(Found::Text(help::verb(verb, &format!("wharf {name}")))),
-                Ok(text @ Found::Text(_)) => Ok(text),
+                Ok(Found::Text(text) | Found::Bare(text)) => Ok(Found::Text(text)),
                 Err(_) => Err(Failure::Usage { text: format!("unknown help topic: {topic}\n"), code: 1 }),
             },
         };
@@ -251,7 +257,7 @@ fn lookup(word: String, args: &mut impl Iterator<Item = String>) -> Result<Found
         };
     };
     match args.next() {
-        None => Ok(Found::Text(help::group(group, about))),
+        None => Ok(Found::Bare(help::group(group, about))),
         Some(sub) if matches!(sub.as_str(), "--help" | "-h" | "help") => Ok(Found::Text(help::group(group, about))),
         Some(sub) => {
             let name = format!("{group} {sub}");
@@ -268,6 +274,9 @@ fn unknown_command(word: &str, group: &str) -> Failure {
     let mut text = format!("wharf: unknown command: {spelling} {word}\n");
     if let Some(meant) = suggest::nearest(word, candidates(group)) {
         text.push_str(&format!("\nDid you mean: {meant}\n"));
+    }
+    if !group.is_empty() {
+        text.push_str(&format!("\nUsage:  {spelling}\n"));
     }
     text.push_str(&format!("\nRun '{spelling} --help' for more information\n"));
     Failure::Usage { text, code: 1 }

@@ -145,6 +145,10 @@ struct Fields {
 /// # Errors
 /// Docker's words.
 pub fn mount(text: &str) -> Result<Result<Mount, String>, String> {
+    if text.is_empty() {
+        // Go's reader of comma-separated values.
+        return Err("EOF".to_owned());
+    }
     let mut kind = "volume".to_owned();
     let mut fields = Fields::default();
     for field in csv(text)? {
@@ -407,6 +411,7 @@ mod tests {
         assert_eq!(mount("src=v,dst=/b,volume-subpath="), mount("src=v,dst=/b"));
         assert!(stays_within("a/../b") && !stays_within("a/../../b") && !stays_within("/a"));
         let errors = [
+            ("", "EOF"),
             ("x", "invalid field 'x' must be a key=value pair"),
             ("type=bind,foo=bar", "unexpected key 'foo' in 'foo=bar'"),
             ("type=bind,source=/a", "target is required"),

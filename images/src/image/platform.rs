@@ -110,10 +110,11 @@ impl FromStr for Platform {
 
     /// `os/arch`, `os/arch/variant`, or one of os and arch alone.
     fn from_str(text: &str) -> Result<Self> {
-        let unknown = || {
-            Error::new(Class::InvalidInput, format!("{text:?}: unknown operating system or architecture"))
+        let wrong = |why: &str| {
+            Error::new(Class::InvalidInput, format!("{text:?}: {why}: invalid argument"))
                 .with_hint("a platform is written os/arch[/variant], such as linux/amd64 or wasip1/wasm")
         };
+        let unknown = || wrong("unknown operating system or architecture");
         let lower = text.to_ascii_lowercase();
         let parts: Vec<&str> = lower.split('/').collect();
         let known = |list: &[&str], part: &str| list.contains(&part);
@@ -130,6 +131,7 @@ impl FromStr for Platform {
             [arch] if known(&ARCHITECTURES, arch) => ("linux", arch, None),
             [os, arch] => (os, arch, None),
             [os, arch, variant] => (os, arch, Some(variant.to_owned())),
+            [_, _, _, _, ..] => return Err(wrong("cannot parse platform specifier")),
             _ => return Err(unknown()),
         };
         Ok(Platform { os: os.to_owned(), architecture: architecture.to_owned(), variant }.normalised())

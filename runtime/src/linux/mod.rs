@@ -74,6 +74,7 @@ pub(crate) fn helper_main(args: &[std::ffi::OsString]) -> Option<i32> {
 /// # Errors
 /// `InvalidInput`, naming the flag.
 pub(crate) fn check(config: &crate::config::ContainerConfig) -> crate::error::Result<Vec<String>> {
+    config.limits.check_reservation()?;
     check_limits(&config.limits)
 }
 

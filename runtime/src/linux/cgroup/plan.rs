@@ -54,11 +54,6 @@ pub fn validate(limits: &Limits) -> Result<()> {
         }
         _ => {}
     }
-    if let (Some(bytes), Some(soft)) = (memory, limits.memory_reservation)
-        && soft > bytes
-    {
-        return refuse("Minimum memory limit can not be less than memory reservation limit, see usage");
-    }
     if limits.nano_cpus.is_some_and(|n| n > 0) {
         if limits.cpu_period.is_some() {
             return refuse("Conflicting options: Nano CPUs and CPU Period cannot both be set");
@@ -277,7 +272,8 @@ mod tests {
         assert_eq!(refused(memory(1 << 20)), "Minimum memory limit allowed is 6MB");
         assert!(refused(Limits { memory_swap: Some(7 << 20), ..Limits::default() }).starts_with("You should always"));
         assert!(refused(Limits { memory_swap: Some(7 << 20), ..memory(8 << 20) }).starts_with("Minimum memoryswap"));
-        assert!(refused(Limits { memory_reservation: Some(9 << 20), ..memory(8 << 20) }).contains("reservation"));
+        let reserved = Limits { memory_reservation: Some(9 << 20), ..memory(8 << 20) };
+        assert!(reserved.check_reservation().is_err() && validate(&reserved).is_ok());
         assert!(refused(Limits { cpu_period: Some(10), ..Limits::default() }).contains("1ms"));
         assert!(refused(Limits { blkio_weight: Some(5), ..Limits::default() }).contains("10 to 1000"));
         validate(&everything()).unwrap();
