@@ -565,6 +565,10 @@ fn the_local_driver_mounts_what_its_options_say() {
         refused.stderr.contains("failed to mount local volume") && refused.stderr.contains("no-such-fs"),
         "{refused}"
     );
+    let far = ["-o", "type=nfs", "-o", "device=:/x", "-o", "o=addr=localhost,soft,bogus"];
+    wharf.ok(&[&["volume", "create"][..], &far, &["far"]].concat());
+    let refused = wharf.exits(125, &sh(&["-v", "far:/d"], "true"));
+    assert!(refused.stderr.contains(", data: addr=127.0.0.1,soft,bogus: "), "{refused}");
     let inline =
         format!("dst=/d,src=inline,volume-opt=type=none,volume-opt=o=bind,volume-opt={device},volume-label=l=1");
     assert_eq!(wharf.ok(&sh(&["--mount", &inline], "cat /d/f")), "bound");

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, connect, recv, send};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -65,6 +66,30 @@ fn in_resolv_conf(text: &str) -> Vec<IpAddr> {
         (words.next()? == "nameserver").then(|| words.next()?.parse().ok()).flatten()
     };
     text.lines().filter_map(server).collect()
+}
+
+/// The addresses of a name, waited for.
+///
+/// # Errors
+/// As of a lookup.
+pub(super) fn look_up(name: &str) -> Result<Vec<IpAddr>, Fault> {
+    let known = hosts(name);
+    if !known.is_empty() {
+        return Ok(known);
+    }
+    let (mut lookup, _answer) = Lookup::begin(name, &[])?;
+    loop {
+        let left = lookup.deadline().saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        let over = match poll(&mut [PollFd::new(&lookup.socket, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => lookup.on_time(),
+            Ok(_) | Err(rustix::io::Errno::INTR) => lookup.receive(),
+            Err(_) => Some(Err(Fault::TemporaryResolverFailure)),
+        };
+        if let Some(result) = over {
+            return result;
+        }
+    }
 }
 
 /// A name being looked up.

@@ -230,22 +230,23 @@ impl<'a> Volumes<'a> {
         let read_only = volume.mount_options().any(|word| word == "ro");
         let failed = |why: String| {
             let data = area.data();
-            let message =
-                format!("error while mounting volume '{}': failed to mount local volume: {why}", data.display());
+            let message = format!("error while mounting volume '{}': {why}", data.display());
             Error::new(Class::InvalidInput, message)
         };
         let path = match volume.storage() {
             Storage::Own => area.data(),
             Storage::Bind(device) if device.is_dir() => device.to_owned(),
             Storage::Bind(device) => {
-                let why = format!("mount {}:{}: no such directory", device.display(), area.data().display());
+                let why = if device.exists() { "not a directory" } else { "no such file or directory" };
+                let place = format!("{}:{}", device.display(), area.data().display());
+                let why = format!("failed to mount local volume: mount {place}, flags: 0x1000: {why}");
                 return Err(failed(why).with_hint("make the directory, or make the volume anew with another device"));
             }
             Storage::Mounted(device) => {
                 let _lock = area.lock_mount()?;
                 let options: Vec<_> = volume.mount_options().collect();
                 linux::volume::mount(device, &area.data(), volume.option("type"), &options).map_err(|e| {
-                    let mounted = failed(format!("mount {device}:{}: {e}", area.data().display()));
+                    let mounted = failed(e.to_string());
                     match e.hint() {
                         Some(hint) => mounted.with_hint(hint),
                         None => mounted,
