@@ -22,6 +22,8 @@ fn typos_get_a_suggestion() {
 
     Did you mean: ls
 
+    Usage:  wharf container
+
     Run 'wharf container --help' for more information
     ");
     insta::assert_snapshot!(fails(1, &["xyzzy"]), @r"
