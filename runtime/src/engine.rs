@@ -1049,6 +1049,11 @@ impl Engine {
         network::attach(self.containers()?.db(), id, places, with_six)
     }
 
+    /// The host's device of a network, where there are such devices.
+    pub fn network_device(&self, network: &networks::Network) -> Option<String> {
+        linux::network::device(&self.paths, network)
+    }
+
     /// Lets go of the container's places on networks.
     pub(crate) fn detach_network(&self, id: &str) -> Result<()> {
         network::detach(self.containers()?.db(), id, None)

@@ -509,9 +509,29 @@ fn json(engine: &Engine, name: &str) -> wharf_runtime::Result<Value> {
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": false,
         "Containers": containers,
-        "Options": network.options,
+        "Options": options(engine, &network),
         "Labels": network.labels,
     }))
+}
+
+/// What was asked for; of the network that every instance begins with docker says how it is.
+fn options(engine: &Engine, network: &Network) -> BTreeMap<String, String> {
+    let mut options = network.options.clone();
+    if network.name == BRIDGE {
+        let device = engine.network_device(network);
+        let own = [
+            ("bridge.default_bridge", Some("true")),
+            ("bridge.enable_icc", Some("true")),
+            ("bridge.enable_ip_masquerade", Some("true")),
+            ("bridge.host_binding_ipv4", Some("0.0.0.0")),
+            ("bridge.name", device.as_deref()),
+            ("driver.mtu", Some("1500")),
+        ];
+        let named =
+            |(name, value): (&str, Option<&str>)| Some((format!("com.docker.network.{name}"), value?.to_owned()));
+        options.extend(own.into_iter().filter_map(named));
+    }
+    options
 }
 
 /// `host` or `none`, which is as old as the network that every instance begins with.

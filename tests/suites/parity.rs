@@ -314,6 +314,8 @@ const LISTED: &[&str] = &[
     "inspect -f {{$policy|:=|.HostConfig.RestartPolicy}}{{println|$policy|.State.Running}}{{printf|\"%v\"|$policy}}| made",
     "image inspect -f {{.RootFS.Type}}|{{len|.RootFS.Layers}}|{{.Config.Labels}}|{{.Config.Volumes}} full",
     "network inspect -f {{.Internal}}|{{.ConfigFrom}}|{{.Peers}}|{{.Labels}}|{{json|.ConfigFrom}} net",
+    "network inspect -f {{index|.Options|\"com.docker.network.bridge.default_bridge\"}}|{{len|.Options}} bridge",
+    "network inspect -f {{index|.Options|\"com.docker.network.driver.mtu\"}} bridge",
     "volume inspect -f {{.Labels}}|{{.Options}}|{{.UsageData}}|{{.Status}} used",
     "info --format {{.MemoryLimit}}|{{.SwapLimit}}|{{.CPUCfsQuota}}|{{.CPUSet}}|{{.PidsLimit}}|{{.OomKillDisable}}",
     "info --format {{.ExperimentalBuild}}|{{index|.DriverStatus|0}}|{{.RegistryConfig.Mirrors}}|{{.ClientInfo.Context}}",

@@ -146,6 +146,7 @@ pub mod network {
     use crate::engine::Engine;
     use crate::error::Result;
     use crate::network::networks::Network;
+    use crate::paths::Paths;
 
     /// None: Linux containers run on Linux only.
     pub fn wanted(_: &Container) -> Option<Cow<'_, [EndpointConfig]>> {
@@ -166,6 +167,11 @@ pub mod network {
     /// Never.
     pub fn remove_unused(_: &Engine) -> Result<()> {
         Ok(())
+    }
+
+    /// None: the networks are this program's own.
+    pub fn device(_: &Paths, _: &Network) -> Option<String> {
+        None
     }
 
     /// Nothing was made.

@@ -932,6 +932,11 @@ fn bridge_prefix(paths: &Paths) -> String {
     if is_lasting(paths) { "wharf".to_owned() } else { format!("wh{}-", mark(paths)) }
 }
 
+/// The host's device of a network, which is made when it is first needed; `None` for who may not make any.
+pub fn device(paths: &Paths, network: &Network) -> Option<String> {
+    super::is_root().then(|| bridge_name(paths, network.id))
+}
+
 fn bridge_name(paths: &Paths, network: i64) -> String {
     format!("{}{}", bridge_prefix(paths), network - 1)
 }
