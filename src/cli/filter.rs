@@ -145,10 +145,11 @@ pub fn has_label(labels: &BTreeMap<String, String>, label: &str) -> bool {
     }
 }
 
-/// The state in docker's word: it knows no `starting`.
+/// The state in docker's word: it knows no `starting`, and what has never run has not exited.
 pub fn status(container: &Container) -> &'static str {
     match container.state.state {
         State::Starting => State::Created.name(),
+        State::Exited if container.state.started.is_none() => State::Created.name(),
         state => state.name(),
     }
 }

@@ -236,6 +236,8 @@ fn life(container: &Container, now: Timestamp) -> String {
     let ended = || state.finished.map_or_else(String::new, |finished| units::ago(finished, now));
     match state.state {
         State::Created | State::Starting => "Created".to_owned(),
+        // It has failed to start.
+        State::Exited if state.started.is_none() => "Created".to_owned(),
         State::Running => match state.health.as_ref().map(|health| health.status) {
             None => format!("Up {}", up()),
             Some(Verdict::Starting) => format!("Up {} (health: starting)", up()),

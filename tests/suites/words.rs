@@ -241,3 +241,27 @@ fn info_says_how_registries_are_reached() {
         assert!(info.contains(part), "{part}: {info}");
     }
 }
+
+/// What has been created and could not be started has not exited: it has never run.
+#[test]
+fn what_has_failed_to_start_is_created() {
+    let wharf = Wharf::with_busybox();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let publish = format!("{}:80", taken.local_addr().expect("an address"));
+    wharf.ok(&["create", "--name", "late", "-p", &publish, "-v", "/anonymous", "busybox", "sleep", "1000"]);
+    assert_eq!(wharf.run(&["start", "late"]).code, 1);
+    assert_eq!(wharf.run(&["run", "--name", "none", "--network", "none", "busybox", "/nope"]).code, 127);
+    let status = |name: &str| wharf.ok(&["ps", "-a", "--filter", &format!("name={name}"), "--format", "{{.Status}}"]);
+    assert_eq!((status("late"), status("none")), ("Created".to_owned(), "Created".to_owned()));
+    assert_eq!(wharf.ok(&["ps", "-aq", "--filter", "status=exited"]), "");
+    assert_eq!(wharf.ok(&["ps", "-aq", "--filter", "status=created"]).lines().count(), 2);
+    let shown = wharf.ok(&["inspect", "-f", "{{.State.Status}} {{.State.StartedAt}} {{.State.Error}}", "late"]);
+    assert!(shown.starts_with("created 0001-01-01T00:00:00Z failed to bind"), "{shown}");
+    drop(taken);
+    wharf.ok(&["start", "late"]);
+    assert!(status("late").starts_with("Up "));
+    wharf.ok(&["kill", "late"]);
+    assert!(status("late").starts_with("Exited (137) "));
+    wharf.ok(&["rm", "-v", "late", "none"]);
+    assert_eq!(wharf.ok(&["volume", "ls", "-q"]), "");
+}
