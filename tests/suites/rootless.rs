@@ -252,6 +252,18 @@ fn linux_containers_have_a_way_out_and_published_ports() {
 }
 
 #[test]
+fn a_policy_starts_connected_containers_again() {
+    if !namespaces_are_for_all("rootless::a_policy_starts_connected_containers_again") {
+        return;
+    }
+    let wharf = Wharf::of(PERSON);
+    wharf.load(&images::busybox());
+    wharf.ok(&["run", "-d", "--name", "again", "--restart", "on-failure:2", "-p", "127.0.0.1::80", "busybox", "false"]);
+    let state = || wharf.ok(&["inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "again"]);
+    eventually("two more attempts", Duration::from_secs(30), || (state() == "exited 2").then_some(()));
+}
+
+#[test]
 fn without_a_program_ports_are_refused_by_name() {
     if !namespaces_are_for_all("rootless::without_a_program_ports_are_refused_by_name") {
         return;

@@ -241,7 +241,10 @@ impl UserNetwork {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.lifeline = None;
+        // A word, for its end may have another holder yet: a process of the container's that waits for its new network.
+        if let Some(mut lifeline) = self.lifeline.take() {
+            let _ = lifeline.write_all(b".");
+        }
         // Whoever hears of the container's end may take its ports at once.
         let _ = self.keeper.wait();
     }
@@ -265,7 +268,7 @@ struct Working {
 }
 
 impl Working {
-    /// Until a pipe has come to its end: nothing is ever written to it.
+    /// Until a pipe has come to its end, or something is written to it.
     fn wait_for(&mut self, mut end: &File) {
         loop {
             let Some(says) = &mut self.says else {
