@@ -77,10 +77,7 @@ fn mounts_leave_nothing_in_the_containers_layer() {
     assert_eq!(std::fs::read_dir(&upper).expect("the layer").count(), 0, "{upper}");
     // What is laid below all layers for that is nobody's to change.
     let all = "group\nhostname\nhosts\npasswd\nresolv.conf";
-    assert_eq!(
-        run("writer", "touch /etc/mine; rm /etc/resolv.conf; ls /etc").replace("mine\n", ""),
-        all.replace("\nresolv.conf", "")
-    );
+    assert_eq!(run("writer", "touch /etc/mine; rm /etc/resolv.conf 2>/dev/null || ls /etc").replace("mine\n", ""), all);
     assert_eq!(wharf.ok(&["diff", "writer"]), "C /etc\nA /etc/mine");
     assert_eq!(run("next", "ls /etc"), all);
 }
