@@ -193,14 +193,16 @@ impl<U: Send> types::HostDescriptorWithStore<U> for Files<'static> {
         open_flags: OpenFlags,
         flags: DescriptorFlags,
     ) -> Result<Resource<Descriptor>> {
+        let (create, truncate) = (open_flags.contains(OpenFlags::CREATE), open_flags.contains(OpenFlags::TRUNCATE));
         let how = How {
             follow: follows(path_flags),
-            create: open_flags.contains(OpenFlags::CREATE),
+            create,
             exclusive: open_flags.contains(OpenFlags::EXCLUSIVE),
-            truncate: open_flags.contains(OpenFlags::TRUNCATE),
+            truncate,
             directory: open_flags.contains(OpenFlags::DIRECTORY),
             read: flags.contains(DescriptorFlags::READ),
-            write: flags.contains(DescriptorFlags::WRITE),
+            // Who makes a file or empties it may also write to it: so the suite of the standard has it.
+            write: flags.contains(DescriptorFlags::WRITE) || create || truncate,
         };
         store.with(|mut store| store.get().open(&fd, &path, how, flags.into()))
     }

@@ -88,6 +88,8 @@ impl OpenFile {
     /// Makes it that long, with zeros if it was shorter.
     pub(crate) fn set_size(&self, size: u64) -> Result<()> {
         self.may_write()?;
+        // No file can be so large, whatever room there is.
+        i64::try_from(size).map_err(|_| Code::FileTooLarge)?;
         let Some(quota) = &self.part.quota else { return Ok(self.file.set_len(size)?) };
         quota.resize(&self.file, size, true, || Ok(self.file.set_len(size)?))
     }

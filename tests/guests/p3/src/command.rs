@@ -154,6 +154,10 @@ async fn files(directory: &str) {
     let file = base.open_at(follow, "d/f".into(), OpenFlags::CREATE | OpenFlags::EXCLUSIVE, read_write());
     let file = file.await.expect("a file");
     assert_eq!(file.get_flags().await.expect("flags"), read_write());
+    let made = base.open_at(follow, "d/made".into(), OpenFlags::CREATE, DescriptorFlags::READ).await.expect("a file");
+    assert_eq!(made.get_flags().await.expect("flags"), read_write());
+    assert!(matches!(made.set_size(u64::MAX).await, Err(FileError::FileTooLarge)));
+    base.unlink_file_at("d/made".into()).await.expect("unlink");
     write_at(&file, "hello world", Some(0)).await;
     write_at(&file, "HELLO", Some(0)).await;
     write_at(&file, "!", None).await;

@@ -81,7 +81,8 @@ pub async fn send(network: Arc<dyn VirtualNetwork>, request: Request<WasiBody>, 
 
 /// The request as its origin reads it: the target has no scheme and no authority (RFC 9112, 3.2.1).
 fn to_origin(mut request: Request<WasiBody>) -> Result<Request<WasiBody>, Error> {
-    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    // One that is empty is written as `/`, but is not so by itself.
+    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
     *request.uri_mut() = Uri::builder().path_and_query(path).build().map_err(|_| Error::HttpRequestUriInvalid)?;
     Ok(request)
 }
@@ -109,7 +110,11 @@ async fn addresses(network: &dyn VirtualNetwork, host: &str) -> Result<Vec<IpAdd
     if let Ok(address) = bare.parse() {
         return Ok(vec![address]);
     }
-    let mut lookup = network.lookup(host).map_err(error)?;
+    let mut lookup = network.lookup(host).map_err(|fault| match fault {
+        // What cannot be a name is nobody's.
+        Fault::InvalidArgument => error(Fault::NameUnresolvable),
+        fault => error(fault),
+    })?;
     poll_fn(|cx| lookup.poll(cx)).await.map_err(error)
 }
 
@@ -194,6 +199,19 @@ impl Body for Download {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_target_is_never_empty() {
+        let authority = Authority::from_static("a.b");
+        for (path, target) in [("", "/"), ("?q", "/?q"), ("/x?q", "/x?q")] {
+            // As wasi:http keeps what a guest has set.
+            let path = Uri::builder().path_and_query(path).build().unwrap().path_and_query().cloned().unwrap();
+            let uri = Uri::builder().scheme("http").authority(authority.clone()).path_and_query(path);
+            let body = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
+            let request = Request::builder().uri(uri.build().unwrap()).body(body).unwrap();
+            assert_eq!(to_origin(request).unwrap().uri().to_string(), target);
+        }
+    }
 
     #[test]
     fn a_port_is_a_port() {
