@@ -177,6 +177,7 @@ fn a_service_answers() {
     assert_eq!(get(port, "/slow?10").text(), "slow\n");
     // Its own requests go where its network leads.
     assert_eq!(get(port, "/fetch?http://web/hello").text(), "Hello, HTTP 0.3!\n");
+    assert_eq!(get(port, "/fetch?http://web").text(), "the root\n", "without a path");
     let nobody = get(port, "/fetch?http://nobody.invalid/");
     assert!(nobody.status == 502 && nobody.text().contains("Dns"), "{nobody:?}");
     assert_eq!(get(port, "/fetch?http://169.254.169.254/").text(), "ErrorCode::DestinationIpProhibited\n");

@@ -177,7 +177,7 @@ pub(super) fn link(component: &Component) -> wasmtime::Result<InstancePre<State>
     }
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     if is_concurrent(component) {
-        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+        http::client::add_to_linker(&mut linker)?;
     }
     linker.instantiate_pre(component)
 }

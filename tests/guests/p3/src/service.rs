@@ -61,7 +61,8 @@ impl wasip3::exports::http::handler::Guest for Service {
             },
             "/trap" => panic!("as asked"),
             "/error" => Err(ErrorCode::LoopDetected),
-            // Asks somebody else: http://AUTHORITY/PATH
+            "/" => Ok(text(200, "the root\n")),
+            // Asks somebody else: http://AUTHORITY, or with /PATH behind it
             "/fetch" => Ok(fetch(query).await),
             _ => Ok(text(404, "not found\n")),
         }
@@ -91,13 +92,14 @@ fn text(status: u16, text: &str) -> Response {
 
 async fn fetch(url: &str) -> Response {
     let rest = url.strip_prefix("http://").unwrap_or(url);
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let authority = rest.split('/').next().unwrap_or_default();
+    let path = rest.strip_prefix(authority).filter(|path| !path.is_empty());
     let (_, trailers) = wit_future::new(|| Ok(None));
     let (request, _) = Request::new(Fields::new(), None, trailers, None);
     request.set_method(&Method::Get).expect("a method");
     request.set_scheme(Some(&Scheme::Http)).expect("a scheme");
     request.set_authority(Some(authority)).expect("an authority");
-    request.set_path_with_query(Some(&format!("/{path}"))).expect("a path");
+    request.set_path_with_query(path).expect("a path");
     match client::send(request).await {
         Ok(response) => {
             let status = response.get_status_code();

@@ -12,9 +12,10 @@
 //! - [`body`]: response bodies, counted.
 //! - [`log`]: one line for each request.
 //!
-//! The other direction, a guest's own requests, is [`outgoing`].
+//! The other direction, a guest's own requests, is [`outgoing`]; [`client`] is its door in WASI 0.3.
 
 mod body;
+pub(super) mod client;
 mod hooks;
 mod log;
 mod outgoing;
