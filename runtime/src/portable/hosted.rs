@@ -99,7 +99,7 @@ impl Hosted {
         let stdin = if container.config.interactive && !serves { Stdio::piped() } else { Stdio::null() };
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         system::detach(&mut command);
-        let mut child = command.spawn().map_err(|e| Error::os("start the guest's process", e))?;
+        let mut child = monitor::begin(&mut command).map_err(|e| Error::os("start the guest's process", e))?;
         let line = offer.accept(&mut child).and_then(|line| {
             let ended = line.try_clone().map_err(|e| Error::os("duplicate a connection", e))?;
             Ok((line, ended))

@@ -9,7 +9,7 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use wharf_images::{Class, Reporter};
@@ -54,7 +54,7 @@ pub(crate) fn spawn_start(engine: &Engine, id: &str, attach: Option<Attach>) -> 
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     system::detach(&mut command);
     system::keep_streams();
-    let mut child = command.spawn().map_err(|e| Error::os("execute the monitor", e))?;
+    let mut child = begin(&mut command).map_err(|e| Error::os("execute the monitor", e))?;
     let stream = offer.accept(&mut child)?;
     match protocol::read_reply(&stream) {
         Ok(Reply::Started { id, warnings, .. }) => {
@@ -63,6 +63,21 @@ pub(crate) fn spawn_start(engine: &Engine, id: &str, attach: Option<Attach>) -> 
         Ok(Reply::Error(failure)) => Err(failure.into()),
         Ok(_) => Err(Error::new(Class::Internal, "the monitor gave an answer that was not asked for")),
         Err(e) => Err(Error::os("start the container: its monitor ended", e)),
+    }
+}
+
+/// Starts one of our own programs. Where Wine stands for Windows a start fails now and then, whose server was busy; Windows
+/// itself never says so (`ERROR_INTERNAL_ERROR`). It is tried again.
+pub(super) fn begin(command: &mut Command) -> io::Result<Child> {
+    const INTERNAL_ERROR: i32 = 1359;
+    let mut again = 0..5;
+    loop {
+        match command.spawn() {
+            Err(e) if cfg!(windows) && e.raw_os_error() == Some(INTERNAL_ERROR) && again.next().is_some() => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            begun => return begun,
+        }
     }
 }
 
