@@ -43,10 +43,14 @@ impl Wharf {
             let mut child = command.stdout(file("stdout")).stderr(file("stderr")).spawn().expect("wine");
             let code = wait(&mut child, &line);
             let ran = Ran { line: line.clone(), code, stdout: said("stdout"), stderr: said("stderr") };
-            // Its server has turned the program away before it could begin.
-            if !ran.stderr.starts_with("wine client error:0: recvmsg") || again.next().is_none() {
+            // Wine's server has turned the program away before it could begin. It says so, or nothing at all: Wharf never
+            // fails without a word.
+            let is_silent = ran.code == 1 && ran.stdout.is_empty() && ran.stderr.is_empty();
+            let is_away = ran.stderr.starts_with("wine client error:0: recvmsg") || is_silent;
+            if !is_away || again.next().is_none() {
                 return ran;
             }
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 
