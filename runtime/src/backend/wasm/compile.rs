@@ -91,7 +91,7 @@ pub fn compile(wasm: &[u8], function: Option<&str>) -> Result<Compiled> {
         Error::new(Class::Corrupt, format!("the module does not compile: {e:#}"))
             .with_hint("the file is damaged, or uses what WebAssembly does not have yet: build or download it again")
     })?;
-    run::link(&compiled)
+    run::link(&compiled, profile.concurrent)
         .map_err(|e| Error::new(Class::Unsupported, format!("the component does not fit WASI: {e:#}")))?;
     if let Some(name) = function {
         no_arguments(&compiled, name)?;

@@ -137,7 +137,7 @@ fn component_provided(name: &str) -> bool {
 }
 
 /// True for an interface of WASI 0.3; its drafts are called `0.3.0-rc-…`.
-pub(super) fn is_p3(name: &str) -> bool {
+fn is_p3(name: &str) -> bool {
     let version = name.split_once('@').map_or("", |(_, version)| version);
     name.starts_with("wasi:") && version.starts_with("0.3.") && !version.contains('-')
 }

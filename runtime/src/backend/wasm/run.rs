@@ -26,7 +26,7 @@ use super::http::{self, Hooks};
 use super::memory::MemoryLimit;
 use super::rest::{QUIET, Wakes};
 use super::tree::{self, Tree};
-use super::{cache, engine, inspect};
+use super::{cache, engine};
 use crate::error::{Class, Error, Result};
 use crate::network::{Fault, Listener, Protocol, Unconnected, VirtualNetwork};
 use crate::task::WasmTask;
@@ -154,10 +154,10 @@ impl HasSockets for State {
 }
 
 /// The host's side of WASI for commands.
-fn linker(component: &Component) -> wasmtime::Result<Linker<State>> {
+fn linker(component: &Component, concurrent: bool) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(component.engine());
     wasi::add_to_linker(&mut linker, imports(component, "wasi:sockets/"))?;
-    if is_concurrent(component) {
+    if concurrent {
         wasi::add_p3_to_linker(&mut linker)?;
     }
     #[cfg(test)]
@@ -170,13 +170,13 @@ fn linker(component: &Component) -> wasmtime::Result<Linker<State>> {
 ///
 /// # Errors
 /// What is missing then.
-pub(super) fn link(component: &Component) -> wasmtime::Result<InstancePre<State>> {
-    let mut linker = linker(component)?;
+pub(super) fn link(component: &Component, concurrent: bool) -> wasmtime::Result<InstancePre<State>> {
+    let mut linker = linker(component, concurrent)?;
     if let Ok(linked) = linker.instantiate_pre(component) {
         return Ok(linked);
     }
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    if is_concurrent(component) {
+    if concurrent {
         http::client::add_to_linker(&mut linker)?;
     }
     linker.instantiate_pre(component)
@@ -201,8 +201,9 @@ impl Loaded {
     /// `NotFound` when the component is not in the cache; `Forbidden` when others could have written it;
     /// `Unavailable` when it was compiled for another machine (it is then removed).
     pub fn load(module: &Path) -> Result<Self> {
-        let engine = engine::runner(cache::is_concurrent(module)).map_err(|e| internal(&e))?;
-        let component = link(&load(&engine, module)?).map_err(|e| internal(&e))?;
+        let concurrent = cache::is_concurrent(module);
+        let engine = engine::runner(concurrent).map_err(|e| internal(&e))?;
+        let component = link(&load(&engine, module)?, concurrent).map_err(|e| internal(&e))?;
         Ok(Loaded { module: module.to_owned(), component })
     }
 }
@@ -219,7 +220,7 @@ impl Program {
             (Some(limits), _) => {
                 let concurrent = cache::is_concurrent(&task.module);
                 let engine = engine::server(limits, concurrent).map_err(|e| internal(&e))?;
-                link(&load(&engine, &task.module)?).map_err(|e| internal(&e))?
+                link(&load(&engine, &task.module)?, concurrent).map_err(|e| internal(&e))?
             }
         };
         let wants_network = imports(component.component(), "wasi:sockets/")
@@ -388,19 +389,12 @@ async fn call(
 }
 
 /// A command's entry in WASI 0.3.
-pub(super) const RUN_P3: &str = "wasi:cli/run@0.3.";
+const RUN_P3: &str = "wasi:cli/run@0.3.";
 
 /// True when what it exports has a name that begins so.
 pub(super) fn exports(component: &Component, prefix: &str) -> bool {
     let kind = component.component_type();
     kind.exports(component.engine()).any(|(name, _)| name.starts_with(prefix))
-}
-
-/// True when it was built for WASI 0.3.
-fn is_concurrent(component: &Component) -> bool {
-    let (kind, engine) = (component.component_type(), component.engine());
-    let imported = kind.imports(engine).any(|(name, _)| inspect::is_p3(name));
-    imported || kind.exports(engine).any(|(name, _)| inspect::is_p3(name))
 }
 
 /// True when its guest imports an interface whose name begins so. (Its compiled type says that, without a look at its code.)
