@@ -605,8 +605,7 @@ impl Gate {
         let found = look_up(&self.places, |own| &own.network, &name, |own, name| engine.resolve(own.network_id, name));
         let found = found.map_err(|_| Fault::TemporaryResolverFailure)?;
         if !found.is_empty() {
-            self.grants.check_neighbours_name(&name).map_err(|denial| self.deny(&denial))?;
-            found.iter().for_each(|address| self.grants.learn(&name, (*address).into()));
+            self.grants.meet(&name, &found).map_err(|denial| self.deny(&denial))?;
             return here(found.into_iter().map(IpAddr::V4).collect());
         }
         if self.is_internal() {

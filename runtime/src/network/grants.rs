@@ -257,17 +257,19 @@ impl Grants {
         }
     }
 
+    /// True when a target means this place, by its address or by a name that led there.
+    fn covers(&self, target: &Target, at: SocketAddr) -> bool {
+        let mut names = self.names.get(&at.ip()).into_iter().flatten();
+        let host = &target.host;
+        target.has_port(at.port()) && (host.covers_address(at.ip()) || names.any(|name| host.covers_name(name)))
+    }
+
     /// May a connection go, or a datagram be sent, to this address outside of the container's network?
     ///
     /// # Errors
     /// Why not.
     pub fn check(&self, to: SocketAddr) -> Result<(), Denial> {
         let address = canonical(to.ip());
-        let by_address = |target: &&Target| target.has_port(to.port()) && target.host.covers_address(address);
-        let by_name = |target: &&Target| {
-            let mut names = self.names.get(&address).into_iter().flatten();
-            target.has_port(to.port()) && names.any(|name| target.host.covers_name(name))
-        };
         let at = SocketAddr::new(address, to.port());
         let denial = |why| {
             let advice = match why {
@@ -276,15 +278,18 @@ impl Grants {
             };
             Err(Denial { target: at.to_string(), why, advice })
         };
-        if self.deny.iter().any(|target| by_address(&target) || by_name(&target)) {
+        if self.deny.iter().any(|target| self.covers(target, at)) {
             return denial(DENIED);
         }
         if let Some(why) = forbidden(address) {
             // `*` is not a name for it.
-            let named = |target: &&Target| matches!(target.host, Host::Net(..)) && by_address(target);
-            return if self.allow.iter().any(|target| named(&target)) { Ok(()) } else { denial(why) };
+            let named = |target: &Target| {
+                let is_it = target.has_port(at.port()) && target.host.covers_address(address);
+                matches!(target.host, Host::Net(..)) && is_it
+            };
+            return if self.allow.iter().any(named) { Ok(()) } else { denial(why) };
         }
-        let allowed = self.allow.is_empty() || self.allow.iter().any(|target| by_address(&target) || by_name(&target));
+        let allowed = self.allow.is_empty() || self.allow.iter().any(|target| self.covers(target, at));
         if allowed { Ok(()) } else { denial(NOT_LISTED) }
     }
 
@@ -293,13 +298,8 @@ impl Grants {
     /// # Errors
     /// Why not.
     pub fn check_neighbour(&self, to: SocketAddr) -> Result<(), Denial> {
-        let address = canonical(to.ip());
-        let names = || self.names.get(&address).into_iter().flatten();
-        let covers = |target: &Target| {
-            let host = &target.host;
-            target.has_port(to.port()) && (host.covers_address(address) || names().any(|name| host.covers_name(name)))
-        };
-        if !self.deny.iter().any(covers) {
+        let at = SocketAddr::new(canonical(to.ip()), to.port());
+        if !self.deny.iter().any(|target| self.covers(target, at)) {
             return Ok(());
         }
         let advice = format!("--deny-net would have to leave {to} out");
@@ -328,7 +328,7 @@ impl Grants {
     ///
     /// # Errors
     /// Why not.
-    pub fn check_neighbours_name(&self, name: &str) -> Result<(), Denial> {
+    fn check_neighbours_name(&self, name: &str) -> Result<(), Denial> {
         let name = canonical_name(name);
         // With a port the rest of the host may still be reached.
         let denied = |target: &Target| target.ports.is_none() && target.host.covers_name(&name);
@@ -337,6 +337,16 @@ impl Grants {
         }
         let advice = format!("--deny-net would have to leave {name} out");
         Err(Denial { target: name, why: DENIED, advice })
+    }
+
+    /// As [`Grants::check_neighbours_name`], for a name that leads to these; they are remembered by it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn meet(&mut self, name: &str, neighbours: &[Ipv4Addr]) -> Result<(), Denial> {
+        self.check_neighbours_name(name)?;
+        neighbours.iter().for_each(|address| self.learn(name, (*address).into()));
+        Ok(())
     }
 
     /// May this name be looked up outside?

@@ -425,8 +425,7 @@ impl VirtualNetwork for Sockets {
             let found = found.map_err(|_| Fault::TemporaryResolverFailure)?;
             if !found.is_empty() {
                 let mut state = self.0.state();
-                state.grants.check_neighbours_name(&name).map_err(|denial| state.deny(&denial))?;
-                found.iter().for_each(|address| state.grants.learn(&name, (*address).into()));
+                state.grants.meet(&name, &found).map_err(|denial| state.deny(&denial))?;
                 return here(found.into_iter().map(IpAddr::V4).collect());
             }
         }
