@@ -445,6 +445,45 @@ fn a_container_is_on_several_networks() {
 }
 
 #[test]
+fn containers_meet_by_ipv6() {
+    everywhere("six", |wharf| {
+        wharf.pack("net-p2", "net");
+        for (name, subnet) in [("six", "fd00:226:1::/64"), ("far", "fd00:226:2::/64")] {
+            wharf.ok(&["network", "create", "--ipv6", "--subnet", subnet, name]);
+        }
+        let on = ["--network", "six"];
+        wharf.serve("web", &["--network", "name=six,ip6=fd00:226:1::77"], &["peer", "[::]:80"]);
+        wharf.serve("four", &on, &["peer", "0.0.0.0:80"]);
+        wharf.serve("oracle", &on, &["answer", "[::]:53"]);
+        let shown = |name: &str, field: &str| {
+            let field = format!("{{{{.NetworkSettings.Networks.six.{field}}}}}");
+            wharf.ok(&["inspect", "-f", &field, name])
+        };
+        assert_eq!(shown("web", "GlobalIPv6Address"), "fd00:226:1::77");
+        let (four, oracle) = (shown("four", "GlobalIPv6Address"), shown("oracle", "GlobalIPv6Address"));
+        let run = |network: &str, words: &[&str]| {
+            wharf.run(&[&["run", "--rm", "--network", network, "net"], words].concat()).stdout
+        };
+        let said = run("six", &["dial", "[fd00:226:1::77]:80"]);
+        assert!(said.contains("connected to [fd00:226:1::77]:80 from [fd00:226:1::"), "{said}");
+        assert!(said.contains("you are [fd00:226:1::"), "{said}");
+        let web = shown("web", "IPAddress");
+        assert!(run("six", &["dial", "web:80"]).contains(&format!("connected to {web}:80")), "by IPv4 too");
+        assert_eq!(run("six", &["lookup", "web"]).trim().replace("\r\n", "\n"), format!("{web}\nfd00:226:1::77"));
+        assert!(run("six", &["dial", &format!("[{four}]:80")]).contains("failed"), "it listens on IPv4 only");
+        let answer = run("six", &["ask", &format!("[{oracle}]:53"), "who"]);
+        assert!(answer.contains(&format!("[{oracle}]:53 answered: who from [fd00:226:1::")), "{answer}");
+        // Networks are apart, and what is denied is denied.
+        assert!(!run("far", &["ask", &format!("[{oracle}]:53"), "who"]).contains("answered"));
+        let alone = ["run", "--rm", "--network", "six", "--deny-net", "fd00:226:1::/64", "net", "dial"];
+        let alone = wharf.run(&[&alone[..], &["[fd00:226:1::77]:80"]].concat());
+        assert!(alone.stdout.contains("PermissionDenied") && alone.stderr.contains("--deny-net"), "{alone}");
+        wharf.ok(&["rm", "-f", "web", "four", "oracle"]);
+        wharf.ok(&["network", "rm", "six", "far"]);
+    });
+}
+
+#[test]
 fn a_component_serves_http_until_it_is_stopped() {
     everywhere("http", |wharf| {
         wharf.pack("http", "http");

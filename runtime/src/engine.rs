@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, TryLockError};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -1038,15 +1038,13 @@ impl Engine {
         self.volumes().release(volumes.map(|volume| volume.name.as_str()), &container.id)
     }
 
-    /// Gives a container its places on networks, with the ports that are published for each, and with IPv6 addresses where
-    /// there are any, if it can have them.
+    /// Gives a container its places on networks, with the ports that are published for each.
     pub(crate) fn attach_networks(
         &self,
         id: &str,
         places: &[(&EndpointConfig, &[PortBinding])],
-        with_six: bool,
     ) -> Result<Vec<Endpoint>> {
-        network::attach(self.containers()?.db(), id, places, with_six)
+        network::attach(self.containers()?.db(), id, places)
     }
 
     /// The host's device of a network, where there are such devices.
@@ -1059,14 +1057,11 @@ impl Engine {
         network::detach(self.containers()?.db(), id, None)
     }
 
-    /// The IPv4 addresses of the containers with this name on a network.
-    pub(crate) fn resolve(&self, network: i64, name: &str) -> Result<Vec<Ipv4Addr>> {
-        let found = network::resolve(self.containers()?.db(), network, name)?;
-        let four = |address| match address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        };
-        Ok(found.into_iter().filter_map(four).collect())
+    /// The addresses of the containers with this name on a network, IPv4 first, as of names that others answer for.
+    pub(crate) fn resolve(&self, network: i64, name: &str) -> Result<Vec<IpAddr>> {
+        let mut found = network::resolve(self.containers()?.db(), network, name)?;
+        found.sort_by_key(IpAddr::is_ipv6);
+        Ok(found)
     }
 
     /// The places of all running containers on their networks, by the containers' ids, with the ports that are published.

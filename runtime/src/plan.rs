@@ -216,7 +216,6 @@ fn check_wasm(config: &ContainerConfig) -> Result<Vec<String>> {
         ("--dns-option", !config.dns_options.is_empty()),
         ("--dns-search", !config.dns_search.is_empty()),
         ("--oom-score-adj", config.oom_score_adj.is_some()),
-        ("--ip6", config.places().iter().any(|place| place.address6.is_some())),
         ("--link", config.places().iter().any(|place| !place.links.is_empty())),
         ("--mac-address", config.places().iter().any(|place| place.mac.is_some())),
     ];

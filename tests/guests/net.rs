@@ -17,7 +17,7 @@
 //! - `twice ADDRESS`: binds an address twice.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Instant;
 
@@ -301,9 +301,14 @@ fn leave(rounds: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Any address of the family of this one.
+fn any_like(other: SocketAddr) -> &'static str {
+    if other.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }
+}
+
 fn ask(address: &str, text: &str) -> io::Result<()> {
-    let to = address.to_socket_addrs()?.find(|a| a.is_ipv4()).ok_or(io::ErrorKind::NotFound)?;
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let to = address.to_socket_addrs()?.min_by_key(SocketAddr::is_ipv6).ok_or(io::ErrorKind::NotFound)?;
+    let socket = UdpSocket::bind(any_like(to))?;
     socket.send_to(text.as_bytes(), to)?;
     let mut space = [0; 2048];
     let mut fds = [PollFd { fd: socket.as_raw_fd(), events: READ, revents: 0 }];
@@ -336,8 +341,9 @@ pub fn run(args: &[&str]) -> io::Result<()> {
         ["answer", address] => answer(address),
         ["ask", address, text] => ask(address, text),
         ["own", address] => {
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
-            socket.connect(*address)?;
+            let to: SocketAddr = address.parse().expect("an address");
+            let socket = UdpSocket::bind(any_like(to))?;
+            socket.connect(to)?;
             println!("{} towards {}", socket.local_addr()?.ip(), socket.peer_addr()?);
             Ok(())
         }

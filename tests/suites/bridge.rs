@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::networks::Machine;
 use crate::support::{Wharf, eventually, images, tool};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
-fn with_both() -> Wharf {
+pub fn with_both() -> Wharf {
     let wharf = Wharf::with_busybox();
     wharf.ok(&["wasm", "pack", &images::guest("net-p2"), "-t", "net"]);
     wharf
@@ -25,7 +25,7 @@ fn own_network(wharf: &Wharf, name: &str, n: u8) -> String {
 }
 
 /// Starts a wasm server in the background and waits until it listens.
-fn serve(wharf: &Wharf, name: &str, flags: &[&str], args: &[&str]) {
+pub fn serve(wharf: &Wharf, name: &str, flags: &[&str], args: &[&str]) {
     wharf.ok(&[&["run", "-d", "--name", name][..], flags, &["net"], args].concat());
     eventually("the server listens", PATIENCE, || {
         let logs = wharf.ok(&["logs", name]);
@@ -34,11 +34,11 @@ fn serve(wharf: &Wharf, name: &str, flags: &[&str], args: &[&str]) {
     });
 }
 
-fn idle(wharf: &Wharf, name: &str, flags: &[&str]) {
+pub fn idle(wharf: &Wharf, name: &str, flags: &[&str]) {
     wharf.ok(&[&["run", "-d", "--name", name][..], flags, &["busybox", "sleep", "1000"]].concat());
 }
 
-fn exec(wharf: &Wharf, name: &str, script: &str) -> String {
+pub fn exec(wharf: &Wharf, name: &str, script: &str) -> String {
     wharf.run(&["exec", name, "sh", "-c", script]).stdout.trim().to_owned()
 }
 
@@ -59,12 +59,12 @@ pub fn within<T: Send + 'static>(wharf: &Wharf, name: &str, act: impl FnOnce() -
 }
 
 /// What a guest that runs `peer` tells a Linux container: both addresses.
-fn told(wharf: &Wharf, from: &str, host: &str, port: u16) -> String {
-    exec(wharf, from, &format!("nc -w 5 {host} {port} </dev/null | head -c 60")).replace('!', "")
+pub fn told(wharf: &Wharf, from: &str, host: &str, port: u16) -> String {
+    exec(wharf, from, &format!("nc -w 5 {host} {port} </dev/null | head -c 120")).replace('!', "")
 }
 
 /// True when a Linux container gets no word from there.
-fn is_silent(wharf: &Wharf, from: &str, host: &str, port: u16) -> bool {
+pub fn is_silent(wharf: &Wharf, from: &str, host: &str, port: u16) -> bool {
     exec(wharf, from, &format!("nc -w 1 {host} {port} </dev/null | head -c 1")).is_empty()
 }
 
@@ -344,7 +344,7 @@ fn other_machines_reach_what_a_wasm_guest_publishes_and_nothing_else() {
 }
 
 /// As [`with_both`], but the program is a file of its image, by which another process of the container can run it.
-fn with_program() -> Wharf {
+pub fn with_program() -> Wharf {
     let wharf = Wharf::with_busybox();
     let config = serde_json::json!({"Entrypoint": ["/net.wasm"]});
     wharf.load(&images::wasm_files("net", &[("net.wasm", &images::read(&images::guest("net-p2")))], &config));
@@ -357,7 +357,7 @@ fn address_on(wharf: &Wharf, name: &str, network: &str) -> String {
 }
 
 /// What a wasm container hears of another's `peer`, called by another process of its own.
-fn heard_by_wasm(wharf: &Wharf, name: &str, to: &str) -> String {
+pub fn heard_by_wasm(wharf: &Wharf, name: &str, to: &str) -> String {
     wharf.run(&["exec", name, "/net.wasm", "dial", to]).stdout.replace('!', "")
 }
 

@@ -33,6 +33,7 @@ mod restart;
 mod rootless;
 mod run;
 mod search;
+mod six;
 mod sockets;
 mod stack;
 mod storm;

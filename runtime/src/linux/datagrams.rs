@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -22,10 +22,10 @@ use super::sockets;
 use crate::engine::Engine;
 use crate::network::packet::{self, HEADER, MOST};
 use crate::network::recent::Recent;
-use crate::network::r#virtual::{Route, covers, on, route, source};
-use crate::network::{Fault, Protocol};
+use crate::network::r#virtual::{Route, covers, host, loopback_like, on, route, source};
+use crate::network::{Endpoint, Fault, Protocol};
 
-/// Each socket takes up to five descriptors of the monitor, which may have 1024.
+/// On one network each socket takes up to six descriptors of the monitor, which may have 1024.
 const MOST_SOCKETS: usize = 150;
 /// Packets passed on before others have their turn.
 const AT_ONCE: usize = 64;
@@ -46,9 +46,9 @@ pub(crate) struct Wake {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Task,
-    /// On the network with this number.
-    Inbox(i64),
-    Bridge(i64),
+    /// At this address of the container.
+    Inbox(IpAddr),
+    Bridge(IpAddr),
     Published(usize),
     Outside(usize),
 }
@@ -57,10 +57,10 @@ struct Relay {
     local: SocketAddr,
     /// Our end of the pair.
     task: OwnedFd,
-    /// On the container's networks, by their numbers: the socket, and its name.
-    inboxes: BTreeMap<i64, (OwnedFd, String)>,
+    /// On the container's networks, by its addresses there: the socket, and its name.
+    inboxes: BTreeMap<IpAddr, (OwnedFd, String)>,
     /// On the networks' bridges, once there are Linux containers to meet.
-    bridges: BTreeMap<i64, OwnedFd>,
+    bridges: BTreeMap<IpAddr, OwnedFd>,
     /// Which of the published ports are its own.
     published: Vec<usize>,
     /// On the host's networks, by family.
@@ -79,8 +79,8 @@ impl Relays {
         self.0.iter().flat_map(move |(number, relay)| {
             let wake = move |end| Wake { number: *number, end };
             let task = std::iter::once((wake(End::Task), relay.task.as_fd()));
-            let inboxes = relay.inboxes.iter().map(move |(network, (fd, _))| (wake(End::Inbox(*network)), fd.as_fd()));
-            let bridges = relay.bridges.iter().map(move |(network, fd)| (wake(End::Bridge(*network)), fd.as_fd()));
+            let inboxes = relay.inboxes.iter().map(move |(own, (fd, _))| (wake(End::Inbox(*own)), fd.as_fd()));
+            let bridges = relay.bridges.iter().map(move |(own, fd)| (wake(End::Bridge(*own)), fd.as_fd()));
             let ports = relay
                 .published
                 .iter()
@@ -108,9 +108,9 @@ impl Relays {
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(sockets::fault)?;
         let mut inboxes = BTreeMap::new();
         if real.is_none() {
-            for (network, at) in gate.on_networks(local) {
+            for (_, at) in gate.on_networks(local) {
                 if let Some(inbox) = self.inbox(at, gate)? {
-                    inboxes.insert(network, inbox);
+                    inboxes.insert(at.ip(), inbox);
                 }
             }
         }
@@ -127,7 +127,7 @@ impl Relays {
     }
 
     /// A socket for this address of a network, and its name. Of two families' sockets with one port the first has it.
-    fn inbox(&self, at: SocketAddrV4, gate: &mut Gate) -> Result<Option<(OwnedFd, String)>, Fault> {
+    fn inbox(&self, at: SocketAddr, gate: &mut Gate) -> Result<Option<(OwnedFd, String)>, Fault> {
         let file = gate.file_of(at, Protocol::Udp);
         if self.0.values().flat_map(|other| other.inboxes.values()).any(|(_, taken)| *taken == file) {
             return Ok(None);
@@ -148,19 +148,22 @@ impl Relays {
                 if let Ok(Some(inbox)) = self.inbox(at, gate)
                     && let Some(relay) = self.0.get_mut(&number)
                 {
-                    relay.inboxes.insert(network, inbox);
+                    relay.inboxes.insert(at.ip(), inbox);
                 }
             }
         }
     }
 
     /// The container has left this network. Gives the names of its sockets there, which are to be taken away.
-    pub fn vanish(&mut self, network: i64) -> Vec<String> {
-        let gone = self.0.values_mut().filter_map(|relay| {
-            relay.bridges.remove(&network);
-            relay.inboxes.remove(&network)
-        });
-        gone.map(|(_, file)| file).collect()
+    pub fn vanish(&mut self, place: &Endpoint) -> Vec<String> {
+        let mut gone = Vec::new();
+        for relay in self.0.values_mut() {
+            for (own, _) in place.addresses() {
+                relay.bridges.remove(&own);
+                gone.extend(relay.inboxes.remove(&own).map(|(_, file)| file));
+            }
+        }
+        gone
     }
 
     /// A published port leads to the socket with this number.
@@ -184,20 +187,20 @@ impl Relays {
         inboxes.into_values().map(|(_, file)| file).collect()
     }
 
-    /// Gives the socket with this number one on a network's bridge too. False when there is no such socket yet.
+    /// Gives the socket with this number one at this address on a bridge too. False when there is no such socket yet.
     ///
     /// # Errors
     /// Those of `make`.
     pub fn meet(
         &mut self,
         number: u64,
-        network: i64,
+        own: IpAddr,
         make: impl FnOnce() -> Result<OwnedFd, Fault>,
     ) -> Result<bool, Fault> {
         let Some(relay) = self.0.get_mut(&number) else { return Ok(false) };
         // Of two families' sockets with one port the first has the network.
-        if relay.inboxes.contains_key(&network) && !relay.bridges.contains_key(&network) {
-            relay.bridges.insert(network, make()?);
+        if relay.inboxes.contains_key(&own) && !relay.bridges.contains_key(&own) {
+            relay.bridges.insert(own, make()?);
         }
         Ok(true)
     }
@@ -218,8 +221,8 @@ impl Relays {
         for _ in 0..AT_ONCE {
             let more = match wake.end {
                 End::Task => self.of_task(wake.number, &mut buffer, gate, engine),
-                End::Inbox(network) => self.of_inbox(wake.number, network, &mut buffer),
-                End::Bridge(network) => self.of_bridge(wake.number, network, &mut buffer),
+                End::Inbox(own) => self.of_inbox(wake.number, own, &mut buffer, gate),
+                End::Bridge(own) => self.of_bridge(wake.number, own, &mut buffer),
                 End::Published(index) => self.of_published(wake.number, index, &mut buffer, gate),
                 End::Outside(n) => self.of_outside(wake.number, n, &mut buffer, gate),
             };
@@ -262,21 +265,21 @@ impl Relays {
                 }
             }
             Route::Neighbour(at) => {
-                if let Err(denial) = gate.grants.check_neighbour(at.into()) {
+                if let Err(denial) = gate.grants.check_neighbour(at) {
                     gate.deny(&denial);
                     return;
                 }
                 let file = gate.file_of(at, Protocol::Udp);
-                let network = on(&gate.places, *at.ip()).map(|own| own.network_id);
-                let inbox = network.and_then(|network| relay.inboxes.get(&network));
-                let (Some(network), Some((inbox, _)), Ok(name)) = (network, inbox, gate.at(&file)) else { return };
+                let own = on(&gate.places, at.ip()).and_then(|own| own.like(at.ip()));
+                let inbox = own.and_then(|own| relay.inboxes.get(&own));
+                let (Some(own), Some((inbox, _)), Ok(name)) = (own, inbox, gate.at(&file)) else { return };
                 let sent = sendto(inbox, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &name);
                 if let Err(Errno::NOENT | Errno::CONNREFUSED) = sent {
-                    relay.cross(network, at, data, gate, engine);
+                    relay.cross(own, at, data, gate, engine);
                 }
             }
             Route::Host(port) => match gate.grants.check_host(port) {
-                Ok(()) => relay.send_outside(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), data),
+                Ok(()) => relay.send_outside(SocketAddr::new(loopback_like(to), port), data),
                 Err(denial) => drop(gate.deny(&denial)),
             },
             Route::Outside => match gate.grants.check(to) {
@@ -290,23 +293,24 @@ impl Relays {
         }
     }
 
-    fn of_inbox(&mut self, number: u64, network: i64, buffer: &mut [u8]) -> Option<()> {
+    fn of_inbox(&mut self, number: u64, own: IpAddr, buffer: &mut [u8], gate: &Gate) -> Option<()> {
         let relay = self.0.get(&number)?;
-        let (inbox, _) = relay.inboxes.get(&network)?;
+        let (inbox, _) = relay.inboxes.get(&own)?;
+        let network = on(&gate.places, own)?.network_id;
         let (_, length, from) = recvfrom(inbox, &mut *buffer, RecvFlags::DONTWAIT).ok()?;
         let name = SocketAddrUnix::try_from(from?).ok();
         let path = name.as_ref().and_then(|name| std::str::from_utf8(name.path_bytes()?).ok());
         let file = path.and_then(|path| path.rsplit('/').next());
         // Whoever has no name on our network is no neighbour.
         if let Some(from) = file.and_then(|file| address_of(file, network)) {
-            relay.deliver(from.into(), &buffer[..length]);
+            relay.deliver(from, &buffer[..length]);
         }
         Some(())
     }
 
-    fn of_bridge(&mut self, number: u64, network: i64, buffer: &mut [u8]) -> Option<()> {
+    fn of_bridge(&mut self, number: u64, own: IpAddr, buffer: &mut [u8]) -> Option<()> {
         let relay = self.0.get(&number)?;
-        let (length, from) = received(relay.bridges.get(&network)?, buffer)?;
+        let (length, from) = received(relay.bridges.get(&own)?, buffer)?;
         relay.deliver(from, &buffer[..length]);
         Some(())
     }
@@ -316,8 +320,7 @@ impl Relays {
         let socket = &gate.published.get(index)?.socket;
         let (length, real) = received(socket, buffer)?;
         // The host's loopback is not the guest's, and an IPv4 socket knows no IPv6: both are the host, as in docker.
-        let host = gate.places.first().map(|e| IpAddr::V4(e.gateway));
-        let shown = match host {
+        let shown = match host(&gate.places, relay.local.is_ipv6()) {
             Some(host) if real.ip().is_loopback() || real.is_ipv6() && relay.local.is_ipv4() => {
                 SocketAddr::new(host, real.port())
             }
@@ -334,9 +337,8 @@ impl Relays {
         if relay.open {
             relay.deliver(real, &buffer[..length]);
         } else if relay.sent.get(&real).is_some() {
-            let host = gate.places.first().filter(|_| real.ip().is_loopback());
-            let shown = host.map_or(real.ip(), |e| e.gateway.into());
-            relay.deliver(SocketAddr::new(shown, real.port()), &buffer[..length]);
+            let host = host(&gate.places, real.is_ipv6()).filter(|_| real.ip().is_loopback());
+            relay.deliver(SocketAddr::new(host.unwrap_or(real.ip()), real.port()), &buffer[..length]);
         }
         Some(())
     }
@@ -349,13 +351,13 @@ impl Relay {
     }
 
     /// To a Linux container; lost if none has the address.
-    fn cross(&mut self, network: i64, to: SocketAddrV4, data: &[u8], gate: &mut Gate, engine: &Engine) {
-        if !self.bridges.contains_key(&network) {
+    fn cross(&mut self, own: IpAddr, to: SocketAddr, data: &[u8], gate: &mut Gate, engine: &Engine) {
+        if !self.bridges.contains_key(&own) {
             let socket = gate.cross_datagrams(engine, self.local, to);
-            self.bridges.extend(socket.map(|socket| (network, socket)));
+            self.bridges.extend(socket.map(|socket| (own, socket)));
         }
-        if let Some(socket) = self.bridges.get(&network) {
-            let _ = sendto(socket, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &SocketAddr::from(to));
+        if let Some(socket) = self.bridges.get(&own) {
+            let _ = sendto(socket, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &to);
         }
     }
 
@@ -372,13 +374,13 @@ impl Relay {
 }
 
 /// The address of this network that a socket of this name stands for.
-fn address_of(file: &str, network: i64) -> Option<SocketAddrV4> {
+fn address_of(file: &str, network: i64) -> Option<SocketAddr> {
     let rest = file.strip_suffix(Protocol::Udp.name())?.strip_suffix('.')?;
     let mut parts = rest.split('-');
     if parts.next()?.parse() != Ok(network) {
         return None;
     }
-    Some(SocketAddrV4::new(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    Some(SocketAddr::new(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// Where sockets of this address's family are kept.

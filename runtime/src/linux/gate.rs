@@ -23,7 +23,7 @@ mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -46,7 +46,10 @@ use crate::error::{Error, Result};
 use crate::monitor::protocol::Failure;
 use crate::network::grants::{Denial, Grants, HOST_NAME, canonical, canonical_name, is_name};
 use crate::network::line::{Answer, Ask, Gatekeeper, Source};
-use crate::network::r#virtual::{PortTable, Route, arrange, covers, given, look_up, on, route, source, towards};
+use crate::network::r#virtual::{
+    PortTable, Route, arrange, covers, covers_both, given, look_up, loopback_like, on, own_addresses, reached, route,
+    source, towards,
+};
 use crate::network::{Endpoint, Fault, PortBinding, Protocol, WasmMode, WasmNetwork};
 use crate::task::WasmTask;
 use crate::{paths, plan};
@@ -114,8 +117,8 @@ struct Local {
     files: Vec<String>,
     /// The guest has asked for this port, so others may look for it there.
     asked: bool,
-    /// The networks on whose bridges Linux containers reach it.
-    met: Vec<i64>,
+    /// The container's addresses at which Linux containers reach it, on bridges.
+    met: Vec<IpAddr>,
     /// On the host's network: the socket itself.
     real: Option<OwnedFd>,
 }
@@ -202,7 +205,7 @@ impl Gate {
             let places = self.wanted.iter().enumerate();
             let places: Vec<_> =
                 places.map(|(at, place)| (place, if at == way_out { &ports[..] } else { &[] })).collect();
-            self.places = engine.attach_networks(&self.id, &places, false)?;
+            self.places = engine.attach_networks(&self.id, &places)?;
             arrange(&mut self.places, &self.wanted);
         }
         self.joined = true;
@@ -418,15 +421,13 @@ impl Gate {
     }
 
     /// Where neighbours reach a socket that is bound so, with the numbers of their networks.
-    pub(super) fn on_networks(&self, bound: SocketAddr) -> Vec<(i64, SocketAddrV4)> {
-        let ip = bound.ip();
-        let reached = self.places.iter().filter(|own| ip.is_unspecified() || ip == IpAddr::V4(own.address));
-        reached.map(|own| (own.network_id, SocketAddrV4::new(own.address, bound.port()))).collect()
+    pub(super) fn on_networks(&self, bound: SocketAddr) -> Vec<(i64, SocketAddr)> {
+        reached(&self.places, bound)
     }
 
     /// The name of the socket that stands for an address of one of our networks.
-    pub(super) fn file_of(&self, at: SocketAddrV4, protocol: Protocol) -> String {
-        let network = on(&self.places, *at.ip()).map_or(0, |own| own.network_id);
+    pub(super) fn file_of(&self, at: SocketAddr, protocol: Protocol) -> String {
+        let network = on(&self.places, at.ip()).map_or(0, |own| own.network_id);
         format!("{network}-{}-{}.{protocol}", at.ip(), at.port())
     }
 
@@ -475,18 +476,21 @@ impl Gate {
         }
         match route(&self.network.mode, &self.places, to) {
             Route::Own => {
-                let called = self.bound.values().find(|l| l.protocol == Protocol::Tcp && covers(l.address, to));
+                let called = |covers: fn(SocketAddr, SocketAddr) -> bool| {
+                    self.bound.values().find(|l| l.protocol == Protocol::Tcp && covers(l.address, to))
+                };
+                let called = called(covers).or_else(|| called(covers_both));
                 let file = called.and_then(|l| l.files.first().cloned()).ok_or(Fault::ConnectionRefused)?;
                 let port = self.port_or_any(port);
                 let local = source(&self.places, to.ip(), port);
                 Ok((local, self.call(&file, local, to)?))
             }
             Route::Neighbour(at) => {
-                self.grants.check_neighbour(at.into()).map_err(|denial| self.deny(&denial))?;
+                self.grants.check_neighbour(at).map_err(|denial| self.deny(&denial))?;
                 let file = self.file_of(at, Protocol::Tcp);
                 let own = self.port_or_any(port);
-                let local = source(&self.places, IpAddr::V4(*at.ip()), own);
-                match self.call(&file, local, at.into()) {
+                let local = source(&self.places, at.ip(), own);
+                match self.call(&file, local, at) {
                     // No wasm container listens there.
                     Err(Fault::ConnectionRefused) => self.cross(engine, port, at),
                     called => Ok((local, called?)),
@@ -494,7 +498,7 @@ impl Gate {
             }
             Route::Host(host_port) => {
                 self.grants.check_host(host_port).map_err(|denial| self.deny(&denial))?;
-                self.connect_outside(to, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), host_port))
+                self.connect_outside(to, SocketAddr::new(loopback_like(to), host_port))
             }
             Route::Outside => {
                 self.grants.check(to).map_err(|denial| self.deny(&denial))?;
@@ -525,8 +529,7 @@ impl Gate {
         let listens = |local: &&Local| local.protocol == Protocol::Tcp && local.address.port() == port;
         let called = self.bound.values().filter(listens).find(|local| !local.files.is_empty() || local.real.is_some());
         let Some(Local { address, files, .. }) = called else { return Err(Fault::ConnectionRefused) };
-        let loopback = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-        let ip = if address.ip().is_unspecified() { loopback } else { address.ip() };
+        let ip = if address.ip().is_unspecified() { loopback_like(*address) } else { address.ip() };
         let (to, file) = (SocketAddr::new(ip, port), files.first().cloned());
         match file {
             Some(file) => {
@@ -596,7 +599,7 @@ impl Gate {
         }
         if let Some(first) = self.places.first() {
             if self.names.iter().any(|n| n.eq_ignore_ascii_case(&name)) {
-                return here(self.places.iter().map(|own| own.address.into()).collect());
+                return here(own_addresses(&self.places));
             }
             if name == HOST_NAME {
                 return here(vec![first.gateway.into()]);
@@ -606,7 +609,7 @@ impl Gate {
         let found = found.map_err(|_| Fault::TemporaryResolverFailure)?;
         if !found.is_empty() {
             self.grants.meet(&name, &found).map_err(|denial| self.deny(&denial))?;
-            return here(found.into_iter().map(IpAddr::V4).collect());
+            return here(found);
         }
         if self.is_internal() {
             return Err(Fault::NameUnresolvable);

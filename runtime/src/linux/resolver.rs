@@ -237,7 +237,7 @@ impl Lookup {
     fn end(&mut self) -> Option<Result<Vec<IpAddr>, Fault>> {
         let mut found = std::mem::take(&mut self.found);
         found.truncate(MOST);
-        // IPv4 first: it is what the container's network has.
+        // IPv4 first: it is what every network of containers has.
         found.sort_by_key(IpAddr::is_ipv6);
         Some(if found.is_empty() { Err(Fault::NameUnresolvable) } else { Ok(found) })
     }

@@ -143,7 +143,7 @@ impl UserNetwork {
     pub fn join(&mut self, engine: &Engine, container: &Container) -> Result<()> {
         let places = container.config.places();
         let places: Vec<_> = places.iter().take(1).map(|place| (place, self.ports.as_slice())).collect();
-        self.endpoint = engine.attach_networks(&container.id, &places, false)?.pop();
+        self.endpoint = engine.attach_networks(&container.id, &places)?.pop();
         Ok(())
     }
 

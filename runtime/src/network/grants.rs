@@ -343,9 +343,9 @@ impl Grants {
     ///
     /// # Errors
     /// Why not.
-    pub fn meet(&mut self, name: &str, neighbours: &[Ipv4Addr]) -> Result<(), Denial> {
+    pub fn meet(&mut self, name: &str, neighbours: &[IpAddr]) -> Result<(), Denial> {
         self.check_neighbours_name(name)?;
-        neighbours.iter().for_each(|address| self.learn(name, (*address).into()));
+        neighbours.iter().for_each(|address| self.learn(name, *address));
         Ok(())
     }
 

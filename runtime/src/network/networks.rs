@@ -228,18 +228,25 @@ pub fn endpoint_id(container: &str, network: i64) -> String {
 /// # Errors
 /// The database's.
 pub fn name_of(db: &Db, network: i64, address: IpAddr) -> Result<Option<String>> {
-    const BY: &str = "SELECT c.name || '.' || n.name FROM endpoints e JOIN containers c ON c.id = e.container \
-                      JOIN networks n ON n.id = e.network WHERE e.network = ?1 AND ";
+    by_address(db, network, address, "c.name || '.' || n.name")
+}
+
+/// What `wanted` says, as a column, of whoever has this address on a network.
+fn by_address(db: &Db, network: i64, address: IpAddr, wanted: &str) -> Result<Option<String>> {
+    let select = format!(
+        "SELECT {wanted} FROM endpoints e JOIN containers c ON c.id = e.container JOIN networks n ON n.id = e.network \
+         WHERE e.network = ?1 AND "
+    );
     db.read(|c| {
-        let name = |row: &Row<'_>| row.get(0);
+        let one = |row: &Row<'_>| row.get(0);
         let found = match address {
             IpAddr::V4(address) => c
-                .prepare_cached(&format!("{BY} e.address = ?2"))?
-                .query_row(params![network, u32::from(address)], name)
+                .prepare_cached(&format!("{select} e.address = ?2"))?
+                .query_row(params![network, u32::from(address)], one)
                 .optional()?,
             IpAddr::V6(address) => c
-                .prepare_cached(&format!("{BY} e.address6 = ?2"))?
-                .query_row(params![network, address.octets()], name)
+                .prepare_cached(&format!("{select} e.address6 = ?2"))?
+                .query_row(params![network, address.octets()], one)
                 .optional()?,
         };
         Ok(found)
@@ -250,11 +257,8 @@ pub fn name_of(db: &Db, network: i64, address: IpAddr) -> Result<Option<String>>
 ///
 /// # Errors
 /// The database's.
-pub fn holder(db: &Db, network: i64, address: Ipv4Addr) -> Result<Option<String>> {
-    db.read(|c| {
-        let mut select = c.prepare_cached("SELECT container FROM endpoints WHERE network = ?1 AND address = ?2")?;
-        Ok(select.query_row(params![network, u32::from(address)], |row| row.get(0)).optional()?)
-    })
+pub fn holder(db: &Db, network: i64, address: IpAddr) -> Result<Option<String>> {
+    by_address(db, network, address, "e.container")
 }
 
 /// Records a network. `is_free` tells whether the host has none of these addresses.

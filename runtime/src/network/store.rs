@@ -74,34 +74,29 @@ pub fn exists(db: &Db, name: &str) -> Result<bool> {
 }
 
 /// Gives the container its places on networks: the addresses that are asked for, else the lowest that are free. Its
-/// interfaces are numbered in this order. Where networks have IPv6 addresses it gets these too, if it is to have them.
+/// interfaces are numbered in this order. Where networks have IPv6 addresses it gets these too.
 ///
 /// # Errors
 /// `NotFound` when there is no such network; `LimitExceeded` when one is full; `Conflict` when an address is taken.
-pub fn attach(
-    db: &Db,
-    container: &str,
-    places: &[(&EndpointConfig, &[PortBinding])],
-    with_six: bool,
-) -> Result<Vec<Endpoint>> {
+pub fn attach(db: &Db, container: &str, places: &[(&EndpointConfig, &[PortBinding])]) -> Result<Vec<Endpoint>> {
     db.write(|tx| {
         // One that has not been let go belongs to a start that failed half-way.
         detach_in(tx, container, None)?;
         let numbered = (0..=u8::MAX).zip(places);
-        numbered.map(|(number, (wanted, ports))| attach_in(tx, container, wanted, (number, with_six), ports)).collect()
+        numbered.map(|(number, (wanted, ports))| attach_in(tx, container, wanted, number, ports)).collect()
     })
 }
 
-/// Gives the container one more place, on the first interface that is free, `with_six` an IPv6 address if there are any.
+/// Gives the container one more place, on the first interface that is free.
 ///
 /// # Errors
 /// As [`attach`]; `Conflict` when it has a place on that network.
-pub fn connect(db: &Db, container: &str, wanted: &EndpointConfig, with_six: bool) -> Result<Endpoint> {
+pub fn connect(db: &Db, container: &str, wanted: &EndpointConfig) -> Result<Endpoint> {
     db.write(|tx| {
         let mut taken = tx.prepare_cached("SELECT number FROM endpoints WHERE container = ?1")?;
         let taken: Vec<u8> = taken.query_map([container], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         let number = (0..u8::MAX).find(|number| !taken.contains(number)).unwrap_or(u8::MAX);
-        attach_in(tx, container, wanted, (number, with_six), &[])
+        attach_in(tx, container, wanted, number, &[])
     })
 }
 
@@ -109,7 +104,7 @@ fn attach_in(
     tx: &Transaction<'_>,
     container: &str,
     wanted: &EndpointConfig,
-    (number, with_six): (u8, bool),
+    number: u8,
     ports: &[PortBinding],
 ) -> Result<Endpoint> {
     let network = networks::by_name_in(tx, &wanted.network)?.ok_or_else(|| networks::no_such(&wanted.network))?;
@@ -118,7 +113,7 @@ fn attach_in(
         Some(address) => address,
         None => free(tx, &network)?,
     };
-    let six = match (network.six.filter(|_| with_six), wanted.address6) {
+    let six = match (network.six, wanted.address6) {
         (Some(six), Some(address)) => Some(Six { address, ..six }),
         (Some(six), None) => Some(Six { address: free6(tx, &network, six)?, ..six }),
         (None, _) => None,
@@ -410,7 +405,7 @@ mod tests {
     }
 
     fn take(db: &Db, container: usize, wanted: &EndpointConfig) -> Result<Endpoint> {
-        attach(db, &id(container), &[(wanted, &[])], true).map(|mut all| all.remove(0))
+        attach(db, &id(container), &[(wanted, &[])]).map(|mut all| all.remove(0))
     }
 
     #[test]
@@ -480,7 +475,7 @@ mod tests {
         let db = db(dir.path());
         let ports = crate::network::ports::parse_publish("8080:80").unwrap();
         let wanted = EndpointConfig { aliases: vec!["web".to_owned()], ..EndpointConfig::on(BRIDGE) };
-        let own = attach(&db, &id(7), &[(&wanted, &ports)], true).unwrap().remove(0);
+        let own = attach(&db, &id(7), &[(&wanted, &ports)]).unwrap().remove(0);
         for name in ["name7", "WEB", "000000000000"] {
             assert_eq!(resolve(&db, 1, name).unwrap(), [own.address], "{name}");
         }
@@ -528,8 +523,8 @@ mod tests {
         assert_eq!((1..7).map(|n| last(n).unwrap()).collect::<Vec<_>>(), [248, 249, 250, 251, 252, 253]);
         assert_eq!(last(8).unwrap_err().class(), Class::LimitExceeded);
         // A second place of the same container, and none twice.
-        assert_eq!(connect(&db, &id(0), &EndpointConfig::on(BRIDGE), true).unwrap().number, 1);
-        assert_eq!(connect(&db, &id(0), &EndpointConfig::on(BRIDGE), true).unwrap_err().class(), Class::Conflict);
+        assert_eq!(connect(&db, &id(0), &EndpointConfig::on(BRIDGE)).unwrap().number, 1);
+        assert_eq!(connect(&db, &id(0), &EndpointConfig::on(BRIDGE)).unwrap_err().class(), Class::Conflict);
         let places =
             |db: &Db| attachments(db).unwrap()[&id(0)].iter().map(|a| a.endpoint.network.clone()).collect::<Vec<_>>();
         assert_eq!(places(&db), ["own", BRIDGE]);

@@ -5,9 +5,10 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Endpoint, Fault, Protocol, WasmMode, grants};
+use super::networks::overlap6;
+use super::{Endpoint, Fault, Protocol, Six, WasmMode, grants};
 use crate::config::{EndpointConfig, HOST_GATEWAY};
 use crate::error::Result;
 
@@ -58,13 +59,38 @@ fn before<'a>(name: &'a str, network: &str) -> Option<&'a str> {
     own.strip_suffix('.').filter(|_| last.eq_ignore_ascii_case(network))
 }
 
+impl Six {
+    /// True for the addresses of its network.
+    fn is_neighbour(&self, address: Ipv6Addr) -> bool {
+        overlap6((self.address, self.prefix), (address, 128))
+    }
+}
+
+impl Endpoint {
+    /// The container's addresses on the network, IPv4 first, each with the host's of its family.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> + use<> {
+        let six = self.six.map(|six| (six.address.into(), six.gateway.into()));
+        std::iter::once((self.address.into(), self.gateway.into())).chain(six)
+    }
+
+    /// True for the container's addresses on it.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.addresses().any(|(own, _)| own == address)
+    }
+
+    /// The container's address of the family of this one.
+    pub fn like(&self, other: IpAddr) -> Option<IpAddr> {
+        self.addresses().map(|(own, _)| own).find(|own| own.is_ipv4() == other.is_ipv4())
+    }
+}
+
 /// Where a destination lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// In the container itself.
     Own,
     /// Another container of one of its networks.
-    Neighbour(SocketAddrV4),
+    Neighbour(SocketAddr),
     /// The host, on this port.
     Host(u16),
     /// Beyond.
@@ -78,33 +104,81 @@ pub fn route(mode: &WasmMode, places: &[Endpoint], to: SocketAddr) -> Route {
     if *mode == WasmMode::Host {
         return Route::Outside;
     }
-    match grants::canonical(to.ip()) {
-        ip if ip.is_loopback() => Route::Own,
-        _ if places.is_empty() => Route::Nowhere,
-        IpAddr::V4(ip) => match on(places, ip) {
-            Some(own) if ip == own.address => Route::Own,
-            Some(own) if ip == own.gateway => Route::Host(to.port()),
-            Some(_) => Route::Neighbour(SocketAddrV4::new(ip, to.port())),
-            None => Route::Outside,
-        },
-        IpAddr::V6(_) => Route::Outside,
+    let meant = grants::canonical(to.ip());
+    if meant.is_loopback() {
+        return Route::Own;
+    }
+    if places.is_empty() {
+        return Route::Nowhere;
+    }
+    // An address that means another elsewhere (6to4) means itself where a network has it.
+    let ip = if on(places, to.ip()).is_some() { to.ip() } else { meant };
+    match on(places, ip) {
+        Some(own) if own.has(ip) => Route::Own,
+        Some(own) if own.addresses().any(|(_, host)| host == ip) => Route::Host(to.port()),
+        Some(_) => Route::Neighbour(SocketAddr::new(ip, to.port())),
+        None => Route::Outside,
     }
 }
 
 /// The place on the network that has this address.
-pub fn on(places: &[Endpoint], address: Ipv4Addr) -> Option<&Endpoint> {
-    places.iter().find(|own| own.is_neighbour(address))
+pub fn on(places: &[Endpoint], address: IpAddr) -> Option<&Endpoint> {
+    let is_there = |own: &&Endpoint| match address {
+        IpAddr::V4(address) => own.is_neighbour(address),
+        IpAddr::V6(address) => own.six.is_some_and(|six| six.is_neighbour(address)),
+    };
+    places.iter().find(is_there)
 }
 
 /// The container's own address towards `to`: what a socket that connects there is called.
 pub fn source(places: &[Endpoint], to: IpAddr, port: u16) -> SocketAddr {
     let ip = match to {
         ip if ip.is_loopback() => ip,
-        IpAddr::V4(ip) => on(places, ip).or(places.first()).map_or(Ipv4Addr::LOCALHOST, |own| own.address).into(),
-        // There are no IPv6 networks yet; towards the outside the host's address is used, which is not shown.
-        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        IpAddr::V4(_) => on(places, to).or(places.first()).map_or(Ipv4Addr::LOCALHOST, |own| own.address).into(),
+        // Without one towards the outside the host's is used, which is not shown.
+        IpAddr::V6(_) => {
+            let six = on(places, to).and_then(|own| own.six).or_else(|| first_six(places));
+            six.map_or(Ipv6Addr::UNSPECIFIED, |six| six.address).into()
+        }
     };
     SocketAddr::new(ip, port)
+}
+
+fn first_six(places: &[Endpoint]) -> Option<Six> {
+    places.iter().find_map(|own| own.six)
+}
+
+/// The loopback's address of the family of this one.
+pub fn loopback_like(other: SocketAddr) -> IpAddr {
+    if other.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
+}
+
+/// What a container's own name leads to, IPv4 first.
+pub fn own_addresses(places: &[Endpoint]) -> Vec<IpAddr> {
+    let mut all: Vec<_> = places.iter().flat_map(|own| own.addresses().map(|(ip, _)| ip)).collect();
+    all.sort_by_key(IpAddr::is_ipv6);
+    all
+}
+
+/// The host as a container's socket of this family sees it: by an address that it can answer to, if there is one.
+pub fn host(places: &[Endpoint], v6: bool) -> Option<IpAddr> {
+    let six = first_six(places).filter(|_| v6).map(|six| six.gateway.into());
+    six.or(places.first().map(|own| own.gateway.into()))
+}
+
+/// Where neighbours reach a socket that is bound so, with the numbers of their networks. One of all IPv6 addresses is
+/// reached by IPv4 too, as the kernel's are unless they are told not to.
+pub fn reached(places: &[Endpoint], bound: SocketAddr) -> Vec<(i64, SocketAddr)> {
+    let is_reached = |ip: IpAddr| match bound.ip() {
+        all if all.is_unspecified() => all.is_ipv6() || ip.is_ipv4(),
+        one => one == ip,
+    };
+    let at = |own: &Endpoint| {
+        let (network, port) = (own.network_id, bound.port());
+        let addresses = own.addresses().map(|(ip, _)| ip).filter(|ip| is_reached(*ip));
+        addresses.map(|ip| (network, SocketAddr::new(ip, port))).collect::<Vec<_>>()
+    };
+    places.iter().flat_map(at).collect()
 }
 
 /// What `bound` is towards `to`.
@@ -126,6 +200,12 @@ pub fn given(hosts: &[(String, String)], places: &[Endpoint], name: &str) -> Vec
 pub fn covers(bound: SocketAddr, at: SocketAddr) -> bool {
     let same_family = bound.is_ipv4() == at.is_ipv4();
     bound.port() == at.port() && same_family && (bound.ip().is_unspecified() || bound.ip() == at.ip())
+}
+
+/// True if a caller reaches a socket that is bound to `bound` at `at`, when no socket of the family of `at` is there: one of
+/// all IPv6 addresses, as [`reached`] has it of neighbours.
+pub fn covers_both(bound: SocketAddr, at: SocketAddr) -> bool {
+    at.is_ipv4() && bound.is_ipv6() && bound.ip().is_unspecified() && bound.port() == at.port()
 }
 
 /// A socket of one family sees no address of the other: IPv6 callers of an IPv4 socket are the host, as behind docker's
@@ -157,7 +237,7 @@ impl PortTable {
     /// `AddressNotBindable` for an address that is not the container's; `AddressInUse`.
     pub fn bind(&mut self, protocol: Protocol, local: SocketAddr, places: &[Endpoint]) -> Result<SocketAddr, Fault> {
         let ip = local.ip();
-        let is_own = places.iter().any(|own| ip == IpAddr::V4(own.address));
+        let is_own = places.iter().any(|own| own.has(ip));
         if !(ip.is_unspecified() || ip.is_loopback() || is_own) {
             return Err(Fault::AddressNotBindable);
         }
@@ -237,8 +317,65 @@ mod tests {
         }
     }
 
+    /// With IPv6 addresses too.
+    fn with_six() -> Endpoint {
+        let six = |text: &str| text.parse().unwrap();
+        let six = Six { address: six("fd00:1::5"), prefix: 64, gateway: six("fd00:1::1") };
+        Endpoint { network: "six".to_owned(), network_id: 6, six: Some(six), ..second() }
+    }
+
     fn at(text: &str) -> SocketAddr {
         text.parse().expect("address")
+    }
+
+    #[test]
+    fn ipv6_neighbours_are_told_from_the_rest() {
+        let (mode, own) = (WasmMode::Network("six".to_owned()), [endpoint(), with_six()]);
+        for (to, expected) in [
+            ("[fd00:1::5]:80", Route::Own),
+            ("[fd00:1::1]:80", Route::Host(80)),
+            ("[fd00:1::6]:80", Route::Neighbour(at("[fd00:1::6]:80"))),
+            ("[fd00:1::6%3]:80", Route::Neighbour(at("[fd00:1::6]:80"))),
+            ("[::ffff:10.9.0.8]:80", Route::Neighbour(at("10.9.0.8:80"))),
+            ("[fd00:2::6]:80", Route::Outside),
+            ("[fe80::1]:80", Route::Outside),
+            ("[::1]:80", Route::Own),
+        ] {
+            assert_eq!(route(&mode, &own, at(to)), expected, "{to}");
+        }
+        assert_eq!(route(&mode, &own[..1], at("[fd00:1::6]:80")), Route::Outside);
+        // Addresses that mean IPv4 ones elsewhere.
+        let six =
+            Six { address: "2002:a09:1::5".parse().unwrap(), prefix: 64, gateway: "2002:a09:1::1".parse().unwrap() };
+        let odd = [Endpoint { six: Some(six), ..endpoint() }];
+        assert_eq!(route(&mode, &odd, at("[2002:a09:1::6]:80")), Route::Neighbour(at("[2002:a09:1::6]:80")));
+        let from = |places: &[Endpoint], to: &str| source(places, to.parse().unwrap(), 5).to_string();
+        assert_eq!(from(&own, "fd00:1::6"), "[fd00:1::5]:5");
+        assert_eq!(from(&own, "2001:db8::1"), "[fd00:1::5]:5");
+        assert_eq!((from(&own, "::1"), from(&own[..1], "2001:db8::1")), ("[::1]:5".into(), "[::]:5".into()));
+        assert_eq!(host(&own, true), Some("fd00:1::1".parse().unwrap()));
+        assert_eq!((host(&own, false), host(&own[..1], true)), (host(&own[..1], false), host(&own, false)));
+        let mut table = PortTable::default();
+        assert!(table.bind(Protocol::Tcp, at("[fd00:1::5]:80"), &own).is_ok());
+        for foreign in ["[fd00:1::6]:81", "[fd00:1::1]:81", "[fd00:2::5]:81"] {
+            assert_eq!(table.bind(Protocol::Tcp, at(foreign), &own), Err(Fault::AddressNotBindable), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn sockets_are_reached_at_the_addresses_that_they_are_bound_to() {
+        let own = [endpoint(), with_six()];
+        let reached = |bound: &str| {
+            let all = reached(&own, at(bound)).into_iter().map(|(network, at)| format!("{network} {at}"));
+            all.collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(reached("0.0.0.0:5"), "1 172.30.0.2:5, 6 10.9.0.7:5");
+        assert_eq!(reached("[::]:5"), "1 172.30.0.2:5, 6 10.9.0.7:5, 6 [fd00:1::5]:5");
+        assert_eq!(
+            (reached("[fd00:1::5]:5"), reached("10.9.0.7:5")),
+            ("6 [fd00:1::5]:5".into(), "6 10.9.0.7:5".into())
+        );
+        assert_eq!(reached("[::1]:5") + &reached("127.0.0.1:5"), "");
     }
 
     #[test]
@@ -252,13 +389,13 @@ mod tests {
         assert_eq!(to("172.30.0.2:80"), Route::Own);
         assert_eq!(to("[::ffff:127.0.0.1]:80"), Route::Own);
         assert_eq!(to("172.30.0.1:80"), Route::Host(80));
-        assert_eq!(to("172.30.9.9:80"), Route::Neighbour(SocketAddrV4::new(Ipv4Addr::new(172, 30, 9, 9), 80)));
+        assert_eq!(to("172.30.9.9:80"), Route::Neighbour(at("172.30.9.9:80")));
         assert_eq!(to("172.31.0.1:80"), Route::Outside);
         assert_eq!(to("[2001:db8::1]:80"), Route::Outside);
         for (second, route) in [
             ("10.9.0.7:80", Route::Own),
             ("10.9.0.1:80", Route::Host(80)),
-            ("10.9.0.8:80", Route::Neighbour(SocketAddrV4::new(Ipv4Addr::new(10, 9, 0, 8), 80))),
+            ("10.9.0.8:80", Route::Neighbour(at("10.9.0.8:80"))),
             ("10.9.1.8:80", Route::Outside),
         ] {
             assert_eq!(to(second), route, "{second}");
@@ -353,9 +490,13 @@ mod tests {
 
     #[test]
     fn neighbours_are_told_by_the_prefix() {
-        let own = endpoint();
-        assert!(own.is_neighbour(Ipv4Addr::new(172, 30, 255, 1)) && !own.is_neighbour(Ipv4Addr::new(172, 31, 0, 1)));
-        assert_eq!(crate::network::Mac::of(own.address).to_string(), "02:42:ac:1e:00:02");
+        let own = [endpoint()];
+        let is_neighbour = |text: &str| on(&own, text.parse().unwrap()).is_some();
+        assert!(is_neighbour("172.30.255.1") && !is_neighbour("172.31.0.1") && !is_neighbour("fd00:1::2"));
+        let six = [with_six()];
+        let is_neighbour = |text: &str| on(&six, text.parse().unwrap()).is_some();
+        assert!(is_neighbour("fd00:1::9") && is_neighbour("10.9.0.200") && !is_neighbour("fd00:2::9"));
+        assert_eq!(crate::network::Mac::of(own[0].address).to_string(), "02:42:ac:1e:00:02");
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl Hosted {
         ports: &[PortBinding],
     ) -> Result<()> {
         let places: Vec<_> = wanted.iter().map(|place| (place, &[][..])).collect();
-        self.places = engine.attach_networks(&container.id, &places, false)?;
+        self.places = engine.attach_networks(&container.id, &places)?;
         arrange(&mut self.places, wanted);
         match self.places.first() {
             Some(first) => store::set_ports(engine.containers()?.db(), &container.id, first.network_id, ports),

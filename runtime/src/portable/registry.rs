@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::engine::Engine;
@@ -19,8 +19,13 @@ pub(super) fn directory(engine: &Engine) -> Result<PathBuf> {
 }
 
 /// The file of an address.
-pub(super) fn file(dir: &Path, network: i64, at: SocketAddrV4, protocol: Protocol) -> PathBuf {
-    dir.join(format!("{network}-{}-{}.{protocol}", at.ip(), at.port()))
+pub(super) fn file(dir: &Path, network: i64, at: SocketAddr, protocol: Protocol) -> PathBuf {
+    dir.join(format!("{}{}.{protocol}", prefix(network, at.ip()), at.port()))
+}
+
+/// How the files of an address begin: Windows has no colons in names.
+fn prefix(network: i64, ip: IpAddr) -> String {
+    format!("{network}-{ip}-").replace(':', "_")
 }
 
 /// Writes a word, whole or not at all.
@@ -32,10 +37,11 @@ pub(super) fn write(path: &Path, word: &str) -> io::Result<()> {
 
 /// Takes away what a container has left at its address.
 pub(super) fn forget(engine: &Engine, endpoint: &Endpoint) {
-    let own = format!("{}-{}-", endpoint.network_id, endpoint.address);
+    let own: Vec<_> = endpoint.addresses().map(|(ip, _)| prefix(endpoint.network_id, ip)).collect();
     let Ok(entries) = fs::read_dir(engine.paths().run.join("net")) else { return };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&own) {
+        let name = entry.file_name();
+        if own.iter().any(|own| name.to_string_lossy().starts_with(own.as_str())) {
             let _ = fs::remove_file(entry.path());
         }
     }

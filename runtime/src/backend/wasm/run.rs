@@ -9,7 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -354,7 +354,8 @@ impl Serving {
         let ours = published.into_iter().filter(|(binding, _)| binding.container_port == port);
         let listeners: Vec<TcpListener> = ours.map(|(_, listener)| listener).collect();
         let taken = |e: Fault| Error::new(Class::Unavailable, format!("serve the container's port {port}: {e}"));
-        let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+        // Of both families.
+        let address = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
         let bound = network.bind(Protocol::Tcp, address).map_err(taken)?;
         let neighbours = || network.listen(&bound, BACKLOG).map(Some).map_err(taken);
         self.run(&listeners, neighbours, wait)

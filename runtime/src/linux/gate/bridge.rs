@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{Shutdown, listen, shutdown};
@@ -35,8 +35,8 @@ pub(super) struct Foothold {
     home: File,
     /// The name of the host's end.
     outer: String,
-    /// What the guest listens on here, by its number: its process has these too.
-    listeners: BTreeMap<u64, OwnedFd>,
+    /// What the guest listens on here, by its number, of each family: its process has these too.
+    listeners: BTreeMap<u64, Vec<OwnedFd>>,
 }
 
 impl Foothold {
@@ -71,7 +71,7 @@ impl Foothold {
     /// # Errors
     /// The kernel's.
     pub(super) fn give_up(self) -> Result<()> {
-        for listener in self.listeners.values() {
+        for listener in self.listeners.values().flatten() {
             let _ = shutdown(listener, Shutdown::Both);
         }
         network::unplug(&self.outer)
@@ -99,10 +99,10 @@ impl Gate {
         if !crate::linux::is_root() || self.network.mode == WasmMode::Host {
             return;
         }
-        let mut unmet: BTreeMap<i64, Vec<(u64, SocketAddrV4)>> = BTreeMap::new();
+        let mut unmet: BTreeMap<i64, Vec<(u64, SocketAddr)>> = BTreeMap::new();
         for (number, local) in self.bound.iter().filter(|(_, local)| local.asked) {
             for (network, at) in self.on_networks(local.address) {
-                if !local.met.contains(&network) {
+                if !local.met.contains(&at.ip()) {
                     unmet.entry(network).or_default().push((*number, at));
                 }
             }
@@ -116,14 +116,14 @@ impl Gate {
         }
     }
 
-    fn met_at(&mut self, number: u64, network: i64, at: SocketAddrV4) {
+    fn met_at(&mut self, number: u64, network: i64, at: SocketAddr) {
         match self.open_door(number, network, at) {
             Ok(true) => {
                 if let Some(local) = self.bound.get_mut(&number) {
-                    local.met.push(network);
+                    local.met.push(at.ip());
                 }
             }
-            // It does not listen yet.
+            // It does not listen there, or not yet.
             Ok(false) => {}
             Err(fault) => self.notices.push(format!("wharf: Linux containers cannot reach {at}: {fault}\n")),
         }
@@ -141,23 +141,23 @@ impl Gate {
     }
 
     /// Listens, or waits for datagrams, on a network's bridge for what is bound under this number. False for what neither
-    /// listens nor waits.
-    fn open_door(&mut self, number: u64, network: i64, at: SocketAddrV4) -> Result<bool, Fault> {
+    /// listens nor waits there.
+    fn open_door(&mut self, number: u64, network: i64, at: SocketAddr) -> Result<bool, Fault> {
         let Some(Local { protocol, files, .. }) = self.bound.get(&number) else { return Ok(false) };
-        match (*protocol, files.is_empty()) {
-            (Protocol::Udp, _) => {
+        match *protocol {
+            Protocol::Udp => {
                 let mut relays = std::mem::take(&mut self.relays);
-                let met = relays.meet(number, network, || self.bound_there(network, Protocol::Udp, at.into()));
+                let met = relays.meet(number, at.ip(), || self.bound_there(network, Protocol::Udp, at));
                 self.relays = relays;
                 met
             }
-            (Protocol::Tcp, true) => Ok(false),
-            (Protocol::Tcp, false) => {
-                let listener = self.bound_there(network, Protocol::Tcp, at.into())?;
+            Protocol::Tcp if !files.contains(&self.file_of(at, Protocol::Tcp)) => Ok(false),
+            Protocol::Tcp => {
+                let listener = self.bound_there(network, Protocol::Tcp, at)?;
                 listen(&listener, sockets::BACKLOG).map_err(sockets::fault)?;
                 self.bring(number, Source::Bridge, &listener)?;
                 if let Some(foothold) = self.footholds.get_mut(&network) {
-                    foothold.listeners.insert(number, listener);
+                    foothold.listeners.entry(number).or_default().push(listener);
                 }
                 Ok(true)
             }
@@ -170,10 +170,10 @@ impl Gate {
     }
 
     /// Our network and address there when a Linux container has this one, and we are there to call it.
-    fn across(&mut self, engine: &Engine, at: SocketAddrV4) -> Option<(i64, Ipv4Addr)> {
-        let own = on(&self.places, *at.ip()).filter(|_| crate::linux::is_root())?;
-        let (network, address) = (own.network_id, own.address);
-        let is_there = network::is_linux(engine, network, *at.ip()).unwrap_or(false);
+    fn across(&mut self, engine: &Engine, at: SocketAddr) -> Option<(i64, IpAddr)> {
+        let own = on(&self.places, at.ip()).filter(|_| crate::linux::is_root())?;
+        let (network, address) = (own.network_id, own.like(at.ip())?);
+        let is_there = network::is_linux(engine, network, at.ip()).unwrap_or(false);
         (is_there && self.come(engine, network).unwrap_or(false)).then_some((network, address))
     }
 
@@ -185,12 +185,12 @@ impl Gate {
         &mut self,
         engine: &Engine,
         port: Option<u16>,
-        to: SocketAddrV4,
+        to: SocketAddr,
     ) -> Result<(SocketAddr, OwnedFd), Fault> {
         let (network, own) = self.across(engine, to).ok_or(Fault::ConnectionRefused)?;
-        let from = SocketAddr::new(own.into(), port.unwrap_or(0));
+        let from = SocketAddr::new(own, port.unwrap_or(0));
         let socket = self.bound_there(network, Protocol::Tcp, from)?;
-        sockets::begin_connect(&socket, to.into())?;
+        sockets::begin_connect(&socket, to)?;
         Ok((sockets::local(&socket).unwrap_or(from), socket))
     }
 
@@ -200,10 +200,10 @@ impl Gate {
         &mut self,
         engine: &Engine,
         bound: SocketAddr,
-        to: SocketAddrV4,
+        to: SocketAddr,
     ) -> Option<OwnedFd> {
-        let (network, _) = self.across(engine, to)?;
-        let (_, from) = self.on_networks(bound).into_iter().find(|(reached, _)| *reached == network)?;
-        self.bound_there(network, Protocol::Udp, from.into()).ok()
+        let (network, own) = self.across(engine, to)?;
+        let (_, from) = self.on_networks(bound).into_iter().find(|(_, at)| at.ip() == own)?;
+        self.bound_there(network, Protocol::Udp, from).ok()
     }
 }

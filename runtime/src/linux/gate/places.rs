@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::network::line::Source;
 use crate::network::r#virtual::arrange;
-use crate::network::{Fault, Protocol, store};
+use crate::network::{Endpoint, Fault, Protocol, store};
 
 impl Gate {
     /// Puts the container on one more network.
@@ -34,7 +34,7 @@ impl Gate {
     }
 
     fn gain(&mut self, engine: &Engine, place: &EndpointConfig) -> Result<()> {
-        let own = store::connect(engine.containers()?.db(), &self.id, place, false)?;
+        let own = store::connect(engine.containers()?.db(), &self.id, place)?;
         let network = own.network_id;
         self.places.push(own);
         arrange(&mut self.places, &self.wanted);
@@ -51,8 +51,9 @@ impl Gate {
     pub fn disconnect_from(&mut self, engine: &Engine, network: &str) -> Result<()> {
         self.wanted.retain(|place| place.network != network);
         let Some(at) = self.places.iter().position(|own| own.network == network) else { return Ok(()) };
-        let network = self.places.remove(at).network_id;
-        self.vanish(network);
+        let gone = self.places.remove(at);
+        let network = gone.network_id;
+        self.vanish(&gone);
         let unplugged = self.footholds.remove(&network).map_or(Ok(()), |foothold| foothold.give_up());
         store::detach(engine.containers()?.db(), &self.id, Some(network))?;
         self.move_ports(engine)?;
@@ -80,12 +81,12 @@ impl Gate {
     }
 
     /// Takes from this network what the guest has there.
-    fn vanish(&mut self, network: i64) {
-        let there = format!("{network}-");
+    fn vanish(&mut self, place: &Endpoint) {
+        let there = format!("{}-", place.network_id);
         for number in self.bound.keys().copied().collect::<Vec<_>>() {
             let own = self.own_name(number);
             let Some(local) = self.bound.get_mut(&number) else { continue };
-            local.met.retain(|met| *met != network);
+            local.met.retain(|met| !place.has(*met));
             let (gone, mut kept): (Vec<_>, Vec<_>) =
                 std::mem::take(&mut local.files).into_iter().partition(|name| name.starts_with(&there));
             // By one name it must be found all the same: by the guest itself, and by us.
@@ -101,7 +102,7 @@ impl Gate {
                 local.files = kept;
             }
         }
-        for name in self.relays.vanish(network) {
+        for name in self.relays.vanish(place) {
             self.unlink(&name);
         }
     }

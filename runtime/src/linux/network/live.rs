@@ -34,7 +34,7 @@ impl Connected {
         let links = Links::open().map_err(|e| Error::os("open a netlink socket", e))?;
         let (networks, new, lock) = ensure(engine, &[&wanted.network], &links)?;
         let db = engine.containers()?.db();
-        let endpoint = store::connect(db, &container.id, wanted, true)?;
+        let endpoint = store::connect(db, &container.id, wanted)?;
         let network_id = endpoint.network_id;
         let wired = networks.into_iter().next().map(|(network, bridge)| {
             let hairpin = !self.ports.is_empty();

@@ -132,7 +132,7 @@ impl Connected {
             true => (place, self.ports.as_slice()),
             false => (place, &[][..]),
         });
-        let endpoints = engine.attach_networks(&container.id, &places.collect::<Vec<_>>(), true)?;
+        let endpoints = engine.attach_networks(&container.id, &places.collect::<Vec<_>>())?;
         let endpoints = endpoints.into_iter().zip(networks).zip(&*wanted);
         self.places = endpoints
             .map(|((endpoint, (network, bridge)), wanted)| {
@@ -526,7 +526,7 @@ pub fn unplug(outer: &str) -> Result<()> {
 ///
 /// # Errors
 /// The store's.
-pub fn is_linux(engine: &Engine, network: i64, address: Ipv4Addr) -> Result<bool> {
+pub fn is_linux(engine: &Engine, network: i64, address: IpAddr) -> Result<bool> {
     let containers = engine.containers()?;
     let Some(id) = networks::holder(containers.db(), network, address)? else { return Ok(false) };
     Ok(containers.get(&id)?.is_some_and(|container| container.backend() == BackendKind::Linux))

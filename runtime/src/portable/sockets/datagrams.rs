@@ -19,7 +19,7 @@ use crate::linux::link::{self, SECRET};
 use crate::names;
 use crate::network::packet::{self, HEADER, MOST};
 use crate::network::recent::Recent;
-use crate::network::r#virtual::{Route, covers, route, source};
+use crate::network::r#virtual::{Route, covers, loopback_like, route, source};
 use crate::network::{Bound, Datagrams, Fault, Protocol, WasmMode};
 
 /// Packets that wait in an inbox.
@@ -161,7 +161,8 @@ impl Packets {
             if let Some((length, real)) = received(socket, buffer) {
                 // The host's loopback is not the guest's, and an IPv4 socket knows no IPv6: both are the host.
                 let hidden = real.ip().is_loopback() || real.is_ipv6() && self.local.is_ipv4();
-                let shown = if hidden { SocketAddr::new(self.shared.gateway(), real.port()) } else { real };
+                let shown =
+                    if hidden { SocketAddr::new(self.shared.gateway(self.local.is_ipv6()), real.port()) } else { real };
                 self.known().heard.insert(shown, (*number, real));
                 return Some((buffer[..length].to_vec(), shown));
             }
@@ -176,7 +177,8 @@ impl Packets {
                     return Some((buffer[..length].to_vec(), real));
                 }
                 if self.known().sent.get(&real).is_some() {
-                    let ip = if real.ip().is_loopback() { self.shared.gateway() } else { real.ip() };
+                    let host = || self.shared.gateway(real.is_ipv6());
+                    let ip = if real.ip().is_loopback() { host() } else { real.ip() };
                     return Some((buffer[..length].to_vec(), SocketAddr::new(ip, real.port())));
                 }
             }
@@ -230,7 +232,7 @@ impl Datagrams for Packets {
                 }
             }
             Route::Neighbour(at) => {
-                if let Err(denial) = state.grants.check_neighbour(at.into()) {
+                if let Err(denial) = state.grants.check_neighbour(at) {
                     state.deny(&denial);
                     return Ok(());
                 }
@@ -239,12 +241,12 @@ impl Datagrams for Packets {
                 let own = self.shared.seen_by(at, self.local);
                 if let (Some((socket, _)), Some((port, secret)), Some(from)) = (&self.door, there, own) {
                     let mut packet = secret.as_bytes().to_vec();
-                    packet.extend(packet::encode(from.into(), bytes));
+                    packet.extend(packet::encode(from, bytes));
                     now(socket, &packet, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
                 }
             }
             Route::Host(port) => match state.grants.check_host(port) {
-                Ok(()) => self.send_outside(bytes, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
+                Ok(()) => self.send_outside(bytes, SocketAddr::new(loopback_like(to), port)),
                 Err(denial) => drop(state.deny(&denial)),
             },
             Route::Outside => match state.grants.check(to) {

@@ -18,7 +18,7 @@ mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
@@ -34,7 +34,10 @@ use super::{registry, system};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::network::grants::{Denial, Grants, HOST_NAME, canonical_name, is_name};
-use crate::network::r#virtual::{PortTable, Route, covers, given, look_up, on, route, source, towards};
+use crate::network::r#virtual::{
+    PortTable, Route, covers, covers_both, given, host, look_up, loopback_like, on, own_addresses, reached, route,
+    source, towards,
+};
 use crate::network::{
     Bound, Connected, Connection, Datagrams, Endpoint, Fault, Listener, Lookup, PortBinding, Protocol, VirtualNetwork,
     WasmMode, WasmNetwork, publish,
@@ -91,12 +94,6 @@ struct Local {
     real: Option<Socket>,
     /// What it receives, of datagrams.
     inbox: Option<Arc<Inbox>>,
-}
-
-/// Where neighbours on this network reach a socket that is bound so.
-fn reached(own: &Endpoint, bound: SocketAddr) -> Option<SocketAddrV4> {
-    let reached = bound.ip().is_unspecified() || bound.ip() == IpAddr::V4(own.address);
-    reached.then(|| SocketAddrV4::new(own.address, bound.port()))
 }
 
 /// A socket of the host's that is bound to `at`, and does not listen.
@@ -191,23 +188,24 @@ impl Shared {
         self.places().first().is_some_and(|first| first.internal)
     }
 
-    fn gateway(&self) -> IpAddr {
-        self.places().first().map_or(Ipv4Addr::LOCALHOST.into(), |own| own.gateway.into())
+    /// The host, as sockets of this family see it.
+    fn gateway(&self, v6: bool) -> IpAddr {
+        host(self.places(), v6).unwrap_or(Ipv4Addr::LOCALHOST.into())
     }
 
     /// The container's address on the network of this neighbour, for a socket that is bound so.
-    fn seen_by(&self, neighbour: SocketAddrV4, bound: SocketAddr) -> Option<SocketAddrV4> {
-        let own = on(self.places(), *neighbour.ip())?;
-        reached(own, bound)
+    fn seen_by(&self, neighbour: SocketAddr, bound: SocketAddr) -> Option<SocketAddr> {
+        let own = on(self.places(), neighbour.ip())?.like(neighbour.ip());
+        reached(self.places(), bound).into_iter().map(|(_, at)| at).find(|at| Some(at.ip()) == own)
     }
 
-    fn file(&self, at: SocketAddrV4, protocol: Protocol) -> PathBuf {
-        registry::file(&self.dir, on(self.places(), *at.ip()).map_or(0, |own| own.network_id), at, protocol)
+    fn file(&self, at: SocketAddr, protocol: Protocol) -> PathBuf {
+        registry::file(&self.dir, on(self.places(), at.ip()).map_or(0, |own| own.network_id), at, protocol)
     }
 
     /// Makes an address known to the neighbours on each network, if it is of two families' sockets the first.
     fn register(&self, state: &State, local: &mut Local, word: &str) -> io::Result<()> {
-        for at in self.places().iter().filter_map(|own| reached(own, local.address)) {
+        for (_, at) in reached(self.places(), local.address) {
             let file = self.file(at, local.protocol);
             if !state.bound.values().any(|other| other.files.contains(&file)) {
                 registry::write(&file, word)?;
@@ -311,7 +309,7 @@ impl VirtualNetwork for Sockets {
             door: None,
             published: Vec::new(),
             bound: bound.address,
-            gateway: self.0.gateway(),
+            gateway: self.0.gateway(false),
             shared: Arc::clone(&self.0),
         };
         let real = known.ok_or(Fault::InvalidState)?.real.take();
@@ -351,22 +349,25 @@ impl VirtualNetwork for Sockets {
         };
         match route(&self.0.network.mode, places, remote) {
             Route::Own => {
-                let called = state.bound.values().find(|l| l.protocol == Protocol::Tcp && covers(l.address, remote));
+                let called = |covers: fn(SocketAddr, SocketAddr) -> bool| {
+                    state.bound.values().find(|l| l.protocol == Protocol::Tcp && covers(l.address, remote))
+                };
+                let called = called(covers).or_else(|| called(covers_both));
                 let word = called.and_then(|local| local.word.clone()).ok_or(Fault::ConnectionRefused)?;
                 let local = source(places, remote.ip(), state.port_or_any(port));
                 later(local, Later::new(doors::call(word, local, remote)))
             }
             Route::Neighbour(at) => {
-                state.grants.check_neighbour(at.into()).map_err(|denial| state.deny(&denial))?;
+                state.grants.check_neighbour(at).map_err(|denial| state.deny(&denial))?;
                 let file = self.0.file(at, Protocol::Tcp);
                 let word = std::fs::read_to_string(file).map_err(|_| Fault::ConnectionRefused)?;
-                let local = source(places, IpAddr::V4(*at.ip()), state.port_or_any(port));
-                later(local, Later::new(doors::call(word, local, at.into())))
+                let local = source(places, at.ip(), state.port_or_any(port));
+                later(local, Later::new(doors::call(word, local, at)))
             }
             Route::Host(host_port) => {
                 state.grants.check_host(host_port).map_err(|denial| state.deny(&denial))?;
                 let local = source(places, remote.ip(), state.port_or_any(port));
-                later(local, Later::new(outside(None, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), host_port))))
+                later(local, Later::new(outside(None, SocketAddr::new(loopback_like(remote), host_port))))
             }
             Route::Outside => {
                 state.grants.check(remote).map_err(|denial| state.deny(&denial))?;
@@ -415,7 +416,7 @@ impl VirtualNetwork for Sockets {
         let places = self.0.places();
         if let Some(first) = places.first() {
             if self.0.names.iter().any(|n| n.eq_ignore_ascii_case(&name)) {
-                return here(places.iter().map(|own| own.address.into()).collect());
+                return here(own_addresses(places));
             }
             if name == HOST_NAME {
                 return here(vec![first.gateway.into()]);
@@ -426,7 +427,7 @@ impl VirtualNetwork for Sockets {
             if !found.is_empty() {
                 let mut state = self.0.state();
                 state.grants.meet(&name, &found).map_err(|denial| state.deny(&denial))?;
-                return here(found.into_iter().map(IpAddr::V4).collect());
+                return here(found);
             }
         }
         if self.0.network.mode == WasmMode::None || self.0.is_internal() {
