@@ -346,9 +346,13 @@ fn other_machines_reach_what_a_wasm_guest_publishes_and_nothing_else() {
 /// As [`with_both`], but the program is a file of its image, by which another process of the container can run it.
 pub fn with_program() -> Wharf {
     let wharf = Wharf::with_busybox();
+    load_program(&wharf);
+    wharf
+}
+
+pub fn load_program(wharf: &Wharf) {
     let config = serde_json::json!({"Entrypoint": ["/net.wasm"]});
     wharf.load(&images::wasm_files("net", &[("net.wasm", &images::read(&images::guest("net-p2")))], &config));
-    wharf
 }
 
 /// The address on a network of a container.

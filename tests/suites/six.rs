@@ -4,8 +4,11 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::process::Command;
 
-use super::bridge::{PATIENCE, exec, heard_by_wasm, idle, is_silent, serve, told, with_both, with_program, within};
-use crate::support::{Wharf, eventually, images, tool};
+use super::bridge::{
+    PATIENCE, exec, heard_by_wasm, idle, is_silent, load_program, serve, told, with_both, with_program, within,
+};
+use super::networks::Machine;
+use crate::support::{Wharf, eventually, images, tool, wharf};
 
 /// Makes a network of both families that nobody else on this machine has. How its IPv6 addresses begin.
 fn network(wharf: &Wharf, name: &str, n: u8, more: &[&str]) -> String {
@@ -32,46 +35,56 @@ fn run(wharf: &Wharf, network: &str, words: &[&str]) -> String {
 
 #[test]
 fn wasm_containers_meet_by_ipv6() {
-    let wharf = with_both();
-    let prefix = network(&wharf, "six", 1, &[]);
+    meet(&with_program(), 1);
+}
+
+#[test]
+fn wasm_containers_of_anybody_meet_by_ipv6() {
+    let wharf = Wharf::of("54321");
+    load_program(&wharf);
+    meet(&wharf, 8);
+}
+
+fn meet(wharf: &Wharf, number: u8) {
+    let prefix = network(wharf, "six", number, &[]);
     let wanted = format!("{prefix}:77");
     let on = ["--network", "six"];
-    serve(&wharf, "both", &on, &["peer", "[::]:80"]);
-    serve(&wharf, "four", &on, &["peer", "0.0.0.0:80"]);
-    serve(&wharf, "own", &["--network", &format!("name=six,ip6={wanted}")], &["peer", &format!("[{wanted}]:80")]);
-    serve(&wharf, "oracle", &on, &["answer", "[::]:53"]);
+    serve(wharf, "both", &on, &["peer", "[::]:80"]);
+    serve(wharf, "four", &on, &["peer", "0.0.0.0:80"]);
+    serve(wharf, "own", &["--network", &format!("name=six,ip6={wanted}")], &["peer", &format!("[{wanted}]:80")]);
+    serve(wharf, "oracle", &on, &["answer", "[::]:53"]);
     let place = |name: &str| {
         let fields = ["GlobalIPv6PrefixLen", "IPv6Gateway", "GlobalIPv6Address"];
-        fields.map(|field| shown(&wharf, name, field))
+        fields.map(|field| shown(wharf, name, field))
     };
     let free = wharf.ok(&["network", "inspect", "six", "-f", "{{(index .IPAM.Config 1).Gateway}}"]);
     assert_eq!(place("own"), ["64".to_owned(), free.clone(), wanted.clone()]);
     let there = wharf.ok(&["network", "inspect", "six", "-f", "{{range .Containers}}{{.IPv6Address}} {{end}}"]);
     assert!(there.split(' ').any(|one| one == format!("{wanted}/64")), "{there}");
-    let mut all = ["both", "four", "own", "oracle"].map(|name| six_of(&wharf, name));
+    let mut all = ["both", "four", "own", "oracle"].map(|name| six_of(wharf, name));
     assert!(all.iter().all(|six| six.starts_with(&prefix) && *six != free), "{all:?}");
     all.sort();
     assert!(all.windows(2).all(|two| two[0] != two[1]), "{all:?}");
 
     // By address: the caller is known by his, and what listens on IPv4 only is not there.
-    let at = |name: &str| format!("[{}]:80", six_of(&wharf, name));
+    let at = |name: &str| format!("[{}]:80", six_of(wharf, name));
     for name in ["both", "own"] {
-        let said = run(&wharf, "six", &["dial", &at(name)]);
+        let said = run(wharf, "six", &["dial", &at(name)]);
         assert!(said.contains(&format!("connected to {} from [{prefix}", at(name))), "{said}");
         assert!(said.contains(&format!("you are [{prefix}")), "{said}");
     }
-    assert!(run(&wharf, "six", &["dial", &at("four")]).starts_with("failed: ConnectionRefused"));
+    assert!(run(wharf, "six", &["dial", &at("four")]).starts_with("failed: ConnectionRefused"));
     // By name: both families, IPv4 first, and whichever listens.
-    let found = run(&wharf, "six", &["lookup", "both"]);
-    assert_eq!(found.lines().collect::<Vec<_>>(), [shown(&wharf, "both", "IPAddress"), six_of(&wharf, "both")]);
-    assert_eq!(run(&wharf, "six", &["lookup", "both.six"]), found);
-    assert!(run(&wharf, "six", &["dial", "own:80"]).contains(&format!("connected to {} ", at("own"))));
-    assert!(run(&wharf, "six", &["dial", "both:80"]).contains("you are [::ffff:10."), "by IPv4, as the kernel has it");
+    let found = run(wharf, "six", &["lookup", "both"]);
+    assert_eq!(found.lines().collect::<Vec<_>>(), [shown(wharf, "both", "IPAddress"), six_of(wharf, "both")]);
+    assert_eq!(run(wharf, "six", &["lookup", "both.six"]), found);
+    assert!(run(wharf, "six", &["dial", "own:80"]).contains(&format!("connected to {} ", at("own"))));
+    assert!(run(wharf, "six", &["dial", "both:80"]).contains("you are [::ffff:10."), "by IPv4, as the kernel has it");
     // Datagrams.
-    let oracle = format!("[{}]:53", six_of(&wharf, "oracle"));
-    let said = run(&wharf, "six", &["ask", &oracle, "who"]);
+    let oracle = format!("[{}]:53", six_of(wharf, "oracle"));
+    let said = run(wharf, "six", &["ask", &oracle, "who"]);
     assert!(said.starts_with(&format!("{oracle} answered: who from [{prefix}")), "{said}");
-    assert!(run(&wharf, "six", &["own", &oracle]).starts_with(&prefix));
+    assert!(run(wharf, "six", &["own", &oracle]).starts_with(&prefix));
 
     // Addresses that cannot be had.
     for (address, words) in [
@@ -85,7 +98,7 @@ fn wasm_containers_meet_by_ipv6() {
     // Started again it has the address again; ended, others can have it.
     wharf.ok(&["restart", "-t", "0", "own"]);
     eventually("it is there again", PATIENCE, || {
-        run(&wharf, "six", &["dial", &at("own")]).contains("you are").then_some(())
+        run(wharf, "six", &["dial", &at("own")]).contains("you are").then_some(())
     });
     wharf.ok(&["rm", "-f", "own"]);
     let fixed = ["run", "--rm", "--network", "six", "--ip6", &wanted, "net", "dial", &at("both")];
@@ -223,12 +236,26 @@ fn wasm_and_linux_containers_meet_by_ipv6() {
         assert_eq!(said, format!("[{linux}]:7 answered: 9 bytes of {wanted}"));
         server.join().expect("a server");
     });
-    // Networks are apart.
+    // Itself, as its neighbours do.
+    for host in ["127.0.0.1", "[::1]", &format!("[{}]", six_of(&wharf, "late"))] {
+        assert!(heard_by_wasm(&wharf, "late", &format!("{host}:80")).contains("you are ["), "{host}");
+    }
+    // Networks are apart, and other machines have no way to its address.
+    let outside = Machine::new(107);
+    let ip = |line: String| tool(Command::new("ip").args(line.split(' ')));
+    ip(format!("-n {} addr add fd00:222:107::2/64 dev eth0 nodad", outside.0));
+    ip(format!("-n {} route add default via fd00:222:107::1", outside.0));
+    ip("addr add fd00:222:107::1/64 dev wt107 nodad".to_owned());
+    let port = wharf.ok(&["port", "early", "80"]).lines().next().unwrap_or_default().replace("0.0.0.0:", "");
+    let knock = |host: &str, port: &str| outside.run(&format!("nc -w 2 {host} {port} </dev/null | head -c 60"));
+    assert!(knock("fd00:222:107::1", &port).starts_with("you are [fd00:222:107::2]:"));
+    for name in ["early", "late"] {
+        assert_eq!(knock(&six_of(&wharf, name), "80"), "", "{name}");
+    }
     assert!(is_silent(&wharf, "linux-two", &six_of(&wharf, "late"), 80));
     let far = six_of(&wharf, "linux-two");
     assert!(heard_by_wasm(&wharf, "late", &format!("[{far}]:82")).starts_with("failed: "));
     // What is published is reached as before, by both families.
-    let port = wharf.ok(&["port", "early", "80"]).lines().next().unwrap_or_default().replace("0.0.0.0:", "");
     for host in ["127.0.0.1", "::1"] {
         let said = tool(Command::new("busybox").args(["nc", "-w", "2", host, &port]));
         assert!(said.starts_with("you are ["), "{host}: {said}");
@@ -292,4 +319,43 @@ fn a_server_for_http_is_reached_by_ipv6() {
         });
         assert!(said.starts_with("HTTP/1."), "{said}");
     }
+}
+
+#[test]
+fn a_storm_of_both_kinds_gives_no_ipv6_address_twice() {
+    let wharf = with_program();
+    let prefix = network(&wharf, "six", 9, &[]);
+    let kept: Vec<String> = (0..16).map(|n| format!("kept{n}")).collect();
+    let kind = |n: usize| match n % 2 {
+        0 => ["busybox", "sleep", "1000"],
+        _ => ["net", "peer", "[::]:80"],
+    };
+    let start = |(n, name): (usize, &String)| {
+        wharf.spawn(&[&["run", "-d", "--name", name, "--network", "six"][..], &kind(n)].concat())
+    };
+    let mut children: Vec<_> = kept.iter().enumerate().map(start).collect();
+    children.iter_mut().for_each(|child| assert_eq!(wharf::wait(child, "a container in a storm"), 0));
+    let addresses: std::collections::BTreeSet<_> = kept.iter().map(|name| six_of(&wharf, name)).collect();
+    assert!(addresses.len() == kept.len() && addresses.iter().all(|six| six.starts_with(&prefix)), "{addresses:?}");
+    for name in &kept[1..4] {
+        let (from, to) = (if name == "kept2" { "kept1" } else { name }, six_of(&wharf, "kept5"));
+        eventually("it is reached", PATIENCE, || {
+            heard_by_wasm(&wharf, from, &format!("[{to}]:80")).contains("you are").then_some(())
+        });
+    }
+    // Some end with their monitors.
+    for pid in wharf.monitors().keys().take(6) {
+        tool(Command::new("kill").args(["-9", &pid.to_string()]));
+    }
+    eventually("the killed are seen", PATIENCE, || {
+        (wharf.ok(&["ps", "-q"]).lines().count() == kept.len() - 6).then_some(())
+    });
+    let mut children: Vec<_> = kept.iter().map(|name| wharf.spawn(&["rm", "-f", name])).collect();
+    children.iter_mut().for_each(|child| assert_eq!(wharf::wait(child, "rm -f"), 0));
+    assert_eq!(wharf.ok(&["network", "inspect", "six", "-f", "{{len .Containers}}"]), "0");
+    eventually("nothing is left", PATIENCE, || {
+        (!tool(Command::new("ip").args(["-o", "-6", "addr"])).contains(&prefix)).then_some(())
+    });
+    wharf.ok(&["network", "rm", "six"]);
+    assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");
 }
