@@ -85,6 +85,8 @@ fn meet(wharf: &Wharf, number: u8) {
     let said = run(wharf, "six", &["ask", &oracle, "who"]);
     assert!(said.starts_with(&format!("{oracle} answered: who from [{prefix}")), "{said}");
     assert!(run(wharf, "six", &["own", &oracle]).starts_with(&prefix));
+    let said = run(wharf, "six", &["ask", "oracle:53", "who"]);
+    assert!(said.contains(":53 answered: who from [::ffff:10."), "by name it is IPv4 first: {said}");
 
     // Addresses that cannot be had.
     for (address, words) in [

@@ -330,6 +330,25 @@ fn datagrams_of_host_and_neighbours() {
 }
 
 #[test]
+fn datagrams_by_ipv4_reach_a_socket_of_all_addresses() {
+    let wharf = with_net();
+    serve(&wharf, "dns", &["-p", "127.0.0.1::53/udp"], &["answer", "[::]:53"]);
+    let prefix = prefix(&wharf);
+    let at: SocketAddr = wharf.ok(&["port", "dns", "53/udp"]).parse().expect("an address");
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut answer = [0; 100];
+    for _ in 0..2 {
+        socket.send_to(b"hello", at).expect("sent");
+        let length = socket.recv(&mut answer).expect("an answer");
+        let text = String::from_utf8_lossy(&answer[..length]);
+        assert!(text.starts_with(&format!("hello from [::ffff:{prefix}1]:")), "{text}");
+    }
+    let said = wharf.ok(&["run", "--rm", "net", "ask", "dns:53", "you there"]);
+    assert!(said.contains(&format!(":53 answered: you there from [::ffff:{prefix}")), "{said}");
+}
+
+#[test]
 fn a_socket_behaves_as_the_kernels_do() {
     let wharf = Wharf::new();
     let net = images::guest("net-p2");

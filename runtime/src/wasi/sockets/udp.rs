@@ -1,7 +1,10 @@
 //! `wasi:sockets/udp` and `udp-create-socket`.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use wasmtime::component::Resource;
 use wasmtime_wasi::async_trait;
@@ -59,7 +62,44 @@ impl Open {
         }
         let bound = network.bind(Protocol::Udp, local)?;
         let datagrams = network.datagrams(&bound)?;
+        let datagrams = match family {
+            IpAddressFamily::Ipv4 => datagrams,
+            IpAddressFamily::Ipv6 => Arc::new(Dual { datagrams, heard: AtomicBool::new(false) }),
+        };
         Ok(Open { bound, datagrams })
+    }
+}
+
+/// Datagrams of an IPv6 socket. One that comes by IPv4 has a mapped sender, as with the kernel's: C libraries take no other
+/// and abort the guest. From then on such senders may be answered.
+struct Dual {
+    datagrams: Arc<dyn Datagrams>,
+    /// One has come by IPv4.
+    heard: AtomicBool,
+}
+
+impl Datagrams for Dual {
+    fn try_send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+        match is_mapped(to) {
+            true if !self.heard.load(Ordering::Relaxed) => Err(io::ErrorKind::InvalidInput.into()),
+            true => self.datagrams.try_send(bytes, SocketAddr::new(to.ip().to_canonical(), to.port())),
+            false => self.datagrams.try_send(bytes, to),
+        }
+    }
+
+    fn try_receive(&self) -> io::Result<(Vec<u8>, SocketAddr)> {
+        let (data, from) = self.datagrams.try_receive()?;
+        let IpAddr::V4(ip) = from.ip() else { return Ok((data, from)) };
+        self.heard.store(true, Ordering::Relaxed);
+        Ok((data, SocketAddr::new(ip.to_ipv6_mapped().into(), from.port())))
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.datagrams.poll_readable(cx)
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.datagrams.poll_writable(cx)
     }
 }
 
@@ -83,6 +123,11 @@ pub(super) fn may_be_peer(remote: SocketAddr, family: IpAddressFamily) -> Result
     if fits(remote.ip(), family) && is_remote(remote) { Ok(()) } else { Err(Fault::InvalidArgument) }
 }
 
+/// True for an IPv4 address written as an IPv6 one.
+pub(super) fn is_mapped(address: SocketAddr) -> bool {
+    address.is_ipv6() && address.ip().to_canonical().is_ipv4()
+}
+
 /// Where a datagram of so many bytes is to go: to who is named, or to the peer.
 pub(super) fn target(
     given: Option<SocketAddr>,
@@ -95,9 +140,14 @@ pub(super) fn target(
         (Some(to), _) | (None, Some(to)) => to,
         (None, None) => return Err(Fault::InvalidArgument),
     };
-    may_be_peer(to, family)?;
+    let meant = SocketAddr::new(to.ip().to_canonical(), to.port());
+    // To a mapped address only an answer goes: see `Dual`.
+    match family == IpAddressFamily::Ipv6 && is_mapped(to) {
+        true => may_be_peer(meant, IpAddressFamily::Ipv4)?,
+        false => may_be_peer(to, family)?,
+    }
     // Neither broadcast nor multicast is part of the container's network.
-    if !is_unicast(to.ip()) {
+    if !is_unicast(meant.ip()) {
         return Err(Fault::AccessDenied);
     }
     if length > MOST { Err(Fault::DatagramTooLarge) } else { Ok(to) }

@@ -12,7 +12,7 @@ use super::{Data, Result, SocketsView, anywhere};
 use crate::network::{Datagrams, Fault, SocketOption, VirtualNetwork};
 use crate::wasi::bindings::p3::sockets::types::{self, IpAddressFamily, IpSocketAddress};
 use crate::wasi::sockets::Options;
-use crate::wasi::sockets::udp::{Open, Peer, may_be_peer, target};
+use crate::wasi::sockets::udp::{Open, Peer, is_mapped, may_be_peer, target};
 
 /// A UDP socket.
 pub struct UdpSocket {
@@ -47,6 +47,10 @@ impl SocketsView<'_> {
         let socket = self.table.get_mut(this)?;
         let peer = socket.peer.as_ref().map(|peer| peer.remote);
         let to = target(given, peer, socket.family, length)?;
+        // Whoever is not bound has heard nobody by IPv4, and what is refused takes no port.
+        if socket.open.is_none() && is_mapped(to) {
+            return Err(Fault::InvalidArgument.into());
+        }
         let open = socket.bound(&*self.sockets.network)?;
         Ok((Arc::clone(&open.datagrams), to))
     }
