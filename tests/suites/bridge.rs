@@ -312,9 +312,9 @@ fn heard(machine: &Machine, host: &str, port: u16) -> String {
 fn other_machines_reach_what_a_wasm_guest_publishes_and_nothing_else() {
     let wharf = with_both();
     own_network(&wharf, "front", 9);
-    let (near, far) = (Machine::new(105), Machine::new(106));
+    let (near, far) = (Machine::new(108), Machine::new(109));
     let on = ["--network", "front"];
-    let ports = ["-p", "28090:80", "-p", "198.51.105.1:28091:80", "-p", "127.0.0.1:28092:80"];
+    let ports = ["-p", "28090:80", "-p", "198.51.108.1:28091:80", "-p", "127.0.0.1:28092:80"];
     // One without a bridge; then the same with Linux containers beside it, so that it has an address which the host can
     // reach and these machines have a route to.
     for bridged in [false, true] {
@@ -326,11 +326,11 @@ fn other_machines_reach_what_a_wasm_guest_publishes_and_nothing_else() {
         if bridged {
             assert!(told(&wharf, "linux", "shut", 28093).starts_with("you are"), "it listens");
         }
-        for (machine, ip, own) in [(&near, "198.51.105.1", "198.51.105.2"), (&far, "198.51.106.1", "198.51.106.2")] {
+        for (machine, ip, own) in [(&near, "198.51.108.1", "198.51.108.2"), (&far, "198.51.109.1", "198.51.109.2")] {
             let expected = format!("you are {own}:");
             assert!(heard(machine, ip, 28090).starts_with(&expected), "the sender's address is kept");
             let near_only = heard(machine, ip, 28091);
-            assert_eq!(near_only.starts_with(&expected), own == "198.51.105.2", "{near_only}");
+            assert_eq!(near_only.starts_with(&expected), own == "198.51.108.2", "{near_only}");
             for port in [28092, 28093, 80] {
                 assert_eq!(heard(machine, ip, port), "", "{ip}:{port}, bridged: {bridged}");
             }
@@ -339,7 +339,7 @@ fn other_machines_reach_what_a_wasm_guest_publishes_and_nothing_else() {
             }
         }
         wharf.ok(&["rm", "-f", "open", "shut"]);
-        assert_eq!(heard(&near, "198.51.105.1", 28090), "");
+        assert_eq!(heard(&near, "198.51.108.1", 28090), "");
     }
 }
 
