@@ -66,6 +66,7 @@
 //! | sockets it was not given | `runtime/tests/wasm/mod.rs` no_address_is_reachable |
 //! | `0.0.0.0`, to be reached without being published | `tests/suites/bridge.rs` other_machines_reach_what_a_wasm_guest_publishes_and_nothing_else |
 //! | another network, and the way out of an internal one | `tests/suites/bridge.rs` networks_are_apart_for_both_kinds |
+//! | the same by IPv6, with its grants | `tests/suites/six.rs` grants_and_walls_between_networks_hold_for_ipv6 |
 //! | the same by names, and by sockets that stand on several | `tests/portable.rs` a_container_is_on_several_networks |
 //! | the host, link-local and IPv4-mapped addresses | `tests/suites/sockets.rs` forbidden_places_are_refused_and_the_log_says_what_would_allow_them |
 //! | the same in any spelling | `runtime/src/network/grants.rs` forbidden_places_in_every_spelling |

@@ -211,6 +211,13 @@ fn wasm_and_linux_containers_meet_by_ipv6() {
     assert!(is_silent(&wharf, "linux", &shown(&wharf, "own", "IPAddress"), 80));
     let said = heard_by_wasm(&wharf, "late", &format!("[{linux}]:82"));
     assert!(said.contains("from linux") && said.contains(&format!("from [{}]:", six_of(&wharf, "late"))), "{said}");
+    // Another process of the container may have the other family.
+    wharf.ok(&["exec", "-d", "four", "/net.wasm", "peer", "[::]:80"]);
+    let (by_four, by_six) = (shown(&wharf, "four", "IPAddress"), six_of(&wharf, "four"));
+    eventually("it listens", PATIENCE, || told(&wharf, "linux", &by_six, 80).starts_with("you are [fd").then_some(()));
+    assert!(told(&wharf, "linux", &by_four, 80).starts_with("you are 10."));
+    assert!(heard_by_wasm(&wharf, "late", &format!("{by_four}:80")).contains("you are 10."));
+    assert!(heard_by_wasm(&wharf, "late", &format!("[{by_six}]:80")).contains("you are [fd"));
     // Datagrams, both ways.
     let to = format!("[{}]:53", six_of(&wharf, "oracle"));
     let said = within(&wharf, "linux", move || {
@@ -289,8 +296,10 @@ fn wasm_and_linux_containers_meet_by_ipv6() {
     eventually("it is there again", PATIENCE, || {
         told(&wharf, "linux", &wanted, 80).starts_with("you are").then_some(())
     });
-    let log = wharf.run(&["logs", "late"]);
-    assert!(!log.stderr.contains("cannot reach"), "{log}");
+    for name in ["late", "four"] {
+        let log = wharf.run(&["logs", name]);
+        assert!(!log.stderr.contains("cannot reach"), "{log}");
+    }
     wharf.ok(&["rm", "-f", "early", "late", "four", "own", "oracle", "linux", "linux-two"]);
     wharf.ok(&["network", "rm", "six", "two"]);
     eventually("the host has none of its addresses", PATIENCE, || {
