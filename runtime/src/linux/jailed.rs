@@ -10,12 +10,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags, acceptfrom_with, recv, send};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::caller::{self, Caller};
@@ -108,30 +109,17 @@ fn watch(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, Fault> {
     unsafe { AsyncFd::register(fd) }.map_err(|e| Fault::from(io::Error::from(e)))
 }
 
-/// Does `call`, and makes sure that the event loop tells when it is worth to do it again.
-fn attempt<T>(fd: &AsyncFd<OwnedFd>, write: bool, mut call: impl FnMut() -> Result<T, Errno>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => break,
-            other => return Ok(other?),
-        }
-    }
-    // What the loop believes is out of date, unless something came after it was asked.
-    let mut nobody = Context::from_waker(Waker::noop());
-    let ready = if write { fd.poll_write_ready(&mut nobody) } else { fd.poll_read_ready(&mut nobody) };
-    let Poll::Ready(mut guard) = ready.map_ok(Some).map(|guard| guard.unwrap_or(None)) else {
-        return Err(io::ErrorKind::WouldBlock.into());
-    };
-    match call() {
-        Err(Errno::AGAIN | Errno::INTR) => {
-            if let Some(guard) = &mut guard {
-                guard.clear_ready();
-            }
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-        other => Ok(other?),
-    }
+/// Does `call`, whether the event loop knows that it is worth it or not: it looks only while the guest waits. What the loop
+/// believes wrongly is put right, so that it tells when it is worth to do it again.
+fn attempt<T>(fd: &AsyncFd<OwnedFd>, interest: Interest, mut call: impl FnMut() -> Result<T, Errno>) -> io::Result<T> {
+    let mut done = None;
+    let told = fd.try_io(interest, |_| match done.insert(rustix::io::retry_on_intr(&mut call)) {
+        Err(Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Ok(()),
+    });
+    // Where the loop has nothing to tell, nothing was called.
+    drop(told);
+    Ok(done.unwrap_or_else(|| rustix::io::retry_on_intr(call))?)
 }
 
 fn poll_readable(fd: &AsyncFd<OwnedFd>, cx: &mut Context<'_>) -> Poll<()> {
@@ -160,12 +148,14 @@ impl Stream {
 
 impl Connection for Stream {
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        attempt(&self.fd, false, || recv(&self.fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(_, length)| length))
+        attempt(&self.fd, Interest::READABLE, || {
+            recv(&self.fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(_, length)| length)
+        })
     }
 
     fn try_read_more(&self, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
         buffer.reserve(most);
-        attempt(&self.fd, false, || {
+        attempt(&self.fd, Interest::READABLE, || {
             let spare = &mut buffer.spare_capacity_mut()[..most];
             let ((filled, _), length) = recv(&self.fd, spare, RecvFlags::DONTWAIT)?;
             debug_assert_eq!(filled.len(), length);
@@ -179,7 +169,7 @@ impl Connection for Stream {
     }
 
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        attempt(&self.fd, true, || send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+        attempt(&self.fd, Interest::WRITABLE, || send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -239,36 +229,46 @@ struct Doors {
 
 impl Listener for Doors {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Connected, Fault>> {
+        self.accept(Some(cx))
+    }
+
+    fn try_accept(&mut self) -> Poll<Result<Connected, Fault>> {
+        self.accept(None)
+    }
+}
+
+impl Doors {
+    /// Who waits (`cx`) leaves it to the event loop to look at the doors, who does not has them asked.
+    fn accept(&mut self, mut cx: Option<&mut Context<'_>>) -> Poll<Result<Connected, Fault>> {
         for n in 0..self.doors.len() {
             let at = (self.turn + n) % self.doors.len();
             loop {
                 let (source, door) = &self.doors[at];
+                if cx.as_mut().is_some_and(|cx| poll_readable(door, cx).is_pending()) {
+                    break;
+                }
                 let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-                match attempt(door, false, || acceptfrom_with(door, flags)) {
+                match attempt(door, Interest::READABLE, || acceptfrom_with(door, flags)) {
                     Ok((fd, peer)) => {
                         let caller = if *source == Source::Network { caller::parse(peer.clone()) } else { None };
                         if let Some(Caller::Door(kind)) = caller {
                             self.add(kind, &fd);
-                            return self.poll_accept(cx);
+                            return self.accept(cx);
                         }
                         if let Some(connected) = self.accepted(*source, fd, peer) {
                             self.turn = at + 1;
                             return Poll::Ready(connected);
                         }
                     }
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                        match poll_readable(door, cx) {
-                            // It became readable in this moment.
-                            Poll::Ready(()) => {}
-                            Poll::Pending => break,
-                        }
-                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock && cx.is_none() => break,
+                    // The event loop's belief was put right.
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                     // One that was given up before it was accepted (accept(2), "Error handling").
                     Err(e) if is_passing(&e) => {}
                     // The container has left that network: this door is shut, the others are not.
                     Err(e) if *source != Source::Network && Errno::from_io_error(&e) == Some(Errno::INVAL) => {
                         self.doors.remove(at);
-                        return self.poll_accept(cx);
+                        return self.accept(cx);
                     }
                     Err(e) => return Poll::Ready(Err(Fault::from(e))),
                 }
@@ -330,12 +330,13 @@ struct Packets(AsyncFd<OwnedFd>);
 impl Datagrams for Packets {
     fn try_send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
         let packet = packet::encode(to, bytes);
-        attempt(&self.0, true, || send(&self.0, &packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)).map(drop)
+        attempt(&self.0, Interest::WRITABLE, || send(&self.0, &packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+            .map(drop)
     }
 
     fn try_receive(&self) -> io::Result<(Vec<u8>, SocketAddr)> {
         let mut buffer = vec![0; HEADER + MOST];
-        let length = attempt(&self.0, false, || {
+        let length = attempt(&self.0, Interest::READABLE, || {
             recv(&self.0, buffer.as_mut_slice(), RecvFlags::DONTWAIT).map(|(_, length)| length)
         })?;
         match packet::decode(&buffer[..length.min(HEADER + MOST)]) {
@@ -367,7 +368,7 @@ impl Lookup for Answered {
         };
         loop {
             let mut part = [0; 4096];
-            match attempt(fd, false, || rustix::io::read(&*fd, &mut part)) {
+            match attempt(fd, Interest::READABLE, || rustix::io::read(&*fd, &mut part)) {
                 Ok(0) => {
                     let answer = serde_json::from_slice(text).unwrap_or(Err(Fault::TemporaryResolverFailure));
                     return Poll::Ready(answer);
@@ -444,5 +445,64 @@ impl VirtualNetwork for Jailed {
             }
             _ => Err(io::Error::other("the monitor gave an answer that was not asked for")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::{ErrorKind, Write};
+    use std::os::unix::net::UnixStream;
+    use std::task::Waker;
+
+    use super::*;
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime
+            .block_on(async { tokio::time::timeout(Duration::from_secs(10), test).await.expect("it waits for ever") })
+    }
+
+    fn nobody() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    #[test]
+    fn what_has_come_is_read_whether_the_event_loop_has_told_of_it_or_not() {
+        run(async {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let stream = Stream::new(ours.into()).unwrap();
+            let mut space = [0; 10];
+            theirs.write_all(b"one").unwrap();
+            assert_eq!(stream.try_read(&mut space).unwrap(), 3, "nobody has waited, and the loop has not looked");
+            for _ in 0..3 {
+                theirs.write_all(b"more").unwrap();
+                poll_fn(|cx| stream.poll_readable(cx)).await;
+                assert_eq!(stream.try_read(&mut space).unwrap(), 4);
+                assert_eq!(stream.try_read(&mut space).unwrap_err().kind(), ErrorKind::WouldBlock);
+                assert!(stream.poll_readable(&mut nobody()).is_pending(), "who waits would go round for ever");
+            }
+        });
+    }
+
+    #[test]
+    fn callers_are_accepted_whether_the_event_loop_has_told_of_them_or_not() {
+        run(async {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let bound = listener.local_addr().unwrap();
+            let doors = vec![(Source::Host, watch(listener.into()).unwrap())];
+            let mut doors = Doors { doors, bound, gateway: Ipv4Addr::LOCALHOST.into(), turn: 0 };
+            assert!(doors.try_accept().is_pending());
+            let first = std::net::TcpStream::connect(bound).unwrap();
+            let Poll::Ready(Ok(caller)) = doors.try_accept() else { panic!("a guest that never waits meets nobody") };
+            assert_eq!(caller.remote, first.local_addr().unwrap());
+            for _ in 0..3 {
+                assert!(doors.poll_accept(&mut nobody()).is_pending());
+                let next = std::net::TcpStream::connect(bound).unwrap();
+                let caller = poll_fn(|cx| doors.poll_accept(cx)).await.unwrap();
+                assert_eq!(caller.remote, next.local_addr().unwrap());
+            }
+        });
     }
 }

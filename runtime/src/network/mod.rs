@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use serde::{Deserialize, Serialize};
 
@@ -448,6 +448,11 @@ pub enum SocketOption {
 pub trait Listener: Send {
     /// Waits for a connection.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Connected, Fault>>;
+
+    /// Takes a connection that is there, even if nobody has waited for it.
+    fn try_accept(&mut self) -> Poll<Result<Connected, Fault>> {
+        self.poll_accept(&mut Context::from_waker(Waker::noop()))
+    }
 }
 
 /// A socket for datagrams. Nothing blocks.

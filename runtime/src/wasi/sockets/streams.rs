@@ -23,8 +23,9 @@ use crate::network::Connection;
 const PERMIT: usize = 128 * 1024;
 /// How much may be left for another write to join it. Few, so that a large one is not cut in small pieces.
 const GATHERED: usize = 16 * 1024;
-/// The least and the most that a read asks for.
-const READ: std::ops::RangeInclusive<usize> = 4096..=256 * 1024;
+/// The least and the most that a read asks for. The least needs no memory but the stack's.
+const READ: std::ops::RangeInclusive<usize> = LEAST..=256 * 1024;
+const LEAST: usize = 1024;
 
 /// How much is still on its way out when the guest is over.
 #[derive(Debug, Default)]
@@ -95,19 +96,26 @@ impl InputStream for Input {
         if most == 0 {
             return Ok(Bytes::new());
         }
-        let mut buffer = Vec::new();
-        match self.connection.try_read_more(&mut buffer, most) {
-            Ok(0) => {
+        let read = if most <= LEAST {
+            let mut space = [0; LEAST];
+            self.connection.try_read(&mut space[..most]).map(|length| Bytes::copy_from_slice(&space[..length]))
+        } else {
+            let mut buffer = Vec::new();
+            self.connection.try_read_more(&mut buffer, most).map(|_| buffer.into())
+        };
+        match read {
+            Ok(bytes) if bytes.is_empty() => {
                 self.closed.store(true, Ordering::Relaxed);
                 Err(StreamError::Closed)
             }
-            Ok(length) => {
+            Ok(bytes) => {
+                let length = bytes.len();
                 if length == self.size {
                     self.size = (self.size * 4).min(*READ.end());
                 } else if length < self.size / 8 {
                     self.size = (self.size / 2).max(*READ.start());
                 }
-                Ok(buffer.into())
+                Ok(bytes)
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Bytes::new()),
             Err(e) => {
@@ -188,10 +196,10 @@ impl Writer {
         let mut cx = cx;
         loop {
             if self.left.is_empty() {
+                if self.more.is_empty() {
+                    break;
+                }
                 self.left = self.more.split().freeze();
-            }
-            if self.left.is_empty() {
-                break;
             }
             match self.connection.try_write(&self.left) {
                 Ok(length) => self.left.advance(length),

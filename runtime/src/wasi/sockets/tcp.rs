@@ -254,11 +254,13 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
         this: Resource<TcpSocket>,
     ) -> Result<(Resource<TcpSocket>, Resource<DynInputStream>, Resource<DynOutputStream>)> {
         let socket = self.table.get_mut(&this)?;
-        if socket.poll_accept(&mut at_once()).is_pending() {
-            return Err(ErrorCode::WouldBlock.into());
-        }
-        let State::Listening { next, .. } = &mut socket.state else { return Err(ErrorCode::InvalidState.into()) };
-        let Some(connected) = next.take() else { return Err(ErrorCode::WouldBlock.into()) };
+        let State::Listening { listener, next, .. } = &mut socket.state else {
+            return Err(ErrorCode::InvalidState.into());
+        };
+        let connected = match next.take().map_or_else(|| listener.try_accept(), Poll::Ready) {
+            Poll::Ready(connected) => connected,
+            Poll::Pending => return Err(ErrorCode::WouldBlock.into()),
+        };
         let mut accepted = TcpSocket::new(socket.family);
         accepted.options = socket.options.clone();
         let (input, output) = accepted.connect(connected.map_err(failed)?, None, self.sockets);
