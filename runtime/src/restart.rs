@@ -81,26 +81,53 @@ impl FromStr for RestartPolicy {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let bad = |message: String| Err(Error::new(Class::InvalidInput, message));
+        WrittenPolicy::parse(text)?.policy()
+    }
+}
+
+/// A policy as it is written, `NAME[:COUNT]`: its form is right, its meaning not looked at. (Docker's client looks at the
+/// one and its daemon at the other.)
+#[derive(Debug, Clone, Copy)]
+pub struct WrittenPolicy<'a> {
+    /// Which policy.
+    pub name: &'a str,
+    count: i64,
+}
+
+fn bad<T>(message: impl Into<String>) -> Result<T> {
+    Err(Error::new(Class::InvalidInput, message))
+}
+
+impl<'a> WrittenPolicy<'a> {
+    /// Takes its two parts.
+    ///
+    /// # Errors
+    /// `InvalidInput` without a name before the colon, or without a number behind it.
+    pub fn parse(text: &'a str) -> Result<Self> {
         let (name, count) = text.split_once(':').map_or((text, None), |(name, count)| (name, Some(count)));
         if name.is_empty() && count.is_some() {
-            return bad("invalid restart policy format: no policy provided before colon".to_owned());
+            return bad("invalid restart policy format: no policy provided before colon");
         }
-        let count = match count.filter(|count| !count.is_empty()).map(str::parse::<i64>) {
-            None => 0,
-            Some(Ok(count)) => count,
-            Some(Err(_)) => {
-                return bad("invalid restart policy format: maximum retry count must be an integer".to_owned());
-            }
-        };
-        let policy = match name {
+        match count.filter(|count| !count.is_empty()).map(str::parse) {
+            None => Ok(WrittenPolicy { name, count: 0 }),
+            Some(Ok(count)) => Ok(WrittenPolicy { name, count }),
+            Some(Err(_)) => bad("invalid restart policy format: maximum retry count must be an integer"),
+        }
+    }
+
+    /// The policy that is meant.
+    ///
+    /// # Errors
+    /// `InvalidInput` when there is none of this name, or none with this count.
+    pub fn policy(self) -> Result<RestartPolicy> {
+        let policy = match self.name {
             "" | "no" => RestartPolicy::No,
             "always" => RestartPolicy::Always,
             "unless-stopped" => RestartPolicy::UnlessStopped,
             "on-failure" => {
-                return match u32::try_from(count) {
+                return match u32::try_from(self.count) {
                     Ok(count) => Ok(RestartPolicy::OnFailure((count > 0).then_some(count))),
-                    Err(_) => bad("invalid restart policy: maximum retry count cannot be negative".to_owned()),
+                    Err(_) => bad("invalid restart policy: maximum retry count cannot be negative"),
                 };
             }
             other => {
@@ -110,9 +137,9 @@ impl FromStr for RestartPolicy {
                 ));
             }
         };
-        match count {
+        match self.count {
             0 => Ok(policy),
-            _ => bad("invalid restart policy: maximum retry count can only be used with 'on-failure'".to_owned()),
+            _ => bad("invalid restart policy: maximum retry count can only be used with 'on-failure'"),
         }
     }
 }

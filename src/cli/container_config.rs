@@ -8,7 +8,7 @@ use wharf_runtime::engine::PullPolicy;
 use wharf_runtime::health::{self, HealthConfig};
 use wharf_runtime::network::BRIDGE;
 use wharf_runtime::network::ports::{parse_expose, parse_publish};
-use wharf_runtime::restart::RestartPolicy;
+use wharf_runtime::restart::{RestartPolicy, WrittenPolicy};
 use wharf_runtime::task::Limits;
 
 use super::failure::{Failure, Result};
@@ -191,19 +191,13 @@ fn host(parsed: &Parsed, flag: &str, own: &[&str], kind: &str) -> Result<bool> {
 }
 
 fn restart(parsed: &Parsed) -> Result<RestartPolicy> {
-    let text = parsed.value("restart").unwrap_or_default();
+    let written = WrittenPolicy::parse(parsed.value("restart").unwrap_or_default());
+    let written = written.map_err(|e| Failure::new(e.to_string()))?;
     // Docker's client says so before its daemon looks whether there is such a policy.
-    let named = !matches!(text.split(':').next(), Some("" | "no"));
-    let policy: wharf_runtime::Result<RestartPolicy> = text.parse();
-    if let Err(e) = &policy
-        && e.to_string().contains(" format: ")
-    {
-        return Err(Failure::new(e.to_string()));
-    }
-    if named && parsed.switch("rm") {
+    if !matches!(written.name, "" | "no") && parsed.switch("rm") {
         return Err(Failure::new("conflicting options: cannot specify both --restart and --rm"));
     }
-    Ok(policy?)
+    Ok(written.policy()?)
 }
 
 /// `--pull`.

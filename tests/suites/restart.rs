@@ -19,6 +19,24 @@ fn becomes(wharf: &Wharf, name: &str, beginning: &str) {
 }
 
 #[test]
+fn the_form_of_a_policy_is_looked_at_before_the_rest_and_its_meaning_after() {
+    let wharf = Wharf::new();
+    let conflict = "conflicting options: cannot specify both --restart and --rm";
+    for (policy, with_rm, alone) in [
+        (":3", "no policy provided before colon", "no policy provided before colon"),
+        ("foo:x", "maximum retry count must be an integer", "maximum retry count must be an integer"),
+        ("always:2", conflict, "maximum retry count can only be used with 'on-failure'"),
+        ("foo", conflict, "unknown policy 'foo'"),
+        ("on-failure:-1", conflict, "maximum retry count cannot be negative"),
+    ] {
+        let said = wharf.run(&["run", "--rm", "--restart", policy, "wharf/hello"]);
+        assert!(said.code == 125 && said.stderr.contains(with_rm), "{policy}: {} {}", said.code, said.stderr);
+        let said = wharf.run(&["create", "--restart", policy, "wharf/hello"]);
+        assert!(said.code != 0 && said.stderr.contains(alone), "{policy}: {} {}", said.code, said.stderr);
+    }
+}
+
+#[test]
 fn a_failure_is_tried_again_so_many_times() {
     let wharf = Wharf::with_busybox();
     let line = ["run", "-d", "--network", "none", "--name", "job", "--restart", "on-failure:2"];
