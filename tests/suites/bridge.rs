@@ -63,6 +63,19 @@ pub fn told(wharf: &Wharf, from: &str, host: &str, port: u16) -> String {
     exec(wharf, from, &format!("nc -w 5 {host} {port} </dev/null | head -c 120")).replace('!', "")
 }
 
+/// What a datagram from a socket of this Linux container, bound to `own`, is answered.
+pub fn answered(wharf: &Wharf, from: &str, own: &'static str, to: String) -> String {
+    within(wharf, from, move || {
+        let socket = UdpSocket::bind(own).expect("a socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        socket.send_to(b"hello", &to).expect("sent");
+        let mut space = [0; 100];
+        let (length, from) = socket.recv_from(&mut space).expect("an answer");
+        assert_eq!(from.to_string(), to);
+        String::from_utf8_lossy(&space[..length]).into_owned()
+    })
+}
+
 /// True when a Linux container gets no word from there.
 pub fn is_silent(wharf: &Wharf, from: &str, host: &str, port: u16) -> bool {
     exec(wharf, from, &format!("nc -w 1 {host} {port} </dev/null | head -c 1")).is_empty()
@@ -159,16 +172,7 @@ fn datagrams_go_both_ways() {
     serve(&wharf, "late", &on, &["answer", "0.0.0.0:53"]);
     let linux = address(&wharf, "linux");
     for name in ["early", "late"] {
-        let to = format!("{}:53", address(&wharf, name));
-        let said = within(&wharf, "linux", move || {
-            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-            socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
-            socket.send_to(b"hello", &to).expect("sent");
-            let mut space = [0; 100];
-            let (length, from) = socket.recv_from(&mut space).expect("an answer");
-            assert_eq!(from.to_string(), to);
-            String::from_utf8_lossy(&space[..length]).into_owned()
-        });
+        let said = answered(&wharf, "linux", "0.0.0.0:0", format!("{}:53", address(&wharf, name)));
         assert!(said.starts_with(&format!("hello from {linux}:")), "{said}");
     }
     // The other way: by name, from the guest's own address.

@@ -5,7 +5,8 @@ use std::net::{TcpListener, UdpSocket};
 use std::process::Command;
 
 use super::bridge::{
-    PATIENCE, exec, heard_by_wasm, idle, is_silent, load_program, serve, told, with_both, with_program, within,
+    PATIENCE, answered, exec, heard_by_wasm, idle, is_silent, load_program, serve, told, with_both, with_program,
+    within,
 };
 use super::networks::Machine;
 use crate::support::{Wharf, eventually, images, tool, wharf};
@@ -219,16 +220,7 @@ fn wasm_and_linux_containers_meet_by_ipv6() {
     assert!(heard_by_wasm(&wharf, "late", &format!("{by_four}:80")).contains("you are 10."));
     assert!(heard_by_wasm(&wharf, "late", &format!("[{by_six}]:80")).contains("you are [fd"));
     // Datagrams, both ways.
-    let to = format!("[{}]:53", six_of(&wharf, "oracle"));
-    let said = within(&wharf, "linux", move || {
-        let socket = UdpSocket::bind("[::]:0").expect("a socket");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
-        socket.send_to(b"hello", &to).expect("sent");
-        let mut space = [0; 100];
-        let (length, from) = socket.recv_from(&mut space).expect("an answer");
-        assert_eq!(from.to_string(), to);
-        String::from_utf8_lossy(&space[..length]).into_owned()
-    });
+    let said = answered(&wharf, "linux", "[::]:0", format!("[{}]:53", six_of(&wharf, "oracle")));
     assert!(said.starts_with(&format!("hello from [{linux}]:")), "{said}");
     let (ready, is_ready) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {

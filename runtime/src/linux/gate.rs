@@ -47,8 +47,8 @@ use crate::monitor::protocol::Failure;
 use crate::network::grants::{Denial, Grants, HOST_NAME, canonical, canonical_name, is_name};
 use crate::network::line::{Answer, Ask, Gatekeeper, Source};
 use crate::network::r#virtual::{
-    PortTable, Route, arrange, covers, covers_both, given, look_up, loopback_like, on, own_addresses, reached, route,
-    source, towards,
+    PortTable, Route, arrange, called, given, look_up, loopback_like, on, own_addresses, reached, route, source,
+    towards,
 };
 use crate::network::{Endpoint, Fault, PortBinding, Protocol, WasmMode, WasmNetwork};
 use crate::task::WasmTask;
@@ -476,10 +476,8 @@ impl Gate {
         }
         match route(&self.network.mode, &self.places, to) {
             Route::Own => {
-                let called = |covers: fn(SocketAddr, SocketAddr) -> bool| {
-                    self.bound.values().find(|l| l.protocol == Protocol::Tcp && covers(l.address, to))
-                };
-                let called = called(covers).or_else(|| called(covers_both));
+                let listening = self.bound.values().filter(|l| l.protocol == Protocol::Tcp);
+                let called = called(listening.map(|l| (l.address, l)), to);
                 let file = called.and_then(|l| l.files.first().cloned()).ok_or(Fault::ConnectionRefused)?;
                 let port = self.port_or_any(port);
                 let local = source(&self.places, to.ip(), port);

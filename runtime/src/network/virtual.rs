@@ -202,9 +202,15 @@ pub fn covers(bound: SocketAddr, at: SocketAddr) -> bool {
     bound.port() == at.port() && same_family && (bound.ip().is_unspecified() || bound.ip() == at.ip())
 }
 
+/// Whom a caller reaches at `at`, of those that are bound to these addresses.
+pub fn called<T>(bound: impl Iterator<Item = (SocketAddr, T)> + Clone, at: SocketAddr) -> Option<T> {
+    let first = |covers: fn(SocketAddr, SocketAddr) -> bool| bound.clone().find(|(bound, _)| covers(*bound, at));
+    first(covers).or_else(|| first(covers_both)).map(|(_, called)| called)
+}
+
 /// True if a caller reaches a socket that is bound to `bound` at `at`, when no socket of the family of `at` is there: one of
 /// all IPv6 addresses, as [`reached`] has it of neighbours.
-pub fn covers_both(bound: SocketAddr, at: SocketAddr) -> bool {
+fn covers_both(bound: SocketAddr, at: SocketAddr) -> bool {
     at.is_ipv4() && bound.is_ipv6() && bound.ip().is_unspecified() && bound.port() == at.port()
 }
 

@@ -35,8 +35,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::network::grants::{Denial, Grants, HOST_NAME, canonical_name, is_name};
 use crate::network::r#virtual::{
-    PortTable, Route, covers, covers_both, given, host, look_up, loopback_like, on, own_addresses, reached, route,
-    source, towards,
+    PortTable, Route, called, given, host, look_up, loopback_like, on, own_addresses, reached, route, source, towards,
 };
 use crate::network::{
     Bound, Connected, Connection, Datagrams, Endpoint, Fault, Listener, Lookup, PortBinding, Protocol, VirtualNetwork,
@@ -349,10 +348,8 @@ impl VirtualNetwork for Sockets {
         };
         match route(&self.0.network.mode, places, remote) {
             Route::Own => {
-                let called = |covers: fn(SocketAddr, SocketAddr) -> bool| {
-                    state.bound.values().find(|l| l.protocol == Protocol::Tcp && covers(l.address, remote))
-                };
-                let called = called(covers).or_else(|| called(covers_both));
+                let listening = state.bound.values().filter(|l| l.protocol == Protocol::Tcp);
+                let called = called(listening.map(|l| (l.address, l)), remote);
                 let word = called.and_then(|local| local.word.clone()).ok_or(Fault::ConnectionRefused)?;
                 let local = source(places, remote.ip(), state.port_or_any(port));
                 later(local, Later::new(doors::call(word, local, remote)))
