@@ -981,6 +981,24 @@ fn names_are_answered_over_tcp() {
 }
 
 #[test]
+fn the_answerer_takes_no_port_and_has_no_connection_tracked() {
+    use std::net::{TcpListener, UdpSocket};
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["run", "-d", "--name", "asks", "busybox", "sleep", "1000"]);
+    let address = address(&wharf, "asks");
+    // A name server of the container's own.
+    let own = inside(&wharf, "asks", || (UdpSocket::bind("0.0.0.0:53"), TcpListener::bind("0.0.0.0:53")));
+    let own = (own.0.expect("datagrams"), own.1.expect("streams"));
+    let found = wharf.ok(&["exec", "asks", "nslookup", "asks"]);
+    assert!(found.contains("127.0.0.11:53") && found.contains(&address), "{found}");
+    wharf.ok(&["exec", "asks", "nc", "-w", "1", "127.0.0.11", "53"]);
+    drop(own);
+    // To keep account of connections costs every packet of the container.
+    let tracked = inside(&wharf, "asks", || std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count"));
+    assert_eq!(tracked.map_or(0, |count| count.trim().parse().expect("a number")), 0, "connections are tracked");
+}
+
+#[test]
 fn who_is_started_again_by_its_policy_has_its_places_again() {
     let wharf = Wharf::with_busybox();
     wharf.ok(&["network", "create", "--subnet", "10.222.95.0/24", "back"]);

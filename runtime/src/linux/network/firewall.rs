@@ -14,7 +14,7 @@
 //!     map ports { type inet_proto . inet_service : ipv4_addr . inet_service }
 //!     map addressed { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service }
 //!     chain raw { type filter hook prerouting priority -300;
-//!         iifname @bridges ip daddr 127.0.0.0/8 drop              # route_localnet is for answers only
+//!         ip daddr 127.0.0.0/8 iif != lo iifname @bridges drop    # route_localnet is for answers only
 //!     }
 //!     chain prerouting { type nat hook prerouting priority -100;
 //!         fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @addressed
@@ -102,8 +102,11 @@ struct Family {
     loopback: (&'static [u8], u8),
 }
 
-static FOUR: Family =
+const INTERNET: Family =
     Family { number: IPV4, length: 4, source: 12, destination: 16, address: 7, loopback: (&[127, 0, 0, 0], 8) };
+static FOUR: Family = INTERNET;
+/// `NFPROTO_NETDEV`, of whose packets those of IPv4 are looked at: what comes to a device, before anything else sees it.
+static DEVICE: Family = Family { number: 5, ..INTERNET };
 static SIX: Family = Family {
     number: 10,
     length: 16,
@@ -158,6 +161,8 @@ const ACCEPT: u32 = 1;
 const DROP: u32 = 0;
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
+const META_PROTOCOL: u32 = 1;
+const META_IIF: u32 = 4;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const META_L4PROTO: u32 = 16;
@@ -169,6 +174,14 @@ const STATES: u32 = 2 | 4;
 const DNAT: u32 = 0x20;
 /// `RTN_LOCAL`.
 const LOCAL: u32 = 2;
+/// `LOOPBACK_IFINDEX`: the number of each namespace's own loopback.
+const LOOPBACK: u32 = 1;
+/// `ETH_P_IP`, as it is in a packet.
+const PROTOCOL_IPV4: [u8; 2] = [8, 0];
+
+/// Where ports lie in the headers of UDP and TCP.
+const SOURCE_PORT: u32 = 0;
+const DESTINATION_PORT: u32 = 2;
 
 // What nft(8) calls the types, so that it can show the sets.
 const TYPE_PROTOCOL: u32 = 12;
@@ -231,9 +244,7 @@ impl<'a> Firewall<'a> {
         for (family, is_needed) in [(&FOUR, true), (&SIX, false)] {
             let mut batch = Batch::new(self.table);
             batch.family = family;
-            batch.add(NEW_TABLE, |a| {
-                a.big(2, 0);
-            });
+            batch.table();
             batch.add(DELETE_TABLE, |_| ());
             match batch.send(&self.socket) {
                 Err(e) if is_needed => return Err(e),
@@ -277,24 +288,37 @@ impl<'a> Firewall<'a> {
 /// In a container's network namespace: sends what is for `from` to port `udp` or `tcp` of the same address. So whoever
 /// answers there does not hold the port that the address is known by, and a name server in the container can.
 ///
+/// The ports are written over in the packets, both ways. A translation by connections (`nat`) would have the kernel keep
+/// account of every connection of the container, which costs small requests a tenth of their rate.
+///
 /// # Errors
 /// The kernel's.
 pub fn redirect(from: SocketAddrV4, udp: u16, tcp: u16) -> Result<(), Errno> {
     let firewall = Firewall::open("wharf")?;
-    let mut batch = Batch::new(firewall.table);
-    batch.add(NEW_TABLE, |a| {
-        a.big(2, 0);
-    });
-    batch.chain("names", "nat", 3, -100);
-    for (protocol, to) in [(libc::IPPROTO_UDP, udp), (libc::IPPROTO_TCP, tcp)] {
-        batch.rule("names", |r| {
-            r.address(FOUR.destination, &from.ip().octets(), 32).meta(META_L4PROTO, WORD);
-            r.compare(WORD, &[protocol as u8], EQUAL);
-            r.payload(WORD, 2, 2, 2).compare(WORD, &from.port().to_be_bytes(), EQUAL);
-            r.immediate(WORD, &from.ip().octets()).immediate(WORD + 1, &to.to_be_bytes()).send_on(&FOUR);
-        });
-    }
-    batch.send(&firewall.socket)
+    let renamed = |family, chain: fn(&mut Batch<'_>)| {
+        let mut batch = Batch::new(firewall.table);
+        batch.family = family;
+        batch.table();
+        chain(&mut batch);
+        for (protocol, to) in [(libc::IPPROTO_UDP, udp), (libc::IPPROTO_TCP, tcp)] {
+            let (known, own) = (from.port().to_be_bytes(), to.to_be_bytes());
+            for (address, offset, old, new) in
+                [(FOUR.destination, DESTINATION_PORT, known, own), (FOUR.source, SOURCE_PORT, own, known)]
+            {
+                batch.rule("names", |r| {
+                    r.meta(META_PROTOCOL, WORD).compare(WORD, &PROTOCOL_IPV4, EQUAL);
+                    r.address(address, &from.ip().octets(), 32).meta(META_L4PROTO, WORD);
+                    r.compare(WORD, &[protocol as u8], EQUAL);
+                    r.payload(WORD, 2, offset, 2).compare(WORD, &old, EQUAL);
+                    r.immediate(WORD, &new).set_port(WORD, offset, protocol);
+                });
+            }
+        }
+        batch.send(&firewall.socket)
+    };
+    // At the loopback's door it costs other packets nothing. Not every kernel has doors there (CONFIG_NF_TABLES_NETDEV).
+    renamed(&DEVICE, |batch| batch.door("names", "lo"))
+        .or_else(|_| renamed(&FOUR, |batch| batch.chain("names", "filter", 3, 0)))
 }
 
 /// In a container's network namespace: keeps in it what is for its loopback. A socket that is bound to another device sends
@@ -305,9 +329,7 @@ pub fn redirect(from: SocketAddrV4, udp: u16, tcp: u16) -> Result<(), Errno> {
 pub fn keep_loopback() -> Result<(), Errno> {
     let firewall = Firewall::open("wharf")?;
     let mut batch = Batch::new(firewall.table);
-    batch.add(NEW_TABLE, |a| {
-        a.big(2, 0);
-    });
+    batch.table();
     batch.chain("loopback", "filter", 3, 0);
     let (loopback, bits) = FOUR.loopback;
     batch.rule("loopback", |r| {
@@ -364,6 +386,13 @@ impl<'a> Batch<'a> {
         });
     }
 
+    /// The table itself. To make one that is there is no error.
+    fn table(&mut self) {
+        self.add(NEW_TABLE, |a| {
+            a.big(2, 0);
+        });
+    }
+
     fn send(mut self, socket: &Socket) -> Result<(), Errno> {
         self.requests.end_batch(BATCH_END, &header(0, SUBSYSTEM));
         socket.ask(&self.requests).map(drop).map_err(|(_, e)| e)
@@ -373,13 +402,9 @@ impl<'a> Batch<'a> {
     fn write(&mut self, family: &'static Family, zones: &[Zone], forwards: &[Forward]) {
         self.family = family;
         // Deleting what is not there fails, making what is there does not.
-        self.add(NEW_TABLE, |a| {
-            a.big(2, 0);
-        });
+        self.table();
         self.add(DELETE_TABLE, |_| ());
-        self.add(NEW_TABLE, |a| {
-            a.big(2, 0);
-        });
+        self.table();
         let name = |zone: &Zone| interface(&zone.bridge).to_vec();
         let pair = |zone: &Zone| [interface(&zone.bridge), interface(&zone.bridge)].concat();
         self.set("bridges", 1, types(&[TYPE_IFNAME]), NAME, &zones.iter().map(name).collect::<Vec<_>>());
@@ -395,7 +420,10 @@ impl<'a> Batch<'a> {
         if family.number == IPV4 {
             self.chain("raw", "filter", 0, -300);
             self.rule("raw", |r| {
-                r.within(META_IIFNAME, "bridges").address(family.destination, loopback, bits).verdict(DROP);
+                // What is asked of every packet is asked first.
+                r.address(family.destination, loopback, bits);
+                r.meta(META_IIF, WORD).compare(WORD, &LOOPBACK.to_ne_bytes(), NOT_EQUAL);
+                r.within(META_IIFNAME, "bridges").verdict(DROP);
             });
         }
         for (chain, hook) in [("prerouting", 0), ("output", 3)] {
@@ -512,9 +540,21 @@ impl<'a> Batch<'a> {
     }
 
     fn chain(&mut self, name: &str, kind: &str, hook: u32, priority: i32) {
+        self.hooked(name, kind, hook, priority, |_| ());
+    }
+
+    /// A chain for what comes to a device (the hook `ingress`).
+    fn door(&mut self, name: &str, device: &str) {
+        self.hooked(name, "filter", 0, 0, |h| {
+            h.text(3, device);
+        });
+    }
+
+    fn hooked(&mut self, name: &str, kind: &str, hook: u32, priority: i32, at: impl FnOnce(&mut Attributes<'_>)) {
         self.add(NEW_CHAIN, |a| {
             a.text(3, name).nest(4, |h| {
                 h.big(1, hook).put(2, &priority.to_be_bytes());
+                at(h);
             });
             a.big(5, ACCEPT).text(7, kind);
         });
@@ -572,6 +612,16 @@ impl Rule<'_, '_> {
         })
     }
 
+    /// Writes a port over, and the checksum with it.
+    fn set_port(&mut self, register: u32, offset: u32, protocol: libc::c_int) -> &mut Self {
+        const INTERNET_CHECKSUM: u32 = 1;
+        let checksum = if protocol == libc::IPPROTO_UDP { 6 } else { 16 };
+        self.expression("payload", |a| {
+            a.big(5, register).big(2, 2).big(3, offset).big(4, 2);
+            a.big(6, INTERNET_CHECKSUM).big(7, checksum);
+        })
+    }
+
     /// The address at `offset` lies in the network with this first address.
     fn address(&mut self, offset: u32, network: &[u8], prefix: u8) -> &mut Self {
         let mask: Vec<u8> = (0..network.len())
@@ -616,20 +666,15 @@ impl Rule<'_, '_> {
 
     /// Protocol and destination port, in two registers.
     fn ports(&mut self, register: u32) -> &mut Self {
-        self.meta(META_L4PROTO, register).payload(register + 1, 2, 2, 2)
+        self.meta(META_L4PROTO, register).payload(register + 1, 2, DESTINATION_PORT, 2)
     }
 
     /// Sends it to where the map says, by the key in the first registers.
     fn translate(&mut self, map: &str, family: &Family) -> &mut Self {
+        const TO_DESTINATION: u32 = 1;
         self.expression("lookup", |a| {
             a.text(1, map).big(2, WORD).big(3, WORD);
-        })
-        .send_on(family)
-    }
-
-    /// Sends it to the address and the port in the first registers.
-    fn send_on(&mut self, family: &Family) -> &mut Self {
-        const TO_DESTINATION: u32 = 1;
+        });
         self.expression("nat", |a| {
             a.big(1, TO_DESTINATION).big(2, family.number).big(3, WORD).big(5, WORD + family.words());
         })
