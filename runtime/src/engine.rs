@@ -765,8 +765,15 @@ impl Engine {
                 killed => killed?,
             }
         }
-        // The monitor of one that has just ended still tidies up; it holds the lock while it does.
-        let lock = self.lock(&container.id, LOCK_PATIENCE)?;
+        // The monitor of one that has just ended still tidies up; it holds the lock while it does. Where many end at once, the
+        // kernel takes down their networks one after the other.
+        let mut lock = self.lock(&container.id, LOCK_PATIENCE)?;
+        for _ in 0..5 {
+            if lock.is_some() || self.container(&container.id)?.state.state.is_live() {
+                break;
+            }
+            lock = self.lock(&container.id, LOCK_PATIENCE)?;
+        }
         if lock.is_none() {
             return Err(Error::new(
                 Class::Conflict,
