@@ -61,7 +61,7 @@ fn check_all(parsed: &Parsed, context: &Context) -> Result<()> {
         }
         let swept = engine.networks().sweep()?;
         if swept > 0 {
-            writeln!(out, "Removed {swept} network interfaces that no network has")?;
+            writeln!(out, "Removed {swept} network interfaces and tables that no network has")?;
         }
         let swept = engine.volumes().sweep()?;
         if swept > 0 {
@@ -80,7 +80,7 @@ fn check_all(parsed: &Parsed, context: &Context) -> Result<()> {
     }
     let networks = engine.networks().strays()?;
     for stray in &networks {
-        writeln!(out, "network interface {}: left over by a crash", text::visible(stray))?;
+        writeln!(out, "{}: left over by a crash", text::visible(stray))?;
     }
     let volumes = engine.volumes().strays()?;
     for stray in &volumes {

@@ -594,6 +594,16 @@ fn bridges_that_no_network_has_are_found_and_swept() {
     assert!(found.stdout.contains(&format!("network interface {stray}: left over")), "{found}");
     wharf.ok(&["system", "check", "--repair"]);
     assert!(!traces().contains(&stray));
+    // The packet filter's table goes with the last bridge, whoever took that away.
+    wharf.ok(&["network", "create", "some"]);
+    wharf.ok(&["run", "--rm", "--network", "some", "busybox", "true"]);
+    let bridge = traces().into_iter().find(|name| name.starts_with(&prefix(&wharf))).expect("a bridge");
+    tool(Command::new("ip").args(["link", "del", &bridge]));
+    let table = prefix(&wharf).replace("wh", "wharf").replace('-', "");
+    let found = wharf.exits(1, &["system", "check"]);
+    assert!(found.stdout.contains(&format!("nf_tables table {table}: left over")), "{found}");
+    wharf.ok(&["system", "check", "--repair"]);
+    wharf.ok(&["system", "check"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use super::{Firewall, Links, Lock, bridge_name, bridge_prefix, is_lasting, lock, remove_bridge, table};
+use super::{Links, Lock, bridge_name, bridge_prefix, is_lasting, lock, remove_bridge, remove_table};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::network::networks;
@@ -90,10 +90,7 @@ fn remove_all(paths: &Paths) -> Result<()> {
     for name in bridges(paths)? {
         links.remove(&name).map_err(failed)?;
     }
-    let table = table(paths);
-    Firewall::open(&table)
-        .and_then(|firewall| firewall.remove())
-        .map_err(|e| Error::os("remove a table of nf_tables", e))
+    remove_table(paths)
 }
 
 /// True when bridges that nobody uses are not being waited for either: who waited was killed.

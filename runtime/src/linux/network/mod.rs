@@ -573,12 +573,15 @@ fn remove_bridge(engine: &Engine, network: &Network) -> Result<()> {
     let links = Links::open().map_err(failed)?;
     links.remove(&bridge_name(engine.paths(), network.id)).map_err(failed)?;
     let prefix = bridge_prefix(engine.paths());
-    let table = table(engine.paths());
     if !links.names().map_err(failed)?.iter().any(|name| name.starts_with(&prefix)) {
-        let removed = Firewall::open(&table).and_then(|firewall| firewall.remove());
-        return removed.map_err(|e| Error::os("remove a table of nf_tables", e));
+        return remove_table(engine.paths());
     }
     Ok(())
+}
+
+fn remove_table(paths: &Paths) -> Result<()> {
+    let removed = Firewall::open(&table(paths)).and_then(|firewall| firewall.remove());
+    removed.map_err(|e| Error::os("remove a table of nf_tables", e))
 }
 
 /// Takes away what the kernel has of a network that is removed. Its record is gone already.
@@ -594,19 +597,45 @@ pub fn forget(engine: &Engine, network: &Network) -> Result<()> {
 }
 
 /// What the kernel has of this instance's networks and no record knows.
+struct Strays {
+    bridges: Vec<String>,
+    /// The firewall, when no bridge is left for it.
+    table: Option<String>,
+}
+
+impl Strays {
+    /// To be asked under the lock: who makes or removes a bridge does the same with the table a moment later.
+    fn of(engine: &Engine) -> Result<Self> {
+        let db = engine.containers()?.db();
+        let forgotten = !is_lasting(engine.paths()) && linger::is_forgotten(engine.paths());
+        let mut known = Vec::new();
+        for network in networks::all(db)? {
+            if !forgotten || networks::is_used(db, network.id)? {
+                known.push(bridge_name(engine.paths(), network.id));
+            }
+        }
+        let (kept, bridges): (Vec<_>, _) =
+            linger::bridges(engine.paths())?.into_iter().partition(|name| known.contains(name));
+        let table = table(engine.paths());
+        // A kernel without nf_tables has none.
+        let exists = || Firewall::open(&table).and_then(|firewall| firewall.exists()).unwrap_or(false);
+        let table = (kept.is_empty() && exists()).then_some(table);
+        Ok(Strays { bridges, table })
+    }
+}
+
+/// Names what the kernel has of this instance's networks and no record knows.
 ///
 /// # Errors
 /// The store's and the kernel's.
 pub fn strays(engine: &Engine) -> Result<Vec<String>> {
-    let db = engine.containers()?.db();
-    let forgotten = !is_lasting(engine.paths()) && linger::is_forgotten(engine.paths());
-    let mut known = Vec::new();
-    for network in networks::all(db)? {
-        if !forgotten || networks::is_used(db, network.id)? {
-            known.push(bridge_name(engine.paths(), network.id));
-        }
+    if !super::is_root() {
+        return Ok(Vec::new());
     }
-    Ok(linger::bridges(engine.paths())?.into_iter().filter(|name| !known.contains(name)).collect())
+    let _lock = lock(engine.paths(), Lock::Shared)?;
+    let Strays { bridges, table } = Strays::of(engine)?;
+    let bridges = bridges.into_iter().map(|name| format!("network interface {name}"));
+    Ok(bridges.chain(table.map(|name| format!("nf_tables table {name}"))).collect())
 }
 
 /// Removes what [`strays`] finds. Returns how many there were.
@@ -614,13 +643,19 @@ pub fn strays(engine: &Engine) -> Result<Vec<String>> {
 /// # Errors
 /// As [`strays`].
 pub fn sweep(engine: &Engine) -> Result<usize> {
+    if !super::is_root() {
+        return Ok(0);
+    }
     let _lock = lock(engine.paths(), Lock::Exclusive)?;
-    let strays = strays(engine)?;
+    let Strays { bridges, table } = Strays::of(engine)?;
     let links = Links::open().map_err(|e| Error::os("open a netlink socket", e))?;
-    for name in &strays {
+    for name in &bridges {
         links.remove(name).map_err(|e| Error::os("remove a bridge", e))?;
     }
-    Ok(strays.len())
+    if table.is_some() {
+        remove_table(engine.paths())?;
+    }
+    Ok(bridges.len() + usize::from(table.is_some()))
 }
 
 /// A container's first process, in the host's network namespace.
