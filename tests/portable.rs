@@ -445,6 +445,81 @@ fn a_container_is_on_several_networks() {
 }
 
 #[test]
+fn a_container_comes_to_networks_and_leaves_them_while_it_runs() {
+    everywhere("reconnect", |wharf| {
+        wharf.pack("net-p2", "net");
+        wharf.pack("http", "http");
+        for (name, prefix) in [("one", "10.222.124"), ("two", "10.222.125")] {
+            wharf.ok(&["network", "create", "--subnet", &format!("{prefix}.0/24"), name]);
+        }
+        wharf.ok(&["network", "create", "--internal", "shut"]);
+        let (port, web) = (free_port(), free_port());
+        wharf.serve("hub", &["--network", "one", "-p", &format!("127.0.0.1:{port}:80")], &["peer", "0.0.0.0:80"]);
+        wharf.serve("oracle", &["--network", "one"], &["answer", "0.0.0.0:53"]);
+        wharf.ok(&["run", "-d", "--name", "site", "--network", "one", "-p", &format!("127.0.0.1:{web}:80"), "http"]);
+        let found = |network: &str, words: &[&str]| {
+            let said = wharf.run(&[&["run", "--rm", "--network", network, "net"], words].concat()).stdout;
+            said.contains("you are") || said.contains("answered: who")
+        };
+        let (hub, oracle, alias) = (["dial", "hub:80"], ["ask", "oracle:53", "who"], ["dial", "second:80"]);
+        let leads_in = || {
+            // What is let in by nobody is closed without a word.
+            let mut said = String::new();
+            let stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)));
+            let _ = stream.and_then(|mut stream| {
+                stream.shutdown(Shutdown::Write)?;
+                stream.read_to_string(&mut said)
+            });
+            let mut answer = [0; 4];
+            let stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], web)));
+            let answered = stream.and_then(|mut stream| {
+                stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")?;
+                stream.read_exact(&mut answer)
+            });
+            assert_eq!(said.starts_with("you are"), answered.is_ok(), "both lead in, or none");
+            answered.is_ok()
+        };
+        got(web, "/");
+        assert!(found("one", &hub) && found("one", &oracle) && leads_in());
+        assert!(!found("two", &hub) && !found("two", &oracle));
+
+        wharf.ok(&["network", "connect", "--alias", "second", "--ip", "10.222.125.7", "two", "hub"]);
+        wharf.ok(&["network", "connect", "two", "oracle"]);
+        for network in ["one", "two"] {
+            assert!(found(network, &hub) && found(network, &oracle), "{network}");
+        }
+        assert!(found("two", &alias) && !found("one", &alias));
+        let address = "{{.NetworkSettings.Networks.two.IPAddress}}";
+        assert_eq!(wharf.ok(&["inspect", "-f", address, "hub"]), "10.222.125.7");
+        let again = wharf.exits(1, &["network", "connect", "two", "hub"]);
+        assert!(again.stderr.contains("already exists in network two"), "{again}");
+
+        wharf.ok(&["network", "disconnect", "one", "hub"]);
+        wharf.ok(&["network", "disconnect", "one", "oracle"]);
+        assert!(!found("one", &hub) && !found("one", &oracle));
+        assert!(found("two", &hub) && found("two", &oracle));
+        assert!(leads_in(), "by the other network");
+
+        // On none that leads out nothing leads in either; and one has all its places again after a new start.
+        wharf.ok(&["network", "connect", "shut", "hub"]);
+        for name in ["hub", "site"] {
+            wharf.ok(&["network", "disconnect", if name == "hub" { "two" } else { "one" }, name]);
+        }
+        assert!(!leads_in() && found("shut", &hub));
+        let gone = wharf.exits(1, &["network", "disconnect", "two", "hub"]);
+        assert!(gone.stderr.contains("is not connected to network two"), "{gone}");
+        wharf.ok(&["network", "connect", "one", "hub"]);
+        wharf.ok(&["network", "connect", "one", "site"]);
+        assert!(leads_in() && found("one", &hub));
+        wharf.ok(&["restart", "-t", "1", "hub"]);
+        eventually("it listens again", PATIENCE, || found("one", &hub).then_some(()));
+        assert!(found("shut", &hub) && leads_in());
+        wharf.ok(&["rm", "-f", "hub", "oracle", "site"]);
+        wharf.ok(&["network", "rm", "one", "two", "shut"]);
+    });
+}
+
+#[test]
 fn containers_meet_by_ipv6() {
     everywhere("six", |wharf| {
         wharf.pack("net-p2", "net");

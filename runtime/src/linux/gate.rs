@@ -47,8 +47,8 @@ use crate::monitor::protocol::Failure;
 use crate::network::grants::{Denial, Grants, HOST_NAME, canonical, canonical_name, is_name};
 use crate::network::line::{Answer, Ask, Gatekeeper, Source};
 use crate::network::r#virtual::{
-    PortTable, Route, arrange, called, given, look_up, loopback_like, on, own_addresses, reached, route, source,
-    towards,
+    PortTable, Route, arrange, called, given, is_internal, look_up, loopback_like, on, own_addresses, reached, route,
+    source, towards,
 };
 use crate::network::{Endpoint, Fault, PortBinding, Protocol, WasmMode, WasmNetwork};
 use crate::task::WasmTask;
@@ -219,7 +219,7 @@ impl Gate {
 
     /// True when none of its networks leads out.
     fn is_internal(&self) -> bool {
-        self.network.mode != WasmMode::Host && self.places.iter().all(|place| place.internal)
+        is_internal(&self.network.mode, &self.places)
     }
 
     /// True when it has a place in the store that must be let go.

@@ -3,6 +3,8 @@
 //! WASI has no signals, so those that ask a program to end ask the server to let its requests finish. All threads have
 //! them blocked, and the first one reads them from a descriptor (signalfd(2)). Whoever loses patience sends SIGKILL.
 
+use std::sync::Arc;
+
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::backend::wasm::run::Serving;
@@ -17,7 +19,7 @@ const ENDING: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGH
 ///
 /// # Errors
 /// When the port cannot be had, or no threads.
-pub fn serve(serving: Serving, network: &dyn VirtualNetwork) -> Result<i32> {
+pub fn serve(serving: Serving, network: Arc<dyn VirtualNetwork>) -> Result<i32> {
     // Before there are threads, which inherit it.
     let mut signals = SignalFd::new(&ENDING).map_err(|e| Error::os("take signals", e))?;
     serving.serve(network, || {

@@ -298,7 +298,7 @@ fn host(spec: &TaskSpec, task: &WasmTask, loaded: Option<Loaded>, line: Line) ->
             drop(network);
             guest.run()
         }
-        Ready::Server(serving) => http_task::serve(serving, &*network).unwrap_or_else(|e| {
+        Ready::Server(serving) => http_task::serve(serving, network).unwrap_or_else(|e| {
             // The container's own standard error: its log.
             eprintln!("wharf: {e}");
             e.exit_code()

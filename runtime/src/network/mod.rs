@@ -304,6 +304,12 @@ pub trait VirtualNetwork: Send + Sync {
     /// # Errors
     /// The system's.
     fn published(&self) -> io::Result<Vec<(PortBinding, TcpListener)>>;
+
+    /// False while nobody is to be let in by these: no network of the container leads in. Whoever can shut them need not
+    /// say so.
+    fn lets_in(&self) -> bool {
+        true
+    }
 }
 
 /// No network at all: for guests that import none.

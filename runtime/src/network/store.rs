@@ -276,6 +276,15 @@ pub fn set_ports(db: &Db, container: &str, network: i64, ports: &[PortBinding]) 
     })
 }
 
+/// Writes down that the ports are published for the first of these places, which are in the order in which they lead out.
+///
+/// # Errors
+/// The database's.
+pub fn move_ports(db: &Db, container: &str, places: &[Endpoint], ports: &[PortBinding]) -> Result<()> {
+    let mut all = places.iter().enumerate();
+    all.try_for_each(|(at, own)| set_ports(db, container, own.network_id, if at == 0 { ports } else { &[] }))
+}
+
 /// Tells of the container's places on networks, or on this one, that they are taken (`connect`) or let go (`disconnect`).
 pub(crate) fn tell_places(tx: &Transaction<'_>, container: &str, network: Option<i64>, action: &str) -> Result<()> {
     let mut select = tx.prepare_cached(

@@ -20,6 +20,11 @@ pub fn rank(internal: bool, priority: i64, network: &str) -> (bool, Reverse<i64>
     (internal, Reverse(priority), network)
 }
 
+/// True when none of a container's networks leads out, or in.
+pub fn is_internal(mode: &WasmMode, places: &[Endpoint]) -> bool {
+    *mode != WasmMode::Host && places.iter().all(|place| place.internal)
+}
+
 /// Brings places into that order. What was asked for says their priorities.
 pub fn arrange(places: &mut [Endpoint], wanted: &[EndpointConfig]) {
     let priority = |name: &str| wanted.iter().find(|place| place.network == name).map_or(0, |p| p.gateway_priority);

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::supervisor::Heard;
 use super::{monitor, system};
 use crate::config::EndpointConfig;
 use crate::container::Container;
-use crate::engine::Engine;
+use crate::engine::{Engine, Reconnect};
 use crate::error::{Class, Error, Result};
 use crate::monitor::log::Stream;
 use crate::monitor::protocol::Failure;
@@ -39,7 +39,7 @@ pub(super) const REEXEC: &str = "wharf-task";
 pub(super) enum Order {
     /// What to run.
     Plan(Box<Plan>),
-    /// Its places on its networks, in the order in which they lead out.
+    /// Its places on its networks from now on, in the order in which they lead out.
     Place(Vec<Endpoint>),
     /// Run.
     Go,
@@ -54,6 +54,8 @@ pub(super) enum Word {
     Bound(Vec<PortBinding>, bool),
     /// It waits for its [`Order::Go`].
     Ready,
+    /// It has taken the places that it was given while it ran.
+    Placed,
     /// It cannot be.
     Failed(Failure),
 }
@@ -82,7 +84,12 @@ pub(super) struct Hosted {
     serves: bool,
     /// Its places on its networks.
     places: Vec<Endpoint>,
+    /// The ports of the host that it has.
+    ports: Vec<PortBinding>,
 }
+
+/// How long it may take to come to a network.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Hosted {
     /// Starts the process, and gives it all it needs.
@@ -105,7 +112,9 @@ impl Hosted {
             Ok((line, ended))
         });
         let mut hosted = match line {
-            Ok((line, ended)) => Hosted { child, line, ended: Some(ended), serves, places: Vec::new() },
+            Ok((line, ended)) => {
+                Hosted { child, line, ended: Some(ended), serves, places: Vec::new(), ports: Vec::new() }
+            }
             Err(e) => {
                 let _ = child.kill().and_then(|()| child.wait());
                 return Err(e);
@@ -126,7 +135,7 @@ impl Hosted {
         };
         let wanted = container.config.places();
         if connects || !ports.is_empty() || wanted.iter().any(|place| !place.aliases.is_empty()) {
-            hosted.join(engine, container, &wanted, &ports)?;
+            hosted.join(engine, container, &wanted, ports)?;
         }
         link::send(&hosted.line, &Order::Place(hosted.places.clone()))?;
         match hosted.hear()? {
@@ -142,15 +151,13 @@ impl Hosted {
         engine: &Engine,
         container: &Container,
         wanted: &[EndpointConfig],
-        ports: &[PortBinding],
+        ports: Vec<PortBinding>,
     ) -> Result<()> {
         let places: Vec<_> = wanted.iter().map(|place| (place, &[][..])).collect();
         self.places = engine.attach_networks(&container.id, &places)?;
         arrange(&mut self.places, wanted);
-        match self.places.first() {
-            Some(first) => store::set_ports(engine.containers()?.db(), &container.id, first.network_id, ports),
-            None => Ok(()),
-        }
+        self.ports = ports;
+        store::move_ports(engine.containers()?.db(), &container.id, &self.places, &self.ports)
     }
 
     /// Its process.
@@ -195,15 +202,18 @@ impl Hosted {
             let hub = Arc::clone(hub);
             pumps.push(std::thread::spawn(move || hub.pump(Stream::Stderr, stderr)));
         }
+        let (tell_placed, placed) = mpsc::channel();
         if let Some(ended) = self.ended.take() {
             let tell = tell.clone();
             std::thread::spawn(move || {
-                // It says nothing any more; the line ends when the process does.
-                let _ = link::receive::<Word>(&ended);
+                // The line ends when the process does.
+                while let Ok(Some(Word::Placed)) = link::receive(&ended) {
+                    let _ = tell_placed.send(());
+                }
                 let _ = tell.send(Heard::Ended(number));
             });
         }
-        Running { number, hosted: self, pumps, ended_by: None }
+        Running { number, hosted: self, pumps, placed, ended_by: None }
     }
 }
 
@@ -222,6 +232,8 @@ pub(super) struct Running {
     number: u64,
     hosted: Hosted,
     pumps: Vec<JoinHandle<()>>,
+    /// It has taken the places that it was told.
+    placed: Receiver<()>,
     /// The signal that we have ended it with.
     ended_by: Option<i32>,
 }
@@ -256,6 +268,44 @@ impl Running {
     /// Its places on its networks.
     pub fn places(&self) -> &[Endpoint] {
         &self.hosted.places
+    }
+
+    /// Puts the container on a network, or takes it from one.
+    ///
+    /// # Errors
+    /// The store's; it is then as it was. `Unavailable` when the process does not answer.
+    pub fn reconnect(&mut self, engine: &Engine, container: &Container, change: &Reconnect) -> Result<()> {
+        let mut wanted = container.config.places().into_owned();
+        change.apply(container, &mut wanted)?;
+        let db = engine.containers()?.db();
+        match change {
+            Reconnect::Connect(place) => {
+                let own = store::connect(db, &container.id, place)?;
+                self.hosted.places.push(own);
+                self.settle(&wanted)?;
+            }
+            Reconnect::Disconnect(network) => {
+                let Some(at) = self.places().iter().position(|own| own.network == *network) else { return Ok(()) };
+                let gone = self.hosted.places.remove(at);
+                // Before another container can have the address.
+                self.settle(&wanted)?;
+                store::detach(db, &container.id, Some(gone.network_id))?;
+            }
+        }
+        store::move_ports(db, &container.id, self.places(), &self.hosted.ports)
+    }
+
+    /// Tells the process which places it has.
+    fn settle(&mut self, wanted: &[EndpointConfig]) -> Result<()> {
+        arrange(&mut self.hosted.places, wanted);
+        link::send(&self.hosted.line, &Order::Place(self.hosted.places.clone()))?;
+        match self.placed.recv_timeout(PATIENCE) {
+            // One that has come to its end has no places any more.
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => Ok(()),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(Error::new(Class::Unavailable, "the guest's process does not answer"))
+            }
+        }
     }
 
     /// Does what a signal would do.
@@ -299,7 +349,7 @@ impl Running {
             }
             drop(tell);
         });
-        if told.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if told.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
             hub.cut();
         }
         let _ = waiter.join();

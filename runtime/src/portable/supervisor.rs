@@ -19,7 +19,7 @@ use super::{check_limits, hosted, jail, registry};
 use crate::backend::modules;
 use crate::config::ContainerConfig;
 use crate::container::{Container, Status};
-use crate::engine::{Attach, Change, Engine};
+use crate::engine::{Attach, Change, Engine, Reconnect};
 use crate::error::{Error, Result};
 use crate::monitor::ExitRecord;
 use crate::monitor::begin::{failed, undo};
@@ -333,9 +333,9 @@ impl Monitor {
             }
             // There are no bridges that Linux containers could have come to.
             Request::Bridged => Ok(Asked::Answered(Reply::Done)),
-            Request::Reconnect(_) => {
-                let message = "the networks of a WebAssembly container cannot be changed while it runs";
-                Err(Error::new(Class::Unsupported, message).with_hint("stop it first"))
+            Request::Reconnect(change) => {
+                self.reconnect(&change)?;
+                Ok(Asked::Answered(Reply::Done))
             }
             Request::Execs => Ok(Asked::Answered(Reply::Execs(Vec::new()))),
             Request::Exec { .. } => unsupported("exec"),
@@ -362,6 +362,18 @@ impl Monitor {
         if self.container.config.restart != RestartPolicy::No {
             self.engine.containers()?.stop_asked(&self.container.id, &[])?;
         }
+        Ok(())
+    }
+
+    /// Puts the container on a network, or takes it from one, and records that.
+    fn reconnect(&mut self, change: &Reconnect) -> Result<()> {
+        self.main()?;
+        if let Some(task) = &mut self.task {
+            task.reconnect(&self.engine, &self.container, change)?;
+        }
+        let containers = self.engine.containers()?;
+        self.container.config =
+            containers.set_endpoints(&self.container, |places| change.apply(&self.container, places))?;
         Ok(())
     }
 

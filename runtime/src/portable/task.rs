@@ -29,7 +29,7 @@ pub(super) fn main() -> i32 {
         Ok(lock) => lock,
         Err(e) => return failed(&line, &e),
     };
-    let (ready, network) = match prepare(&plan, &line) {
+    let (ready, sockets) = match prepare(&plan, &line) {
         Ok(Some(ready)) => ready,
         Ok(None) => return ABANDONED,
         Err(e) => return failed(&line, &e),
@@ -37,12 +37,12 @@ pub(super) fn main() -> i32 {
     if link::send(&line, &Word::Ready).is_err() || !matches!(link::receive(&line), Ok(Some(Order::Go))) {
         return ABANDONED;
     }
-    let orders = listen(line);
+    let orders = listen(line, Arc::clone(&sockets));
     match ready {
         Ready::Command(guest) => guest.run(),
         Ready::Server(serving) => {
             let asked = || orders.recv().map_or(ABANDONED, |signal| 128 + signal);
-            serving.serve(&*network, asked).unwrap_or_else(|e| {
+            serving.serve(sockets, asked).unwrap_or_else(|e| {
                 // The container's own standard error: its log.
                 eprintln!("wharf: {e}");
                 e.exit_code()
@@ -65,7 +65,7 @@ fn lock(plan: &Plan) -> Result<File> {
     Ok(file)
 }
 
-type Prepared = (Ready, Arc<dyn VirtualNetwork>);
+type Prepared = (Ready, Arc<Sockets>);
 
 /// Loads the guest, takes its place on its network, opens what it is to see. `None`: the monitor is gone.
 fn prepare(plan: &Plan, line: &TcpStream) -> Result<Option<Prepared>> {
@@ -75,11 +75,12 @@ fn prepare(plan: &Plan, line: &TcpStream) -> Result<Option<Prepared>> {
     let sockets = Sockets::new(Engine::open(options)?, &task.network, plan)?;
     link::send(line, &Word::Bound(sockets.ports(), program.wants_network()))?;
     let Some(Order::Place(places)) = link::receive(line)? else { return Ok(None) };
-    sockets.join(places);
-    let network: Arc<dyn VirtualNetwork> = Arc::new(sockets);
+    sockets.place(places).map_err(|e| Error::os("take a place on a network", e))?;
+    let sockets = Arc::new(sockets);
+    let network: Arc<dyn VirtualNetwork> = sockets.clone();
     let spec = &plan.spec;
-    let ready = program.prepare(task, &spec.rootfs, spec.limits.memory, Arc::clone(&network))?;
-    Ok(Some((ready, network)))
+    let ready = program.prepare(task, &spec.rootfs, spec.limits.memory, network)?;
+    Ok(Some((ready, sockets)))
 }
 
 fn wasm_of(plan: &Plan) -> Result<&WasmTask> {
@@ -89,13 +90,23 @@ fn wasm_of(plan: &Plan) -> Result<&WasmTask> {
     }
 }
 
-/// Listens to the monitor: signals that ask for an end are told, and its own end is ours.
-fn listen(line: TcpStream) -> Receiver<i32> {
+/// Listens to the monitor: signals that ask for an end are told, other places on networks taken, and its own end is ours.
+fn listen(line: TcpStream, sockets: Arc<Sockets>) -> Receiver<i32> {
     let (tell, orders) = mpsc::channel();
     std::thread::spawn(move || {
         while let Ok(Some(order)) = link::receive(&line) {
-            if let Order::End(signal) = order {
-                let _ = tell.send(signal);
+            match order {
+                Order::End(signal) => drop(tell.send(signal)),
+                Order::Place(places) => {
+                    if let Err(e) = sockets.place(places) {
+                        // The container's own standard error: its log.
+                        eprintln!("wharf: neighbours do not find all of this container's sockets: {e}");
+                    }
+                    if link::send(&line, &Word::Placed).is_err() {
+                        break;
+                    }
+                }
+                Order::Plan(_) | Order::Go => {}
             }
         }
         std::process::exit(ABANDONED);

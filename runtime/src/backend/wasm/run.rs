@@ -341,14 +341,14 @@ impl Serving {
         neighbours: impl FnOnce() -> Result<Option<Box<dyn Listener>>>,
         wait: impl FnOnce() -> R,
     ) -> Result<R> {
-        self.server.run(listeners, neighbours, wait)
+        self.server.run(listeners, Arc::new(|| true), neighbours, wait)
     }
 
     /// Serves the container's port until `wait` returns. Gives what it gave when the last request has been answered.
     ///
     /// # Errors
     /// When the port cannot be had, or no threads.
-    pub fn serve<R>(self, network: &dyn VirtualNetwork, wait: impl FnOnce() -> R) -> Result<R> {
+    pub fn serve<R>(self, network: Arc<dyn VirtualNetwork>, wait: impl FnOnce() -> R) -> Result<R> {
         let port = self.port();
         let published = network.published().map_err(|e| Error::os("take the published ports", e))?;
         let ours = published.into_iter().filter(|(binding, _)| binding.container_port == port);
@@ -358,7 +358,8 @@ impl Serving {
         let address = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
         let bound = network.bind(Protocol::Tcp, address).map_err(taken)?;
         let neighbours = || network.listen(&bound, BACKLOG).map(Some).map_err(taken);
-        self.run(&listeners, neighbours, wait)
+        let gate = Arc::clone(&network);
+        self.server.run(&listeners, Arc::new(move || gate.lets_in()), neighbours, wait)
     }
 }
 

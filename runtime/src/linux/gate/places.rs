@@ -116,11 +116,7 @@ impl Gate {
             true => self.shut_ports(),
             false => self.open_ports(),
         }
-        let (db, ports) = (engine.containers()?.db(), self.bindings());
-        for (at, own) in self.places.iter().enumerate() {
-            store::set_ports(db, &self.id, own.network_id, if at == 0 { &ports } else { &[] })?;
-        }
-        Ok(())
+        store::move_ports(engine.containers()?.db(), &self.id, &self.places, &self.bindings())
     }
 
     pub(super) fn shut_ports(&mut self) {

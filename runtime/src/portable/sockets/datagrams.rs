@@ -107,8 +107,9 @@ impl Packets {
                 None
             }),
             None => open_door().and_then(|(socket, word, secret)| {
-                shared.register(&state, &mut local, &word).map_err(Fault::from)?;
-                Ok((!local.files.is_empty()).then_some((socket, secret)))
+                local.word = Some(word);
+                shared.register(&state, &mut local).map_err(Fault::from)?;
+                Ok((!local.address.ip().is_loopback()).then_some((socket, secret)))
             }),
         };
         state.bound.insert(bound.id, local);
@@ -158,7 +159,9 @@ impl Packets {
 
     fn of_published(&self, buffer: &mut [u8]) -> Option<(Vec<u8>, SocketAddr)> {
         for (number, socket) in &self.published {
-            if let Some((length, real)) = received(socket, buffer) {
+            if let Some((length, real)) = received(socket, buffer)
+                && !self.shared.is_internal()
+            {
                 // The host's loopback is not the guest's, and an IPv4 socket knows no IPv6: both are the host.
                 let hidden = real.ip().is_loopback() || real.is_ipv6() && self.local.is_ipv4();
                 let shown =
@@ -223,9 +226,9 @@ impl Datagrams for Packets {
             return Ok(());
         }
         let mut state = self.shared.state();
-        match route(&self.shared.network.mode, self.shared.places(), to) {
+        match route(&self.shared.network.mode, &self.shared.places(), to) {
             Route::Own => {
-                let from = source(self.shared.places(), to.ip(), self.local.port());
+                let from = source(&self.shared.places(), to.ip(), self.local.port());
                 let there = state.bound.values().find(|l| l.inbox.is_some() && covers(l.address, to));
                 if let Some(inbox) = there.and_then(|local| local.inbox.as_ref()) {
                     inbox.put(bytes, from);

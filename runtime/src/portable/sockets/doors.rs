@@ -5,7 +5,7 @@
 //! proof, so that a caller whose file is out of date trusts no stranger who has got the port since.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -120,7 +120,6 @@ pub(super) struct Doors {
     /// The host's listeners, each with the number of what it publishes.
     pub published: Vec<(Option<usize>, TcpListener)>,
     pub bound: SocketAddr,
-    pub gateway: IpAddr,
     pub shared: Arc<Shared>,
 }
 
@@ -128,6 +127,8 @@ impl Listener for Doors {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Connected, Fault>> {
         for (_, listener) in &self.published {
             match listener.poll_accept(cx) {
+                // No network leads in: it is closed.
+                Poll::Ready(Ok(_)) if self.shared.is_internal() => cx.waker().wake_by_ref(),
                 Poll::Ready(Ok((stream, remote))) => {
                     return Poll::Ready(Ok(self.connected(Stream::outward(stream), self.bound, remote)));
                 }
@@ -150,7 +151,7 @@ impl Listener for Doors {
 
 impl Doors {
     fn connected(&self, stream: Stream, local: SocketAddr, remote: SocketAddr) -> Connected {
-        let family = |at| in_family(at, self.bound.is_ipv6(), self.gateway);
+        let family = |at| in_family(at, self.bound.is_ipv6(), self.shared.gateway(false));
         Connected { connection: Arc::new(stream), local: family(local), remote: family(remote) }
     }
 }

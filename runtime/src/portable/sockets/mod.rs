@@ -3,7 +3,8 @@
 //! What it decides on is the portable part ([`crate::network`]); what is here is where sockets really are:
 //!
 //! - A *published port* is a socket of the host that is bound before the container is reported as started. While no
-//!   guest listens the socket does not either, so connections are refused.
+//!   guest listens the socket does not either, so connections are refused. While the container is on no network that leads
+//!   out they are closed: a listener cannot be told everywhere to refuse them again.
 //! - A listener on the container's networks is a port of the loopback that is known by a file for each of them
 //!   ([`super::registry`]) and
 //!   behind which only who knows its secret is heard ([`doors`]). One on the guest's own loopback has no file.
@@ -20,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
 use socket2::{Domain, Socket, Type};
@@ -35,7 +36,8 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::network::grants::{Denial, Grants, HOST_NAME, canonical_name, is_name};
 use crate::network::r#virtual::{
-    PortTable, Route, called, given, host, look_up, loopback_like, on, own_addresses, reached, route, source, towards,
+    PortTable, Route, called, given, host, is_internal, look_up, loopback_like, on, own_addresses, reached, route,
+    source, towards,
 };
 use crate::network::{
     Bound, Connected, Connection, Datagrams, Endpoint, Fault, Listener, Lookup, PortBinding, Protocol, VirtualNetwork,
@@ -61,7 +63,7 @@ struct Shared {
     hosts: Vec<(String, String)>,
     dir: PathBuf,
     /// In the order in which they lead out.
-    places: OnceLock<Vec<Endpoint>>,
+    places: RwLock<Arc<[Endpoint]>>,
     state: Mutex<State>,
 }
 
@@ -157,7 +159,7 @@ impl Sockets {
             network: network.clone(),
             names: plan.names.clone(),
             hosts: plan.hosts.clone(),
-            places: OnceLock::new(),
+            places: RwLock::new(Arc::new([])),
             state: Mutex::new(state),
         })))
     }
@@ -167,9 +169,22 @@ impl Sockets {
         self.0.state().published.iter().map(|published| published.binding.clone()).collect()
     }
 
-    /// The container's places on its networks, in the order in which they lead out.
-    pub fn join(&self, places: Vec<Endpoint>) {
-        self.0.places.get_or_init(|| places);
+    /// The container's places on its networks from now on, in the order in which they lead out. What is bound is found on
+    /// those that are new and no more on those that are gone; connections that exist are not cut.
+    ///
+    /// # Errors
+    /// The disk's, when neighbours do not find all of it.
+    pub fn place(&self, places: Vec<Endpoint>) -> io::Result<()> {
+        *self.0.places.write().unwrap_or_else(PoisonError::into_inner) = places.into();
+        let mut state = self.0.state();
+        let mut all_known = Ok(());
+        for number in state.bound.keys().copied().collect::<Vec<_>>() {
+            if let Some(mut local) = state.bound.remove(&number) {
+                all_known = all_known.and(self.0.register(&state, &mut local));
+                state.bound.insert(number, local);
+            }
+        }
+        all_known
     }
 }
 
@@ -178,35 +193,43 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn places(&self) -> &[Endpoint] {
-        self.places.get().map_or(&[], Vec::as_slice)
+    fn places(&self) -> Arc<[Endpoint]> {
+        Arc::clone(&self.places.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// None of its networks has a way out, or in.
     fn is_internal(&self) -> bool {
-        self.places().first().is_some_and(|first| first.internal)
+        is_internal(&self.network.mode, &self.places())
     }
 
     /// The host, as sockets of this family see it.
     fn gateway(&self, v6: bool) -> IpAddr {
-        host(self.places(), v6).unwrap_or(Ipv4Addr::LOCALHOST.into())
+        host(&self.places(), v6).unwrap_or(Ipv4Addr::LOCALHOST.into())
     }
 
     /// The container's address on the network of this neighbour, for a socket that is bound so.
     fn seen_by(&self, neighbour: SocketAddr, bound: SocketAddr) -> Option<SocketAddr> {
-        let own = on(self.places(), neighbour.ip())?.like(neighbour.ip());
-        reached(self.places(), bound).into_iter().map(|(_, at)| at).find(|at| Some(at.ip()) == own)
+        let places = self.places();
+        let own = on(&places, neighbour.ip())?.like(neighbour.ip());
+        reached(&places, bound).into_iter().map(|(_, at)| at).find(|at| Some(at.ip()) == own)
     }
 
     fn file(&self, at: SocketAddr, protocol: Protocol) -> PathBuf {
-        registry::file(&self.dir, on(self.places(), at.ip()).map_or(0, |own| own.network_id), at, protocol)
+        registry::file(&self.dir, on(&self.places(), at.ip()).map_or(0, |own| own.network_id), at, protocol)
     }
 
-    /// Makes an address known to the neighbours on each network, if it is of two families' sockets the first.
-    fn register(&self, state: &State, local: &mut Local, word: &str) -> io::Result<()> {
-        for (_, at) in reached(self.places(), local.address) {
-            let file = self.file(at, local.protocol);
-            if !state.bound.values().any(|other| other.files.contains(&file)) {
+    /// Makes an address that has a word known to the neighbours on each network, if it is of two families' sockets the
+    /// first, and on no other.
+    fn register(&self, state: &State, local: &mut Local) -> io::Result<()> {
+        let Some(word) = &local.word else { return Ok(()) };
+        let mut files: Vec<_> =
+            reached(&self.places(), local.address).into_iter().map(|(_, at)| self.file(at, local.protocol)).collect();
+        files.retain(|file| !state.bound.values().any(|other| other.files.contains(file)));
+        for gone in local.files.extract_if(.., |file| !files.contains(file)) {
+            let _ = std::fs::remove_file(gone);
+        }
+        for file in files {
+            if !local.files.contains(&file) {
                 registry::write(&file, word)?;
                 local.files.push(file);
             }
@@ -229,7 +252,7 @@ impl Shared {
     /// Takes the published ports that lead to this address.
     fn take_published(&self, state: &mut State, address: SocketAddr, protocol: Protocol) -> Vec<(usize, Socket)> {
         let wanted = |binding: &PortBinding| (binding.container_port, binding.protocol) == (address.port(), protocol);
-        let outward = !address.ip().is_loopback() && !self.is_internal();
+        let outward = !address.ip().is_loopback();
         let all = state.published.iter_mut().enumerate();
         all.filter(|(_, published)| outward && wanted(&published.binding))
             .filter_map(|(number, published)| Some((number, published.socket.take()?)))
@@ -292,7 +315,7 @@ impl VirtualNetwork for Sockets {
             let socket = hold(protocol, local).map_err(Fault::from)?;
             (port_of(&socket, local), Some(socket))
         } else {
-            (state.ports.bind(protocol, local, self.0.places())?, None)
+            (state.ports.bind(protocol, local, &self.0.places())?, None)
         };
         let number = state.next;
         state.next += 1;
@@ -304,13 +327,7 @@ impl VirtualNetwork for Sockets {
     fn listen(&self, bound: &Bound, _backlog: u32) -> Result<Box<dyn Listener>, Fault> {
         let mut state = self.0.state();
         let known = state.bound.get_mut(&bound.id).filter(|l| l.protocol == Protocol::Tcp && l.word.is_none());
-        let mut doors = Doors {
-            door: None,
-            published: Vec::new(),
-            bound: bound.address,
-            gateway: self.0.gateway(false),
-            shared: Arc::clone(&self.0),
-        };
+        let mut doors = Doors { door: None, published: Vec::new(), bound: bound.address, shared: Arc::clone(&self.0) };
         let real = known.ok_or(Fault::InvalidState)?.real.take();
         let sockets: Vec<(Option<usize>, Socket)> = match real {
             Some(socket) => vec![(None, socket)],
@@ -318,8 +335,8 @@ impl VirtualNetwork for Sockets {
                 let (door, word) = Door::open()?;
                 doors.door = Some(door);
                 if let Some(mut local) = state.bound.remove(&bound.id) {
-                    let known = self.0.register(&state, &mut local, &word);
                     local.word = Some(word);
+                    let known = self.0.register(&state, &mut local);
                     state.bound.insert(bound.id, local);
                     known.map_err(Fault::from)?;
                 }
@@ -341,7 +358,7 @@ impl VirtualNetwork for Sockets {
         let local = from.and_then(|bound| state.bound.get_mut(&bound.id));
         let port = local.as_ref().map(|local| local.address.port());
         let real = local.and_then(|local| local.real.take());
-        let places = self.0.places();
+        let places = &*self.0.places();
         let later = |local, connection: Later| {
             let connection: Arc<dyn Connection> = Arc::new(connection);
             Ok(Connected { connection, local, remote })
@@ -387,7 +404,7 @@ impl VirtualNetwork for Sockets {
     }
 
     fn towards(&self, bound: &Bound, remote: SocketAddr) -> Result<SocketAddr, Fault> {
-        Ok(towards(&self.0.network.mode, self.0.places(), bound.address, remote))
+        Ok(towards(&self.0.network.mode, &self.0.places(), bound.address, remote))
     }
 
     fn lookup(&self, name: &str) -> Result<Box<dyn Lookup>, Fault> {
@@ -400,7 +417,8 @@ impl VirtualNetwork for Sockets {
             // RFC 6761, 6.3.
             return here(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
-        let given = given(&self.0.hosts, self.0.places(), &name);
+        let places = &*self.0.places();
+        let given = given(&self.0.hosts, places, &name);
         if !given.is_empty() {
             let mut state = self.0.state();
             for address in &given {
@@ -410,7 +428,6 @@ impl VirtualNetwork for Sockets {
             }
             return here(given);
         }
-        let places = self.0.places();
         if let Some(first) = places.first() {
             if self.0.names.iter().any(|n| n.eq_ignore_ascii_case(&name)) {
                 return here(own_addresses(places));
@@ -427,7 +444,7 @@ impl VirtualNetwork for Sockets {
                 return here(found);
             }
         }
-        if self.0.network.mode == WasmMode::None || self.0.is_internal() {
+        if self.0.is_internal() {
             return Err(Fault::NameUnresolvable);
         }
         {
@@ -443,13 +460,14 @@ impl VirtualNetwork for Sockets {
     }
 
     fn published(&self) -> io::Result<Vec<(PortBinding, TcpListener)>> {
-        if self.0.is_internal() {
-            return Ok(Vec::new());
-        }
         let mut state = self.0.state();
         let tcp = state.published.iter_mut().filter(|published| published.binding.protocol == Protocol::Tcp);
         let taken = tcp.filter_map(|published| Some((published.binding.clone(), published.socket.take()?)));
         taken.map(|(binding, socket)| Ok((binding, listening(socket)?))).collect()
+    }
+
+    fn lets_in(&self) -> bool {
+        !self.0.is_internal()
     }
 }
 

@@ -39,6 +39,7 @@ use wasmtime_wasi_http::p3::bindings::ServicePre;
 pub(super) use self::hooks::Hooks;
 use self::log::AccessLog;
 use self::pulse::Ticker;
+use self::worker::LetsIn;
 use super::memory::MemoryLimit;
 use super::run::exports;
 use crate::error::{Class, Error, Result};
@@ -120,14 +121,15 @@ impl<T: Guest> Server<T> {
         self.shared.limits.port
     }
 
-    /// Serves what comes in on `listeners`, and from `neighbours` on the container's network, until `wait` returns. Then
-    /// lets the requests that have begun finish. `neighbours` is called in the context of tokio's event loop.
+    /// Serves what comes in on `listeners`, while `lets_in` says so, and from `neighbours` on the container's network, until
+    /// `wait` returns. Then lets the requests that have begun finish. `neighbours` is called in the context of tokio's event loop.
     ///
     /// # Errors
     /// Those of `neighbours`; the system's, when there are no threads or event loops to be had.
     pub fn run<R>(
         self,
         listeners: &[TcpListener],
+        lets_in: LetsIn,
         neighbours: impl FnOnce() -> Result<Option<Box<dyn Listener>>>,
         wait: impl FnOnce() -> R,
     ) -> Result<R> {
@@ -142,6 +144,7 @@ impl<T: Guest> Server<T> {
                 self.shared.clone(),
                 number,
                 copies,
+                lets_in.clone(),
                 || neighbours.take().map_or(Ok(None), |listen| listen()),
                 stopped.clone(),
             )?;

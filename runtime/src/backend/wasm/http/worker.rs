@@ -39,9 +39,13 @@ pub struct Worker<T: 'static> {
     number: usize,
     runtime: Runtime,
     listeners: Vec<TcpListener>,
+    lets_in: LetsIn,
     neighbours: Option<Box<dyn Listener>>,
     stop: watch::Receiver<bool>,
 }
+
+/// Whether those who call by the listeners are heard; others find the connection closed.
+pub type LetsIn = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Held by everything that a worker must not leave behind.
 pub type Alive = mpsc::Sender<Infallible>;
@@ -55,6 +59,7 @@ impl<T: Guest> Worker<T> {
         shared: Arc<Shared<T>>,
         number: usize,
         listeners: Vec<StdListener>,
+        lets_in: LetsIn,
         neighbours: impl FnOnce() -> Result<Option<Box<dyn Listener>>>,
         stop: watch::Receiver<bool>,
     ) -> Result<Self> {
@@ -68,16 +73,16 @@ impl<T: Guest> Worker<T> {
         let listeners = listeners.into_iter().map(listen).collect::<io::Result<_>>().map_err(loops)?;
         let neighbours = neighbours()?;
         drop(here);
-        Ok(Worker { shared, number, runtime, listeners, neighbours, stop })
+        Ok(Worker { shared, number, runtime, listeners, lets_in, neighbours, stop })
     }
 
     /// Serves until it is told to stop, and everything it has begun is over.
     pub fn run(self) {
-        let Worker { shared, number, runtime, listeners, neighbours, stop } = self;
+        let Worker { shared, number, runtime, listeners, lets_in, neighbours, stop } = self;
         runtime.block_on(async {
             let (alive, mut all_over) = mpsc::channel(1);
             for listener in listeners {
-                tokio::spawn(accept(shared.clone(), number, listener, stop.clone(), alive.clone()));
+                tokio::spawn(accept(shared.clone(), number, listener, lets_in.clone(), stop.clone(), alive.clone()));
             }
             if let Some(listener) = neighbours {
                 tokio::spawn(accept_neighbours(shared, number, listener, stop, alive.clone()));
@@ -93,6 +98,7 @@ async fn accept<T: Guest>(
     shared: Arc<Shared<T>>,
     number: usize,
     listener: TcpListener,
+    lets_in: LetsIn,
     stop: watch::Receiver<bool>,
     alive: Alive,
 ) {
@@ -107,6 +113,7 @@ async fn accept<T: Guest>(
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            Ok(_) if !lets_in() => {}
             Ok((stream, _)) => {
                 // Small chunks of a streamed answer must not wait for each other; where it is not possible, they do.
                 let _ = stream.set_nodelay(true);
