@@ -281,8 +281,13 @@ impl Running {
         match change {
             Reconnect::Connect(place) => {
                 let own = store::connect(db, &container.id, place)?;
+                let network = own.network_id;
                 self.hosted.places.push(own);
-                self.settle(&wanted)?;
+                if let Err(e) = self.settle(&wanted) {
+                    self.hosted.places.retain(|own| own.network_id != network);
+                    let _ = store::detach(db, &container.id, Some(network));
+                    return Err(e);
+                }
             }
             Reconnect::Disconnect(network) => {
                 let Some(at) = self.places().iter().position(|own| own.network == *network) else { return Ok(()) };
@@ -298,6 +303,8 @@ impl Running {
     /// Tells the process which places it has.
     fn settle(&mut self, wanted: &[EndpointConfig]) -> Result<()> {
         arrange(&mut self.hosted.places, wanted);
+        // An answer that came too late is not one to this.
+        while self.placed.try_recv().is_ok() {}
         link::send(&self.hosted.line, &Order::Place(self.hosted.places.clone()))?;
         match self.placed.recv_timeout(PATIENCE) {
             // One that has come to its end has no places any more.
