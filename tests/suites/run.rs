@@ -237,6 +237,44 @@ fn options_reach_the_kernel() {
 }
 
 #[test]
+fn mounts_go_where_the_image_has_something_else() {
+    let wharf = Wharf::with_busybox();
+    let make = "mkdir -p -m 700 /priv && mkdir /data && ln -s ../srv/there /data/gone && ln -s gone/too /data/further";
+    wharf.ok(&["run", "--name", "base", "--network", "none", "busybox", "sh", "-c", make]);
+    wharf.ok(&["commit", "base", "odd"]);
+    let run = |options: &[&str], script: &str| {
+        wharf.ok(&[&["run", "--rm", "--network", "none"][..], options, &["odd", "sh", "-c", script]].concat())
+    };
+    // A tmpfs has the mode of what it covers, unless it is told another, or there is nothing.
+    for (tmpfs, mode) in [("/priv", "700"), ("/priv:size=1m,ro", "700"), ("/priv:mode=711", "711"), ("/new", "1777")] {
+        let path = tmpfs.split(':').next().unwrap();
+        let said = run(&["--tmpfs", tmpfs], &format!("stat -c %a {path}; touch {path}/x || echo no"));
+        let expected = if tmpfs.contains("ro") { format!("{mode}\nno") } else { mode.to_owned() };
+        assert_eq!(said, expected, "{tmpfs}");
+    }
+    assert_eq!(run(&["--mount", "type=tmpfs,dst=/priv"], "stat -c %a /priv"), "700");
+    // A link to nowhere leads to a directory that is made for it.
+    assert_eq!(run(&["-v", "one:/data/gone"], "touch /data/gone/x; ls /srv/there"), "x");
+    assert_eq!(run(&["-v", "two:/data/further"], "touch /data/further/y; ls /srv/there/too"), "y");
+    // What Wharf puts into a root that is not to be written to is not written to either.
+    for file in ["hosts", "hostname", "resolv.conf"] {
+        for network in ["none", "bridge", "host"] {
+            let said = wharf.run(&[
+                "run",
+                "--rm",
+                "--read-only",
+                "--network",
+                network,
+                "odd",
+                "touch",
+                &format!("/etc/{file}"),
+            ]);
+            assert!(said.code == 1 && said.stderr.contains("Read-only file system"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn memory_has_an_end() {
     let wharf = Wharf::with_busybox();
     let eater = "dd if=/dev/zero of=/dev/null bs=200M count=1";

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::Mount;
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat, openat2};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chmodat, fstat, fstatfs, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
@@ -90,6 +90,8 @@ enum Kind {
     Bind { directory: bool },
     /// A file system of the kernel: its target must be what its name says, and no link.
     Kernel { magic: u64 },
+    /// A tmpfs that was given no mode: it has that of the directory it covers, or the kernel's when there is none.
+    Tmpfs { read_only: bool },
     /// Anything else.
     Other,
 }
@@ -206,16 +208,20 @@ pub(super) fn prepare<'a>(mount: &'a Mount, situation: Situation) -> Result<Vec<
             Ok(vec![Prepared { kind: Kind::Kernel { magic: SYSFS }, ..prepared }])
         }
         _ => {
-            let magic = match kind {
-                "proc" => Some(PROC),
-                "sysfs" => Some(SYSFS),
-                _ => None,
+            let (goes, attributes) = match kind {
+                "proc" => (Kind::Kernel { magic: PROC }, options.set),
+                "sysfs" => (Kind::Kernel { magic: SYSFS }, options.set),
+                "tmpfs" if !options.data.iter().any(|(key, _)| key == "mode") => {
+                    let read_only = options.set & READ_ONLY != 0;
+                    (Kind::Tmpfs { read_only }, options.set & !READ_ONLY)
+                }
+                _ => (Kind::Other, options.set),
             };
             let data = options.data.iter().filter(|(key, _)| key != "gid" || situation.tty_group);
             let source = mount.source().as_deref().and_then(Path::to_str);
-            let tree = file_system(kind, source, data, options.set)
+            let tree = file_system(kind, source, data, attributes)
                 .map_err(|e| Error::io("mount a file system for", target.to_owned(), e))?;
-            Ok(vec![Prepared { target, kind: magic.map_or(Kind::Other, |magic| Kind::Kernel { magic }), tree }])
+            Ok(vec![Prepared { target, kind: goes, tree }])
         }
     }
 }
@@ -320,7 +326,7 @@ impl Prepared<'_> {
     pub fn attach(&self, root: &Root) -> Result<()> {
         self.attached(root).map_err(|e| match self.kind {
             Kind::Bind { directory } => unlike(root, self.target, directory).unwrap_or(e),
-            Kind::Other => unlike(root, self.target, true).unwrap_or(e),
+            Kind::Tmpfs { .. } | Kind::Other => unlike(root, self.target, true).unwrap_or(e),
             Kind::Kernel { .. } => e,
         })
     }
@@ -330,6 +336,21 @@ impl Prepared<'_> {
         let target = match self.kind {
             Kind::Bind { directory: false } => root.make_file(self.target)?,
             Kind::Bind { directory: true } | Kind::Other => root.make_dir(self.target, 0o755)?,
+            Kind::Tmpfs { read_only } => {
+                let target = match root.open(self.target, OFlags::PATH | OFlags::DIRECTORY) {
+                    Err(Errno::NOENT) => root.make_dir(self.target, 0o755)?,
+                    covered => {
+                        let covered = covered.map_err(failed)?;
+                        let mode = Mode::from_raw_mode(fstat(&covered).map_err(failed)?.st_mode);
+                        chmodat(&self.tree, ".", mode, AtFlags::empty()).map_err(failed)?;
+                        covered
+                    }
+                };
+                if read_only {
+                    set_attributes(self.tree.as_fd(), false, READ_ONLY, 0).map_err(failed)?;
+                }
+                target
+            }
             Kind::Kernel { .. } => match root.open_plain(self.target, OFlags::PATH | OFlags::DIRECTORY) {
                 Err(Errno::NOENT) => root.make_dir(self.target, 0o755)?,
                 Err(Errno::LOOP | Errno::NOTDIR) => {

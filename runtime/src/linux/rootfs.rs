@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
@@ -20,7 +20,12 @@ use rustix::mount::{
 };
 use wharf_images::snapshot::Rootfs;
 
+use crate::config::clean_path;
 use crate::error::{Class, Error, Result};
+
+/// How many links that lead to nowhere are followed one after the other; as many as the kernel follows
+/// (path_resolution(7)).
+const LINKS: usize = 40;
 
 /// The longest string that fsconfig(2) takes, its zero byte included.
 const FSCONFIG_STRING: usize = 256;
@@ -200,11 +205,16 @@ impl Root {
         }
     }
 
-    /// The directory at `path`, made with its parents where they are missing.
+    /// The directory at `path`, made with its parents where they are missing. Where a link leads to nowhere in the container
+    /// that place is made.
     ///
     /// # Errors
     /// The kernel's, naming the path; `InvalidInput` for one that is not plain.
     pub fn make_dir(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
+        self.make_dir_by(path, mode, LINKS)
+    }
+
+    fn make_dir_by(&self, path: &Path, mode: u32, links: usize) -> Result<OwnedFd> {
         let failed = |e| Error::io("make a directory in the container", path, e);
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         match self.open(path, flags) {
@@ -214,15 +224,23 @@ impl Root {
         let mut at = PathBuf::from("/");
         let mut dir = self.open("/", flags).map_err(failed)?;
         for name in plain(path)? {
+            let parent = at.clone();
             at.push(name);
             dir = match self.open(&at, flags) {
-                Err(Errno::NOENT) => {
-                    // One step below a descriptor: nothing to follow. A link to nowhere is there already, and stays.
-                    mkdirat(&dir, name, Mode::from_raw_mode(mode)).map_err(failed)?;
-                    openat(&dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?
-                }
-                other => other.map_err(failed)?,
-            };
+                // One step below a descriptor: nothing to follow.
+                Err(Errno::NOENT) => match mkdirat(&dir, name, Mode::from_raw_mode(mode)) {
+                    Ok(()) => openat(&dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()),
+                    Err(Errno::EXIST) if links > 0 => {
+                        let link = readlinkat(&dir, name, Vec::new()).map_err(failed)?;
+                        let there = parent.join(OsStr::from_bytes(link.as_bytes()));
+                        let there = there.to_str().and_then(clean_path).ok_or_else(|| failed(Errno::EXIST))?;
+                        Ok(self.make_dir_by(Path::new(&there), mode, links - 1)?)
+                    }
+                    Err(e) => Err(e),
+                },
+                other => other,
+            }
+            .map_err(failed)?;
         }
         Ok(dir)
     }

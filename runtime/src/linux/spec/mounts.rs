@@ -27,7 +27,8 @@ pub fn mounts(config: &ContainerConfig, context: &SpecContext) -> Result<Vec<Mou
     ];
     for (target, source) in files {
         if let Some(source) = source {
-            mounts.push(mount(target, "bind", &source.to_string_lossy(), &["rbind", "rprivate"]));
+            let options: &[&str] = if config.read_only { &["rbind", "rprivate", "ro"] } else { &["rbind", "rprivate"] };
+            mounts.push(mount(target, "bind", &source.to_string_lossy(), options));
         }
     }
     let first_own = mounts.len();
