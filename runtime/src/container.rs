@@ -62,7 +62,7 @@ pub struct Status {
     pub state: State,
     /// The process id of its task while it runs.
     pub pid: Option<u32>,
-    /// The last exit code; 0 before the first.
+    /// The last exit code; 0 before the first, and while it runs.
     pub exit_code: i32,
     /// When it last started.
     pub started: Option<Timestamp>,
@@ -98,6 +98,15 @@ impl Default for Status {
             health: None,
             walls: None,
         }
+    }
+}
+
+impl Status {
+    /// Its task runs from now on.
+    pub(crate) fn begin(&mut self, pid: u32, walls: Option<Walls>) {
+        (self.pid, self.walls) = (Some(pid), walls);
+        self.started = Some(Timestamp::now());
+        (self.exit_code, self.oom_killed) = (0, false);
     }
 }
 

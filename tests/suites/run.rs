@@ -275,6 +275,19 @@ fn mounts_go_where_the_image_has_something_else() {
 }
 
 #[test]
+fn who_runs_again_has_not_failed() {
+    let wharf = Wharf::with_busybox();
+    let state = || wharf.ok(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}} {{.State.FinishedAt}}", "box"]);
+    wharf.ok(&["run", "-d", "--name", "box", "--network", "none", "busybox", "sleep", "1000"]);
+    assert_eq!(state(), "running 0 0001-01-01T00:00:00Z");
+    wharf.ok(&["stop", "-t", "0", "box"]);
+    let stopped = state();
+    let ended = stopped.strip_prefix("exited 137 ").expect("the signal's exit code");
+    wharf.ok(&["start", "box"]);
+    assert_eq!(state(), format!("running 0 {ended}"), "docker tells when it last ended");
+}
+
+#[test]
 fn memory_has_an_end() {
     let wharf = Wharf::with_busybox();
     let eater = "dd if=/dev/zero of=/dev/null bs=200M count=1";

@@ -330,11 +330,8 @@ impl Monitor {
         }
         let (listener, log) = ears.map_or_else(|| self::ears(engine, container), Ok)?;
         let (pid, walls) = (streams.task.pid(), streams.task.walls().cloned());
-        container.state = engine.containers()?.advance(container, Event::Started, (&[], &[]), |status| {
-            (status.pid, status.walls) = (Some(pid), walls);
-            status.started = Some(Timestamp::now());
-            status.finished = None;
-        })?;
+        container.state =
+            engine.containers()?.advance(container, Event::Started, (&[], &[]), |status| status.begin(pid, walls))?;
         let signals = SignalFd::new(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT])
             .map_err(|e| Error::os("take signals", e))?;
         silence()?;

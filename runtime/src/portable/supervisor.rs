@@ -149,9 +149,7 @@ fn make_task(engine: &Engine, container: &Container) -> Result<Hosted> {
 fn record_start(engine: &Engine, container: &mut Container, task: &Hosted) -> Result<()> {
     let pid = task.pid();
     container.state = engine.containers()?.advance(container, Event::Started, (&[], &[]), |status| {
-        (status.pid, status.walls) = (Some(pid), Some(jail::offered()));
-        status.started = Some(Timestamp::now());
-        status.finished = None;
+        status.begin(pid, Some(jail::offered()));
     })?;
     Ok(())
 }

@@ -95,11 +95,8 @@ impl Monitor {
             None => streams.task.start()?,
         }
         let (pid, walls) = (streams.task.pid(), streams.task.walls().cloned());
-        self.container.state = containers.advance(&self.container, Event::Started, (&[], &[]), |status| {
-            (status.pid, status.walls) = (Some(pid), walls);
-            status.started = Some(Timestamp::now());
-            status.finished = None;
-        })?;
+        self.container.state =
+            containers.advance(&self.container, Event::Started, (&[], &[]), |status| status.begin(pid, walls))?;
         self.timeout_at = self.container.config.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
         self.quiet_at = Some(Instant::now() + QUIET);
         self.tasks.extend(made.take().map(|streams| (MAIN, streams)));
