@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -324,6 +324,21 @@ impl Drop for Teller {
         self.0.store(true, Ordering::Relaxed);
         let _ = self.1.take().map(JoinHandle::join);
     }
+}
+
+#[test]
+fn thousands_of_ports_come_and_go_at_once() {
+    let wharf = Wharf::with_busybox();
+    // None of those that the kernel gives to whoever asks for any.
+    let ports = ["-p", "127.0.0.1:21000-24999:1000-4999", "-p", "127.0.0.1:21000-24999:1000-4999/udp"];
+    let begun = Instant::now();
+    let web = server("many").replace("-p 80", "-p 4321");
+    wharf.ok(&[&["run", "-d", "--name", "many"], &ports[..], &["busybox", "sh", "-c", &web]].concat());
+    answers("127.0.0.1", 24321, "many");
+    wharf.ok(&["rm", "-f", "many"]);
+    // A question to the kernel for each port would take more than a minute.
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    wharf.ok(&[&["run", "--rm"], &ports[..], &["busybox", "true"]].concat());
 }
 
 #[test]

@@ -144,6 +144,10 @@ const NEW_RULE: u16 = 6;
 const NEW_SET: u16 = 9;
 const NEW_ELEMENTS: u16 = 12;
 const DELETE_ELEMENTS: u16 = 14;
+/// In one list: the length of an attribute has 16 bits, and an error brings the whole message back (netlink(7)).
+const MOST_ELEMENTS: usize = 128;
+/// Deletes what is there, and does not mind what is not.
+const DESTROY_ELEMENTS: u16 = 30;
 /// `NFNL_SUBSYS_NFTABLES`.
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
@@ -272,16 +276,23 @@ impl<'a> Firewall<'a> {
     /// # Errors
     /// The kernel's.
     pub fn withdraw(&self, forwards: &[Forward]) -> Result<(), Errno> {
-        for forward in forwards {
-            let mut batch = Batch::new(self.table);
-            batch.family = Family::of(forward);
-            batch.elements(DELETE_ELEMENTS, std::slice::from_ref(forward));
-            match batch.send(&self.socket) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(e) => return Err(e),
+        [&FOUR, &SIX].into_iter().try_for_each(|family| match self.take_back(family, DESTROY_ELEMENTS, forwards) {
+            // Before Linux 6.3: there what is not there fails, and all else with it.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+                forwards.chunks(1).try_for_each(|forward| self.take_back(family, DELETE_ELEMENTS, forward))
             }
+            done => done,
+        })
+    }
+
+    fn take_back(&self, family: &'static Family, message: u16, forwards: &[Forward]) -> Result<(), Errno> {
+        let mut batch = Batch::new(self.table);
+        batch.family = family;
+        batch.elements(message, forwards);
+        match batch.send(&self.socket) {
+            Err(Errno::NOENT) => Ok(()),
+            done => done,
         }
-        Ok(())
     }
 }
 
@@ -513,29 +524,27 @@ impl<'a> Batch<'a> {
         for (map, addressed) in [("ports", false), ("addressed", true)] {
             let own = |forward: &&Forward| Family::of(forward).number == self.family.number;
             let mapped = forwards.iter().filter(own).filter(|forward| forward.host.is_some() == addressed);
-            let forwards: Vec<_> = mapped.collect();
-            if forwards.is_empty() {
-                continue;
-            }
-            self.add(message, |a| {
-                a.text(2, map).nest(3, |list| {
-                    for forward in forwards {
-                        let host = forward.host.map(bytes).unwrap_or_default();
-                        let key = [&host[..], &[forward.protocol, 0, 0, 0], &port(forward.port)].concat();
-                        let value = [&bytes(forward.to.ip())[..], &port(forward.to.port())].concat();
-                        list.nest(1, |e| {
-                            e.nest(1, |data| {
-                                data.put(1, &key);
-                            });
-                            if message == NEW_ELEMENTS {
-                                e.nest(2, |data| {
-                                    data.put(1, &value);
+            for forwards in mapped.collect::<Vec<_>>().chunks(MOST_ELEMENTS) {
+                self.add(message, |a| {
+                    a.text(2, map).nest(3, |list| {
+                        for forward in forwards {
+                            let host = forward.host.map(bytes).unwrap_or_default();
+                            let key = [&host[..], &[forward.protocol, 0, 0, 0], &port(forward.port)].concat();
+                            let value = [&bytes(forward.to.ip())[..], &port(forward.to.port())].concat();
+                            list.nest(1, |e| {
+                                e.nest(1, |data| {
+                                    data.put(1, &key);
                                 });
-                            }
-                        });
-                    }
+                                if message == NEW_ELEMENTS {
+                                    e.nest(2, |data| {
+                                        data.put(1, &value);
+                                    });
+                                }
+                            });
+                        }
+                    });
                 });
-            });
+            }
         }
     }
 

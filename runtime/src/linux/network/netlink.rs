@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::sockopt::{set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
 
 /// `NLM_F_REQUEST | NLM_F_ACK`.
@@ -17,6 +18,11 @@ pub const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 pub const DUMP: u16 = libc::NLM_F_DUMP as u16;
 /// An attribute that holds attributes.
 const NESTED: u16 = libc::NLA_F_NESTED as u16;
+
+/// The kernel's buffers hold so much without being asked for more (`net.core.wmem_default` is 212 992 bytes).
+const LARGE: usize = 128 << 10;
+/// What one answer takes of them.
+const ANSWER: usize = 1 << 10;
 
 /// Bytes of a message's header.
 const HEADER: usize = 16;
@@ -48,6 +54,13 @@ impl Socket {
     pub fn ask(&self, requests: &Requests) -> Result<Vec<Answer>, (usize, Errno)> {
         let last = requests.count;
         let failed = |e| (0, e);
+        // A batch is taken whole or not at all, and what does not fit is not taken; answers that do not fit are lost.
+        if requests.bytes.len() > LARGE {
+            set_socket_send_buffer_size_force(&self.fd, 2 * requests.bytes.len()).map_err(failed)?;
+        }
+        if requests.count * ANSWER > LARGE {
+            set_socket_recv_buffer_size_force(&self.fd, requests.count * ANSWER).map_err(failed)?;
+        }
         sendto(&self.fd, &requests.bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).map_err(failed)?;
         let mut buffer = vec![0; 32 << 10];
         let mut answers = Vec::new();
