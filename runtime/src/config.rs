@@ -238,6 +238,11 @@ impl ContainerConfig {
             (None, NetworkMode::Named(name)) => Cow::Owned(vec![EndpointConfig::on(name)]),
         }
     }
+
+    /// True for one that is to be on the default network and no other.
+    pub fn is_on_default_alone(&self) -> bool {
+        matches!(&*self.places(), [place] if place.network == BRIDGE)
+    }
 }
 
 /// Whose processes a container sees: docker's `--pid`.

@@ -147,7 +147,7 @@ fn check_linux(container: &Container) -> Result<Vec<String>> {
     match linux::network::wanted(container) {
         Some(_) => Ok(Vec::new()),
         None if linux::usernet::is_wanted(container) => Ok(Vec::new()),
-        None if config.network == NetworkMode::Default && published.iter().any(|(_, given)| *given) => {
+        None if config.is_on_default_alone() && published.iter().any(|(_, given)| *given) => {
             let message = "publishing ports of Linux containers without root needs the program pasta or slirp4netns";
             Err(Error::new(Class::Unsupported, message).with_hint(linux::usernet::ADVICE))
         }

@@ -264,6 +264,32 @@ fn a_policy_starts_connected_containers_again() {
 }
 
 #[test]
+fn no_network_is_another_by_a_detour() {
+    if !namespaces_are_for_all("rootless::no_network_is_another_by_a_detour") {
+        return;
+    }
+    let wharf = Wharf::of(PERSON);
+    wharf.load(&images::busybox());
+    let devices = wharf.ok(&["run", "--rm", "--network", "bridge", "busybox", "ls", "/sys/class/net"]);
+    assert_eq!(devices, "eth0\nlo", "the default network is the default network by name too");
+    wharf.ok(&["network", "create", "--internal", "shut"]);
+    wharf.ok(&["create", "--name", "box", "busybox", "ls", "/sys/class/net"]);
+    wharf.ok(&["network", "connect", "shut", "box"]);
+    let refused = |why: &str| {
+        let ran = wharf.run(&["start", "-a", "box"]);
+        let message = "network shut: only root can connect Linux containers to a bridge";
+        assert!(ran.code == 1 && ran.stderr.contains(message), "{why}: {ran}");
+    };
+    refused("it is on both");
+    wharf.ok(&["network", "disconnect", "bridge", "box"]);
+    refused("it is on the other alone");
+    wharf.ok(&["network", "disconnect", "shut", "box"]);
+    assert_eq!(wharf.ok(&["start", "-a", "box"]), "lo", "it is on none");
+    wharf.ok(&["network", "connect", "bridge", "box"]);
+    assert_eq!(wharf.ok(&["start", "-a", "box"]), "eth0\nlo");
+}
+
+#[test]
 fn without_a_program_ports_are_refused_by_name() {
     if !namespaces_are_for_all("rootless::without_a_program_ports_are_refused_by_name") {
         return;

@@ -27,7 +27,6 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreape
 use super::network::names::{self, Answerer, Directory};
 use super::process::{self, Child, SpawnOptions};
 use super::{network, sockets, userns};
-use crate::config::NetworkMode;
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Class, Error, Result};
@@ -43,8 +42,8 @@ const DEVICE: &str = "eth0";
 
 /// True for a container that is to be connected so.
 pub fn is_wanted(container: &Container) -> bool {
-    let network = &container.config.network;
-    (network, container.backend()) == (&NetworkMode::Default, BackendKind::Linux)
+    container.backend() == BackendKind::Linux
+        && container.config.is_on_default_alone()
         && !super::is_root()
         && program().is_some()
 }

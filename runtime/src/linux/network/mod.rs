@@ -54,9 +54,12 @@ pub fn wanted(container: &Container) -> Option<Cow<'_, [EndpointConfig]>> {
     match (&container.config.network, container.backend()) {
         (_, BackendKind::Wasm)
         | (NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_), BackendKind::Linux) => None,
-        // Without root there is no bridge: such a container has its loopback.
-        (NetworkMode::Default, BackendKind::Linux) => super::is_root().then(|| container.config.places()),
-        (NetworkMode::Named(_), BackendKind::Linux) => Some(container.config.places()),
+        (NetworkMode::Default | NetworkMode::Named(_), BackendKind::Linux) => {
+            let places = container.config.places();
+            // Without root there is no bridge: such a container has its loopback.
+            let is_alone = places.is_empty() || container.config.is_on_default_alone();
+            (super::is_root() || !is_alone).then_some(places)
+        }
     }
 }
 
@@ -100,10 +103,11 @@ impl Connected {
         let published = plan::published(&container.config, &container.image)?;
         let Some(places) = wanted(container) else { return Ok(None) };
         if !super::is_root() {
-            let network = places.first().map_or(BRIDGE, |place| &place.network);
+            let other = places.iter().find(|place| place.network != BRIDGE);
+            let network = other.map_or(BRIDGE, |place| &place.network);
             let message = format!("network {network}: only root can connect Linux containers to a bridge");
             return Err(Error::new(Class::Unsupported, message)
-                .with_hint("use --network host or --network none, or run wharf as root"));
+                .with_hint("leave out --network, use --network host or --network none, or run wharf as root"));
         }
         let bound = published.iter().map(sockets::publish).collect::<Result<Vec<_>>>()?;
         let bound: Vec<_> = bound.into_iter().flatten().collect();
