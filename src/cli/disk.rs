@@ -63,6 +63,10 @@ fn check_all(parsed: &Parsed, context: &Context) -> Result<()> {
         if swept > 0 {
             writeln!(out, "Removed {swept} network interfaces and tables that no network has")?;
         }
+        let restored = engine.networks().restore()?;
+        if restored > 0 {
+            writeln!(out, "Gave {restored} network interfaces and tables back to containers that need them")?;
+        }
         let swept = engine.volumes().sweep()?;
         if swept > 0 {
             writeln!(out, "Removed {swept} volumes that were never made or not wholly removed")?;
@@ -82,11 +86,15 @@ fn check_all(parsed: &Parsed, context: &Context) -> Result<()> {
     for stray in &networks {
         writeln!(out, "{}: left over by a crash", text::visible(stray))?;
     }
+    let lost = engine.networks().lost()?;
+    for lost in &lost {
+        writeln!(out, "{}: somebody has removed it, and running containers need it", text::visible(lost))?;
+    }
     let volumes = engine.volumes().strays()?;
     for stray in &volumes {
         writeln!(out, "volume {}: left over by a crash", text::visible(stray))?;
     }
-    if problems.is_empty() && strays.is_empty() && networks.is_empty() && volumes.is_empty() {
+    if problems.is_empty() && strays.is_empty() && networks.is_empty() && lost.is_empty() && volumes.is_empty() {
         return Ok(writeln!(out, "No problems found.")?);
     }
     if !parsed.switch("repair") {

@@ -327,6 +327,48 @@ impl Drop for Teller {
 }
 
 #[test]
+fn what_somebody_took_from_running_containers_is_found_and_given_back() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["network", "create", "front"]);
+    let run = |name: &str, flags: &[&str]| {
+        let flags = [&["run", "-d", "--name", name, "--network", "front"][..], flags].concat();
+        wharf.ok(&[&flags[..], &["busybox", "sh", "-c", &server(name)]].concat())
+    };
+    let web = run("web", &["-p", "8080:80"]);
+    run("other", &[]);
+    let device = format!("/sys/class/net/wv{}0/master", &web[..12]);
+    let bridge = std::fs::read_link(&device).expect("the bridge that it is connected to");
+    let bridge = bridge.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
+    let table = format!("wharf{}", bridge.trim_start_matches("wh").split('-').next().expect("the instance's part"));
+    let meets = || wharf.run(&["exec", "other", "sh", "-c", &ask("web", 80)]).stdout.trim() == "web";
+    let itself =
+        || wharf.run(&["exec", "web", "sh", "-c", &ask(&address(&wharf, "other"), 80)]).stdout.trim() == "other";
+    let has_rules = || tool(Command::new("nft").args(["list", "table", "ip", &table])).contains("masquerade");
+    eventually("they meet", Duration::from_secs(30), || (meets() && itself() && has_rules()).then_some(()));
+    assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");
+
+    let take = [&["nft", "flush", "table", "ip", &table][..], &["nft", "delete", "table", "ip", &table]];
+    for taken in take {
+        tool(Command::new(taken[0]).args(&taken[1..]));
+        let check = wharf.exits(1, &["system", "check"]);
+        assert!(
+            check.stdout.contains(&format!("the rules of nf_tables table {table}: somebody has removed it")),
+            "{check}"
+        );
+        let said = wharf.ok(&["system", "check", "--repair"]);
+        assert!(said.contains("Gave 1 network interfaces and tables back"), "{said}");
+        assert!(has_rules());
+    }
+    tool(Command::new("ip").args(["link", "del", &bridge]));
+    assert!(!meets());
+    let check = wharf.exits(1, &["system", "check"]);
+    assert_eq!(check.stdout.matches("on the bridge of front: somebody has removed it").count(), 2, "{check}");
+    wharf.ok(&["system", "check", "--repair"]);
+    eventually("they meet again", Duration::from_secs(30), || (meets() && itself()).then_some(()));
+    assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");
+}
+
+#[test]
 fn thousands_of_ports_come_and_go_at_once() {
     let wharf = Wharf::with_busybox();
     // None of those that the kernel gives to whoever asks for any.

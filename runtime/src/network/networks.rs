@@ -618,6 +618,22 @@ impl Networks<'_> {
         linux::network::strays(self.engine)
     }
 
+    /// What running containers need and somebody else has taken from the kernel.
+    ///
+    /// # Errors
+    /// The database's and the kernel's.
+    pub fn lost(self) -> Result<Vec<String>> {
+        linux::network::lost(self.engine)
+    }
+
+    /// Gives containers back what [`Networks::lost`] finds. Returns how much it was.
+    ///
+    /// # Errors
+    /// As [`Networks::lost`].
+    pub fn restore(self) -> Result<usize> {
+        linux::network::restore(self.engine)
+    }
+
     /// Removes what [`Networks::strays`] finds. Returns how many there were.
     ///
     /// # Errors

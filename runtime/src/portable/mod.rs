@@ -198,6 +198,22 @@ pub mod network {
         Ok(0)
     }
 
+    /// Nothing was made.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn lost(_: &Engine) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    /// Nothing was made.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn restore(_: &Engine) -> Result<usize> {
+        Ok(0)
+    }
+
     /// The host's addresses are not known.
     pub fn is_free(_: std::net::Ipv4Addr, _: u8) -> bool {
         true

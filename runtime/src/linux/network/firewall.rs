@@ -46,7 +46,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use rustix::io::Errno;
 use rustix::net::netlink;
 
-use super::netlink::{Attributes, REQUEST, Requests, Socket};
+use super::netlink::{Attributes, DUMP, REQUEST, Requests, Socket};
 
 /// A network as the firewall sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +141,7 @@ const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
+const GET_RULE: u16 = 7;
 const NEW_SET: u16 = 9;
 const NEW_ELEMENTS: u16 = 12;
 const DELETE_ELEMENTS: u16 = 14;
@@ -219,6 +220,22 @@ impl<'a> Firewall<'a> {
         });
         match self.socket.ask(&requests) {
             Ok(_) => Ok(true),
+            Err((_, Errno::NOENT)) => Ok(false),
+            Err((_, e)) => Err(e),
+        }
+    }
+
+    /// True if the table is there and says something.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn has_rules(&self) -> Result<bool, Errno> {
+        let mut requests = Requests::default();
+        requests.add(kind(GET_RULE), REQUEST | DUMP, &header(IPV4 as u8, 0), |a| {
+            a.text(1, self.table);
+        });
+        match self.socket.ask(&requests) {
+            Ok(rules) => Ok(!rules.is_empty()),
             Err((_, Errno::NOENT)) => Ok(false),
             Err((_, e)) => Err(e),
         }

@@ -119,15 +119,24 @@ impl Links {
             });
         });
         if wiring.hairpin {
-            make.add(libc::RTM_NEWLINK, REQUEST, &link(0, 0, 0), |a| {
-                a.text(libc::IFLA_IFNAME, &wiring.outer).nest(libc::IFLA_LINKINFO, |info| {
-                    info.text(SLAVE_KIND, "bridge").nest(SLAVE_DATA, |data| {
-                        data.put(HAIRPIN, &[1]);
-                    });
-                });
-            });
+            hairpin(&mut make, &wiring.outer);
         }
         self.0.ask(&make).map(drop).map_err(|(_, e)| e)
+    }
+
+    /// Connects the outer one of such a pair to a bridge again.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn plug(&self, outer: &str, bridge: u32, reflects: bool) -> Result<(), Errno> {
+        let mut plug = Requests::default();
+        plug.add(libc::RTM_NEWLINK, REQUEST, &link(0, UP, UP), |a| {
+            a.text(libc::IFLA_IFNAME, outer).number(libc::IFLA_MASTER, bridge);
+        });
+        if reflects {
+            hairpin(&mut plug, outer);
+        }
+        self.0.ask(&plug).map(drop).map_err(|(_, e)| e)
     }
 
     /// Gives new interfaces their places, and the loopback its life. All in one call.
@@ -303,6 +312,17 @@ impl Links {
         };
         Ok(answers.iter().filter_map(|(_, payload)| one(payload)).collect())
     }
+}
+
+/// What comes from this device may go back to it: a container that calls itself by a published port.
+fn hairpin(requests: &mut Requests, outer: &str) {
+    requests.add(libc::RTM_NEWLINK, REQUEST, &link(0, 0, 0), |a| {
+        a.text(libc::IFLA_IFNAME, outer).nest(libc::IFLA_LINKINFO, |info| {
+            info.text(SLAVE_KIND, "bridge").nest(SLAVE_DATA, |data| {
+                data.put(HAIRPIN, &[1]);
+            });
+        });
+    });
 }
 
 /// `struct ifinfomsg`.

@@ -19,6 +19,7 @@ pub mod netlink;
 mod relay;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -43,7 +44,7 @@ use crate::error::{Class, Error, Result};
 use crate::monitor::client;
 use crate::monitor::protocol::Request;
 use crate::network::networks::{self, Network, Wiring};
-use crate::network::store;
+use crate::network::store::{self, Attachment};
 use crate::network::r#virtual::{look_up, rank};
 use crate::network::{BRIDGE, Endpoint, PortBinding, Protocol};
 use crate::paths::{self, Paths};
@@ -642,6 +643,87 @@ pub fn strays(engine: &Engine) -> Result<Vec<String>> {
     Ok(bridges.chain(table.map(|name| format!("nf_tables table {name}"))).collect())
 }
 
+/// What running Linux containers need and somebody else has taken from the kernel.
+struct Lost {
+    /// Devices that are connected to nothing: their names, their networks, and whether ports are published for them.
+    unplugged: Vec<(String, Network, bool)>,
+    /// The firewall.
+    table: Option<String>,
+}
+
+impl Lost {
+    /// To be asked under the lock.
+    fn of(engine: &Engine) -> Result<Self> {
+        let networks = networks::all(engine.containers()?.db())?;
+        let (mut unplugged, mut is_used) = (Vec::new(), false);
+        for (id, places) in attached(engine)? {
+            is_used |= !places.is_empty();
+            let publishes = places.iter().any(|place| !place.ports.is_empty());
+            for Attachment { endpoint, .. } in places {
+                let outer = outer_name(&id, endpoint.number);
+                let device = Path::new("/sys/class/net").join(&outer);
+                let bridge = bridge_name(engine.paths(), endpoint.network_id);
+                let is_plugged = fs::read_link(device.join("master")).is_ok_and(|master| master.ends_with(bridge));
+                // One that begins or ends has no device.
+                if !is_plugged && device.exists() {
+                    let network = networks.iter().find(|network| network.id == endpoint.network_id).cloned();
+                    unplugged.extend(network.map(|network| (outer, network, publishes)));
+                }
+            }
+        }
+        let table = table(engine.paths());
+        let has_rules = || Firewall::open(&table).and_then(|firewall| firewall.has_rules()).map_err(no_filter);
+        let table = (is_used && !has_rules()?).then_some(table);
+        Ok(Lost { unplugged, table })
+    }
+}
+
+/// Names what running containers need and somebody else has taken from the kernel.
+///
+/// # Errors
+/// The store's and the kernel's.
+pub fn lost(engine: &Engine) -> Result<Vec<String>> {
+    if !super::is_root() {
+        return Ok(Vec::new());
+    }
+    let _lock = lock(engine.paths(), Lock::Shared)?;
+    let Lost { unplugged, table } = Lost::of(engine)?;
+    let cut_off = unplugged.iter().map(|(device, network, _)| format!("{device} on the bridge of {}", network.name));
+    Ok(cut_off.chain(table.map(|name| format!("the rules of nf_tables table {name}"))).collect())
+}
+
+/// Gives containers back what [`lost`] finds. Returns how much it was.
+///
+/// # Errors
+/// As [`lost`].
+pub fn restore(engine: &Engine) -> Result<usize> {
+    if !super::is_root() {
+        return Ok(0);
+    }
+    let exclusive = lock(engine.paths(), Lock::Exclusive)?;
+    let Lost { unplugged, table } = Lost::of(engine)?;
+    let links = Links::open().map_err(|e| Error::os("open a netlink socket", e))?;
+    let failed = |e| Error::os("connect a container to its bridge again", e);
+    let mut new = Vec::new();
+    for (outer, network, publishes) in &unplugged {
+        let name = bridge_name(engine.paths(), network.id);
+        if links.index(&name).map_err(failed)?.is_none() {
+            make(network, &name, &links)?;
+            new.push(network.id);
+        }
+        if let Some(bridge) = links.index(&name).map_err(failed)? {
+            links.plug(outer, bridge, *publishes).map_err(failed)?;
+        }
+    }
+    if let Some(name) = &table {
+        let firewall = Firewall::open(name).map_err(no_filter)?;
+        firewall.write(&zones(engine)?, &forwards(engine)?).map_err(no_filter)?;
+    }
+    drop(exclusive);
+    tell_wasm(engine, &new)?;
+    Ok(unplugged.len() + usize::from(table.is_some()))
+}
+
 /// Removes what [`strays`] finds. Returns how many there were.
 ///
 /// # Errors
@@ -911,14 +993,25 @@ fn zones(engine: &Engine) -> Result<Vec<Zone>> {
 /// The published ports of all Linux containers.
 fn forwards(engine: &Engine) -> Result<Vec<Forward>> {
     let mut all = Vec::new();
-    for (id, attachments) in engine.attachments()? {
-        let linux = engine.containers()?.get(&id)?.is_some_and(|container| container.backend() == BackendKind::Linux);
-        if linux {
-            let ports = attachments.iter().flat_map(|a| a.ports.iter().map(move |port| (port, &a.endpoint)));
-            all.extend(ports.filter_map(|(port, endpoint)| forward(port, endpoint)));
-        }
+    for (_, attachments) in attached(engine)? {
+        let ports = attachments.iter().flat_map(|a| a.ports.iter().map(move |port| (port, &a.endpoint)));
+        all.extend(ports.filter_map(|(port, endpoint)| forward(port, endpoint)));
     }
     Ok(all)
+}
+
+/// The places of all Linux containers, by their ids.
+fn attached(engine: &Engine) -> Result<HashMap<String, Vec<Attachment>>> {
+    let mut all = engine.attachments()?;
+    let mut failed = Ok(());
+    all.retain(|id, _| match engine.containers().and_then(|containers| containers.get(id)) {
+        Ok(container) => container.is_some_and(|container| container.backend() == BackendKind::Linux),
+        Err(e) => {
+            failed = Err(e);
+            false
+        }
+    });
+    failed.map(|()| all)
 }
 
 /// How the lock of an instance's networks is held.
