@@ -48,6 +48,9 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// What the container writes cannot be written to our own output.
+    #[error("write the container's output: {0}")]
+    Output(#[source] io::Error),
 }
 
 /// `Result` with this crate's [`enum@Error`].
@@ -88,7 +91,7 @@ impl Error {
             Error::Image(e) => e.class(),
             Error::Message { class, .. } => *class,
             Error::Exec { .. } => Class::InvalidInput,
-            Error::Io { source, .. } | Error::Os { source, .. } => match source.kind() {
+            Error::Io { source, .. } | Error::Os { source, .. } | Error::Output(source) => match source.kind() {
                 io::ErrorKind::NotFound => Class::NotFound,
                 io::ErrorKind::PermissionDenied => Class::Forbidden,
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Class::LimitExceeded,

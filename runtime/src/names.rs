@@ -72,6 +72,9 @@ pub fn check(name: &str) -> Result<()> {
     check_shown(name, name)
 }
 
+/// Characters of the longest name.
+const LONGEST: usize = 255;
+
 /// The same, where the message says `shown`.
 ///
 /// # Errors
@@ -79,8 +82,13 @@ pub fn check(name: &str) -> Result<()> {
 pub fn check_shown(name: &str, shown: &str) -> Result<()> {
     let mut bytes = name.bytes();
     let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if name.len() > LONGEST {
+        let message =
+            format!("Invalid container name: it has {} characters, at most {LONGEST} are allowed", name.len());
+        return Err(Error::new(Class::InvalidInput, message));
+    }
     let rest = bytes.len() > 0 && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-    if first && rest && name.len() <= 255 {
+    if first && rest {
         return Ok(());
     }
     Err(Error::new(

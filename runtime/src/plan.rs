@@ -120,6 +120,9 @@ fn check_runtime(container: &Container) -> Result<()> {
     }
 }
 
+/// Bytes of the longest name of a host: `HOST_NAME_MAX` (gethostname(2)).
+const HOSTNAME: usize = 64;
+
 /// Ports and names need a network to be on, and what a guest may reach is asked for guests only.
 fn check_linux(container: &Container) -> Result<Vec<String>> {
     let config = &container.config;
@@ -136,6 +139,10 @@ fn check_linux(container: &Container) -> Result<Vec<String>> {
         if let Some((flag, _)) = roots.iter().find(|(_, given)| *given) {
             return Err(Error::new(Class::Unsupported, format!("only root can use {flag}")));
         }
+    }
+    if let Some(name) = config.hostname.as_deref().filter(|name| name.len() > HOSTNAME) {
+        let message = format!("invalid hostname: it has {} bytes, at most {HOSTNAME} are allowed", name.len());
+        return Err(Error::new(Class::InvalidInput, message));
     }
     if config.host_uts && config.hostname.is_some() {
         return Err(Error::new(Class::InvalidInput, "conflicting options: hostname and the UTS mode"));

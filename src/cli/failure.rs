@@ -148,6 +148,9 @@ fn io_words(e: &io::Error) -> String {
 
 impl From<wharf_runtime::Error> for Failure {
     fn from(e: wharf_runtime::Error) -> Self {
+        if let wharf_runtime::Error::Output(e) = e {
+            return e.into();
+        }
         let exec = match &e {
             wharf_runtime::Error::Exec { code, .. } => u8::try_from(*code).ok(),
             _ => None,
@@ -191,7 +194,9 @@ mod tests {
         assert_eq!(Failure::from(gathering()).code(false), 1);
         assert_eq!(Failure::new("open x: no such file or directory").code(true), 125);
         assert_eq!(Failure::Exit(42).code(true), 42);
-        assert_eq!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).code(false), 141);
+        let broken_pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(Failure::from(broken_pipe()).code(false), 141);
+        assert_eq!(Failure::from(wharf_runtime::Error::Output(broken_pipe())).code(true), 141);
     }
 
     #[test]

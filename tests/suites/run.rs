@@ -1,7 +1,7 @@
 //! `run` and its relatives as a docker user knows them: exit codes, streams, signals, terminals, limits.
 
-use std::io::{BufRead, BufReader};
-use std::process::Child;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use crate::support::terminal::Terminal;
@@ -285,6 +285,23 @@ fn who_runs_again_has_not_failed() {
     let ended = stopped.strip_prefix("exited 137 ").expect("the signal's exit code");
     wharf.ok(&["start", "box"]);
     assert_eq!(state(), format!("running 0 {ended}"), "docker tells when it last ended");
+}
+
+#[test]
+fn who_stops_reading_hears_no_complaint() {
+    let wharf = Wharf::with_busybox();
+    let script = "echo one; sleep 1; echo two; sleep 1; echo three";
+    wharf.ok(&["run", "-d", "--name", "box", "--network", "none", "busybox", "sleep", "1000"]);
+    let run = ["run", "--rm", "--network", "none", "busybox"];
+    for command in [&run[..], &["exec", "box"]] {
+        let mut client = wharf.command(&[command, &["sh", "-c", script]].concat());
+        let mut client = client.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("wharf");
+        let mut first = [0; 4];
+        client.stdout.take().expect("piped").read_exact(&mut first).expect("a line");
+        let ended = client.wait_with_output().expect("its end");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!((&first, ended.status.code(), &*said), (b"one\n", Some(141), ""), "{command:?}");
+    }
 }
 
 #[test]

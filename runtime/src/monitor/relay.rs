@@ -36,15 +36,14 @@ pub(crate) fn pass_on(
     received: &mut Vec<u8>,
     mut out: impl FnMut(Stream, &[u8]) -> io::Result<()>,
 ) -> Result<Option<i32>> {
-    let broken = |op| move |source| Error::Os { op, source };
     let mut used = 0;
     let mut exit = None;
     while let Some((frame, length)) =
-        Frame::decode(&received[used..]).map_err(broken("understand the container's monitor"))?
+        Frame::decode(&received[used..]).map_err(|e| Error::os("understand the container's monitor", e))?
     {
         match frame {
-            Frame::Stdout(bytes) => out(Stream::Stdout, bytes).map_err(broken("write to stdout"))?,
-            Frame::Stderr(bytes) => out(Stream::Stderr, bytes).map_err(broken("write to stderr"))?,
+            Frame::Stdout(bytes) => out(Stream::Stdout, bytes).map_err(Error::Output)?,
+            Frame::Stderr(bytes) => out(Stream::Stderr, bytes).map_err(Error::Output)?,
             Frame::Exit(code) => exit = Some(code),
             _ => {}
         }

@@ -45,6 +45,9 @@ pub const SCHEMA: Schema = Schema {
     ],
 };
 
+/// Characters of the longest name.
+const LONGEST: usize = 128;
+
 /// The option that sets the size of a network's packets.
 const MTU: &str = "com.docker.network.driver.mtu";
 
@@ -351,11 +354,11 @@ fn check(spec: &NetworkSpec) -> Result<()> {
     let invalid = |message: String| Err(Error::new(Class::InvalidInput, message));
     let name = &spec.name;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    if name.is_empty()
-        || name.len() > 128
-        || !name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        || !name.chars().all(plain)
-    {
+    if name.len() > LONGEST {
+        let length = name.len();
+        return invalid(format!("invalid network name: it has {length} characters, at most {LONGEST} are allowed"));
+    }
+    if name.is_empty() || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(plain) {
         return invalid(format!("invalid network name: {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"));
     }
     if matches!(name.as_str(), "none" | "host" | "default" | "container") {

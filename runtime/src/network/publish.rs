@@ -46,7 +46,8 @@ fn refused(wanted: &PortBinding, at: SocketAddr, e: &io::Error) -> Error {
     let error = Error::new(class, message);
     match class {
         Class::Forbidden => error.with_hint("ports below 1024 are root's: publish a higher one"),
-        _ => error.with_hint("the host must have the address"),
+        _ if e.kind() == io::ErrorKind::AddrNotAvailable => error.with_hint("the host must have the address"),
+        _ => error,
     }
 }
 
