@@ -39,9 +39,11 @@ fn port(parsed: &Parsed, context: &Context) -> Result<()> {
     let attachments = engine.attachments()?.remove(&container.id).unwrap_or_default();
     let bound = bound(held(&container, &attachments));
     let Some(wanted) = wanted else {
-        let mut lines: Vec<String> = bound.iter().map(|b| format!("{} -> {}\n", exposed(b), host(b))).collect();
+        let line = |b: &&PortBinding| (b.container_port, b.protocol, format!("{} -> {}\n", exposed(b), host(b)));
+        let mut lines: Vec<_> = bound.iter().map(line).collect();
         lines.sort();
-        return Ok(std::io::stdout().write_all(lines.concat().as_bytes())?);
+        let lines: String = lines.into_iter().map(|(_, _, line)| line).collect();
+        return Ok(std::io::stdout().write_all(lines.as_bytes())?);
     };
     let number = wanted.split('/').next().unwrap_or_default();
     if let Err(e) = number.parse::<u16>() {

@@ -232,6 +232,12 @@ fn ports_are_shown_as_docker_shows_them() {
     for name in ["web", "www"] {
         assert_eq!(wharf.ok(&["run", "--rm", "net", "lookup", name]), address.to_string());
     }
+    let many = ["127.0.0.1::9000", "127.0.0.1::443", "127.0.0.1::53/udp", "127.0.0.1::80"].map(|spec| ["-p", spec]);
+    serve(&wharf, "many", many.as_flattened(), &["echo", "0.0.0.0:80"]);
+    let all = wharf.ok(&["port", "many"]);
+    let shown: Vec<&str> = all.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(shown, ["53/udp", "80/tcp", "443/tcp", "9000/tcp"]);
+    wharf.ok(&["rm", "-f", "many"]);
     // A stopped one has let go of everything.
     wharf.ok(&["stop", "-t", "0", "web"]);
     assert_eq!(wharf.ok(&["port", "web"]), "");
