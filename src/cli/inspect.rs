@@ -143,8 +143,7 @@ fn is_running(exec: &ExecState) -> bool {
 /// [`Failure::Exit`] when something was not found; a template's.
 pub fn show(parsed: &Parsed, find: impl Fn(&str) -> Result<Option<Object>>) -> Result<()> {
     let format = match parsed.value("format") {
-        None | Some("") => None,
-        Some("json") => Some(Format::parse("{{json .}}")?),
+        None | Some("" | "json") => None,
         Some(template) => Some(Format::parse(template).map_err(Wrong::of_object)?),
     };
     let (mut found, mut missing, mut text) = (Vec::new(), Vec::new(), String::new());
@@ -160,7 +159,7 @@ pub fn show(parsed: &Parsed, find: impl Fn(&str) -> Result<Option<Object>>) -> R
         }
     }
     if format.is_none() {
-        text = pretty(&found);
+        text = array(&found, parsed.value("format") == Some("json"));
     }
     if format.is_none() || text.is_empty() {
         text.push('\n');
@@ -173,14 +172,18 @@ pub fn show(parsed: &Parsed, find: impl Fn(&str) -> Result<Option<Object>>) -> R
     Err(Failure::Exit(1))
 }
 
-/// JSON with docker's four spaces.
-fn pretty(objects: &[Object]) -> String {
+/// The objects as one list: on one line, or with docker's four spaces.
+fn array(objects: &[Object], on_one_line: bool) -> String {
     use serde::Serialize as _;
+    use serde_json::Serializer;
+    use serde_json::ser::PrettyFormatter;
     let mut text = Vec::new();
-    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
+    let written = match on_one_line {
+        true => objects.serialize(&mut Serializer::new(&mut text)),
+        false => objects.serialize(&mut Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "))),
+    };
     // They have only text keys, and a `Vec` takes all that is written.
-    match objects.serialize(&mut serializer) {
+    match written {
         Ok(()) => String::from_utf8_lossy(&text).into_owned(),
         Err(e) => e.to_string(),
     }

@@ -237,6 +237,26 @@ fn volumes_from_gives_the_mounts_of_others() {
 }
 
 #[test]
+fn objects_as_json_are_one_list_on_one_line() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["volume", "create", "one"]);
+    wharf.ok(&["volume", "create", "two"]);
+    let names = |args: &[&str]| {
+        let ran = wharf.run(args);
+        assert_eq!((ran.stdout.lines().count(), ran.code), (1, 1), "{ran}");
+        let list: Vec<serde_json::Value> = serde_json::from_str(&ran.stdout).expect("a list");
+        list.iter().map(|object| object["Name"].as_str().unwrap_or("?").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&["volume", "inspect", "-f", "json", "one", "nope", "two"]), ["one", "two"]);
+    assert_eq!(names(&["inspect", "-f", "json", "one", "bridge", "nope"]), ["one", "bridge"]);
+    assert_eq!(names(&["network", "inspect", "-f", "json", "bridge", "nope", "none"]), ["bridge", "none"]);
+    assert_eq!(names(&["image", "inspect", "-f", "json", "busybox", "nope"]), ["?"]);
+    assert_eq!(names(&["container", "inspect", "-f", "json", "nope"]), [""; 0]);
+    // A template is filled in for each.
+    assert_eq!(wharf.ok(&["volume", "inspect", "-f", "{{json .Name}}", "one", "two"]), "\"one\"\n\"two\"");
+}
+
+#[test]
 fn mounts_keep_dockers_promises() {
     let wharf = Wharf::with_busybox();
     let host = wharf.dir().join("host");
