@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use regex::Regex;
 use wharf_runtime::container::Container;
 use wharf_runtime::engine::Engine;
 use wharf_runtime::network::PortBinding;
@@ -125,7 +126,7 @@ impl Filters {
         let mounted =
             |value: &str| container.config.mounts.iter().any(|mount| mount.target == value || source(mount) == value);
         any("id", &|value| container.id.starts_with(value))
-            && any("name", &|value| pattern(value, &container.name))
+            && any("name", &|value| matches_container(value, &container.name))
             && any("status", &status)
             && any("exited", &exited)
             && any("network", &network)
@@ -162,23 +163,15 @@ fn source(mount: &wharf_runtime::config::Mount) -> &str {
     }
 }
 
-/// Docker's names are regular expressions; nearly all that people write are parts, with `^` and `$` and a slash before.
-fn pattern(pattern: &str, name: &str) -> bool {
-    let (start, pattern) = match pattern.strip_prefix('^') {
-        Some(rest) => (true, rest),
-        None => (false, pattern),
-    };
-    let (end, pattern) = match pattern.strip_suffix('$') {
-        Some(rest) => (true, rest),
-        None => (false, pattern),
-    };
-    let pattern = pattern.strip_prefix('/').unwrap_or(pattern);
-    match (start, end) {
-        (true, true) => name == pattern,
-        (true, false) => name.starts_with(pattern),
-        (false, true) => name.ends_with(pattern),
-        (false, false) => name.contains(pattern),
-    }
+/// Whether a filter's value fits a name: in docker it is a regular expression, and fits somewhere in it. What is none fits
+/// nothing but itself.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    pattern == name || Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(name))
+}
+
+/// The same of a container's name, which in docker begins with a slash and may be asked for with it.
+fn matches_container(pattern: &str, name: &str) -> bool {
+    matches(pattern, name) || matches(pattern, &format!("/{name}"))
 }
 
 /// The ports of filters that were read before.
@@ -195,10 +188,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_match_by_parts_and_anchors() {
-        assert!(pattern("we", "web1"));
-        assert!(pattern("^/web1$", "web1") && pattern("/web", "web1"));
-        assert!(!pattern("^eb", "web1") && !pattern("web$", "web1"));
-        assert!(pattern("1$", "web1"));
+    fn names_match_regular_expressions() {
+        assert!(matches("we", "web1") && matches("^web[0-9]$", "web1") && matches("", "web1"));
+        assert!(matches("(a|b)1$", "web1") && matches("w.b", "web1"));
+        assert!(!matches("^eb", "web1") && !matches("web$", "web1") && !matches("/web", "web1"));
+        // One that is wrong.
+        assert!(!matches("[", "web1") && matches("web[", "web["));
+    }
+
+    #[test]
+    fn names_of_containers_match_with_and_without_their_slash() {
+        assert!(matches_container("^/web1$", "web1") && matches_container("^web1$", "web1"));
+        assert!(matches_container("/web", "web1") && matches_container("^/?web", "web1"));
+        assert!(!matches_container("b/", "web1"));
     }
 }

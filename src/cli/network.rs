@@ -17,7 +17,7 @@ use wharf_runtime::network::{BRIDGE, Endpoint};
 use super::container_prune::Filters;
 use super::context::Context;
 use super::failure::{Failure, Result};
-use super::filter::has_label;
+use super::filter::{has_label, matches};
 use super::go::Object;
 use super::go_types;
 use super::lifecycle::for_each;
@@ -409,8 +409,8 @@ fn fits(network: &Shown, filters: &[(String, String)]) -> bool {
     let values = |name: &'static str| filters.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str());
     let any = |name, test: &dyn Fn(&str) -> bool| values(name).next().is_none() || values(name).any(test);
     any("driver", &|driver| network.driver() == driver)
-        && any("id", &|id| network.id().starts_with(id))
-        && any("name", &|part| network.name().contains(part))
+        && any("id", &|pattern| matches(pattern, &network.id()))
+        && any("name", &|pattern| matches(pattern, network.name()))
         && any("scope", &|scope| scope == "local")
         && any("type", &|kind| kind == if network.is_builtin() { "builtin" } else { "custom" })
         && values("label").all(|label| network.recorded().is_some_and(|network| has_label(&network.labels, label)))

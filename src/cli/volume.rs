@@ -12,7 +12,7 @@ use wharf_runtime::volume::{Volume, VolumeSpec};
 
 use super::context::Context;
 use super::failure::{Failure, Result};
-use super::filter::has_label;
+use super::filter::{has_label, matches};
 use super::go::Object;
 use super::go_types;
 use super::images::UNKNOWN;
@@ -233,7 +233,7 @@ impl Filters {
             values.peek().is_none() || values.any(test)
         };
         let has = |label: &str| has_label(&volume.labels, label);
-        any("name", &|part| volume.name.contains(part))
+        any("name", &|pattern| matches(pattern, &volume.name))
             && any("driver", &|driver| volume.driver == driver)
             && any("dangling", &|value| parse_bool(value) == Some(users == 0))
             && self.values("label").all(has)
