@@ -407,6 +407,8 @@ pub enum Recursion {
     Disabled,
     /// It comes along, and stays writable.
     Writable,
+    /// As [`Recursion::Enabled`]; said of a mount that is read-only.
+    ReadOnly,
 }
 
 /// Where mounts made later on one side show (mount_namespaces(7)).

@@ -19,6 +19,7 @@ pub mod events;
 pub mod files;
 pub mod health;
 pub mod look;
+pub mod mode;
 pub mod monitor;
 mod names;
 pub mod network;

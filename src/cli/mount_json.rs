@@ -90,6 +90,7 @@ fn bind_options(bind: &BindMount) -> Map<String, Value> {
         Recursion::Enabled => {}
         Recursion::Disabled => drop(options.insert("NonRecursive".to_owned(), true.into())),
         Recursion::Writable => drop(options.insert("ReadOnlyNonRecursive".to_owned(), true.into())),
+        Recursion::ReadOnly => drop(options.insert("ReadOnlyForceRecursive".to_owned(), true.into())),
     }
     options
 }

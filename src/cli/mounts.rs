@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use wharf_runtime::config::{BindMount, Mount, MountKind, Origin, Propagation, Recursion, VolumeMount};
+use wharf_runtime::mode::Mode;
 
+use super::parse::parse_bool;
 use super::units::parse_size;
 
 /// `-v [HOST:|NAME:]CONTAINER[:OPTIONS]`.
@@ -47,26 +49,11 @@ pub fn volume_or_root(text: &str) -> Result<Mount, String> {
         return Err(invalid());
     }
     let is_path = Path::new(source).is_absolute() || source.starts_with('.');
+    // A volume without a name may be anywhere below the root.
+    let below_root = format!("/{target}");
+    let target = if parts.len() == 1 { &below_root } else { target };
     let target = absolute(target).map_err(|why| wrong_target(text, is_path, &why))?;
-    let (mut read_only, mut no_copy, mut propagation) = (false, false, None);
-    // Each kind of word can be said once.
-    let kinds: [&[&str]; 4] = [&["ro", "rw"], &["z", "Z"], &["consistent", "cached", "delegated"], &["nocopy"]];
-    let said = |kind: &&[&str]| options.split(',').filter(|option| kind.contains(option)).count();
-    if kinds.iter().any(|kind| said(kind) > 1) {
-        return Err(format!("invalid mode: {options}"));
-    }
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" => read_only = true,
-            // SELinux labels and the Mac's caching do not exist here.
-            "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
-            "nocopy" => no_copy = true,
-            word => match word.parse::<Propagation>() {
-                Ok(word) => propagation = Some(word),
-                Err(()) => return Err(format!("invalid mode: {options}")),
-            },
-        }
-    }
+    let Mode { read_only, no_copy, propagation } = options.parse().map_err(|e: wharf_runtime::Error| e.to_string())?;
     // What is of the other kind.
     let other = if is_path { no_copy.then_some("VolumeOptions") } else { propagation.map(|_| "BindOptions") };
     if let Some(field) = other {
@@ -161,7 +148,10 @@ pub fn mount(text: &str) -> Result<Result<Mount, String>, String> {
             (key, value) => fields.read(key, value, &field)?,
         }
     }
-    if fields.target.is_none() {
+    if kind.is_empty() {
+        return Err("type is required".to_owned());
+    }
+    if fields.target.as_deref().is_none_or(str::is_empty) {
         return Err("target is required".to_owned());
     }
     if matches!(kind.as_str(), "image" | "npipe" | "cluster") {
@@ -170,6 +160,7 @@ pub fn mount(text: &str) -> Result<Result<Mount, String>, String> {
     if let Some(other) = fields.own.iter().find(|own| **own != kind) {
         return Err(format!("cannot mix '{other}-*' options with mount type '{kind}'"));
     }
+    fields.check_recursion()?;
     Ok(fields.mount(&kind).map_err(|why| format!("invalid mount config for type {kind:?}: {why}")))
 }
 
@@ -207,6 +198,25 @@ impl Fields {
         not_root(Mount { kind, target, read_only: self.read_only, origin: Origin::Mount })
     }
 
+    /// Looks whether all is said that docker wants to be said along with `bind-recursive`.
+    fn check_recursion(&self) -> Result<(), String> {
+        let word = match self.bind.recursion {
+            Recursion::Enabled | Recursion::Disabled => return Ok(()),
+            Recursion::Writable => "writable",
+            Recursion::ReadOnly => "readonly",
+        };
+        let requires = |other: &str| {
+            Err(format!("option 'bind-recursive={word}' requires '{other}' to be specified in conjunction"))
+        };
+        if !self.read_only {
+            return requires("readonly");
+        }
+        if self.bind.recursion == Recursion::ReadOnly && self.propagation.as_deref() != Some("rprivate") {
+            return requires("bind-propagation=rprivate");
+        }
+        Ok(())
+    }
+
     fn read(&mut self, key: &str, value: Option<&str>, field: &str) -> Result<(), String> {
         let switch = || boolean(value).ok_or_else(|| format!("invalid value for {key}: {}", value.unwrap_or_default()));
         match key {
@@ -242,12 +252,13 @@ impl Fields {
             "bind-propagation" => self.propagation = Some(value.to_owned()),
             "bind-recursive" => {
                 self.bind.recursion = match value {
-                    "enabled" | "readonly" => Recursion::Enabled,
+                    "enabled" => Recursion::Enabled,
                     "disabled" => Recursion::Disabled,
                     "writable" => Recursion::Writable,
+                    "readonly" => Recursion::ReadOnly,
                     _ => {
                         let words = r#"must be "enabled", "disabled", "writable", or "readonly""#;
-                        return Err(format!("{}: {words}", invalid()));
+                        return Err(format!("{} ({words})", invalid()));
                     }
                 };
             }
@@ -284,32 +295,38 @@ fn stays_within(subpath: &str) -> bool {
     !subpath.starts_with('/') && subpath.split('/').try_fold(0, deeper).is_some()
 }
 
-/// The fields of a line of comma-separated values: a field may be quoted, so that it can have commas (RFC 4180).
+/// The fields of a line of comma-separated values: a field may be quoted, so that it can have commas (RFC 4180). What is
+/// wrong is said in the words of Go's package.
 fn csv(line: &str) -> Result<Vec<String>, String> {
+    let wrong =
+        |rest: &str, why: &str| Err(format!("parse error on line 1, column {}: {why}", line.len() - rest.len() + 1));
     let mut fields = Vec::new();
     let mut rest = line;
     loop {
         let field;
         if let Some(mut quoted) = rest.strip_prefix('"') {
+            const STRAY: &str = "extraneous or missing \" in quoted-field";
             let mut text = String::new();
             loop {
-                let Some(end) = quoted.find('"') else { return Err(format!("{line}: a quote is not closed")) };
+                let Some(end) = quoted.find('"') else { return wrong("", STRAY) };
                 text.push_str(&quoted[..end]);
-                quoted = &quoted[end + 1..];
+                let quote = &quoted[end..];
+                quoted = &quote[1..];
                 match quoted.strip_prefix('"') {
                     Some(more) => {
                         text.push('"');
                         quoted = more;
                     }
-                    None => break,
+                    None if quoted.is_empty() || quoted.starts_with(',') => break,
+                    None => return wrong(quote, STRAY),
                 }
-            }
-            if !quoted.is_empty() && !quoted.starts_with(',') {
-                return Err(format!("{line}: after a closing quote there must be a comma"));
             }
             (field, rest) = (text, quoted);
         } else {
             let end = rest.find(',').unwrap_or(rest.len());
+            if let Some(quote) = rest[..end].find('"') {
+                return wrong(&rest[quote..], "bare \" in non-quoted-field");
+            }
             (field, rest) = (rest[..end].to_owned(), &rest[end..]);
         }
         fields.push(field);
@@ -322,11 +339,7 @@ fn csv(line: &str) -> Result<Vec<String>, String> {
 
 /// A switch within `--mount`: alone it is on.
 fn boolean(value: Option<&str>) -> Option<bool> {
-    match value {
-        None | Some("1" | "true" | "True" | "TRUE") => Some(true),
-        Some("0" | "false" | "False" | "FALSE") => Some(false),
-        Some(_) => None,
-    }
+    value.map_or(Some(true), parse_bool)
 }
 
 #[cfg(test)]
@@ -354,15 +367,17 @@ mod tests {
         assert_eq!(named("data:/d"), ("data".to_owned(), false, false));
         assert_eq!(named("data:/d:ro,nocopy"), ("data".to_owned(), true, true));
         assert_eq!(named("/d"), (String::new(), false, false));
+        assert_eq!(volume("d/e").expect("volume").target, "/d/e");
         let errors = [
             (
                 "/a:b",
                 "invalid volume specification: '/a:b': invalid mount config for type \"bind\": invalid mount path: 'b' mount path must be absolute",
             ),
             (
-                "data",
-                "invalid volume specification: 'data': invalid mount config for type \"volume\": invalid mount path: 'data' mount path must be absolute",
+                "data:b",
+                "invalid volume specification: 'data:b': invalid mount config for type \"volume\": invalid mount path: 'b' mount path must be absolute",
             ),
+            ("/a:/b:shared,slave", "invalid mode: shared,slave"),
             ("/a:/b:bad", "invalid mode: bad"),
             ("/a:/b:rw,ro", "invalid mode: rw,ro"),
             ("v:/b:z,Z", "invalid mode: z,Z"),
@@ -398,7 +413,7 @@ mod tests {
         assert!(is_bind(&mount("type=bind,src=/a,dst=/b,ro=false").expect("mount"), "/a", "/b", false));
         let tmpfs = mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1770").expect("mount");
         assert_eq!(tmpfs.kind, MountKind::Tmpfs("size=1048576,mode=1770".to_owned()));
-        let bind = mount("type=bind,src=/a,dst=/b,bind-propagation=rslave,bind-recursive=writable,bind-create-src");
+        let bind = mount("type=bind,src=/a,dst=/b,bind-propagation=rslave,bind-recursive=writable,ro,bind-create-src");
         let MountKind::Bind(bind) = bind.expect("mount").kind else { panic!("a bind") };
         assert_eq!((bind.propagation, bind.recursion), (Propagation::Rslave, Recursion::Writable));
         assert!(bind.create_source);
@@ -410,7 +425,26 @@ mod tests {
         assert_eq!((volume.options["type"].as_str(), volume.options["o"].as_str()), ("nfs", "addr=1.2.3.4,rw"));
         assert_eq!(mount("src=v,dst=/b,volume-subpath="), mount("src=v,dst=/b"));
         assert!(stays_within("a/../b") && !stays_within("a/../../b") && !stays_within("/a"));
+        let read_only = mount("type=bind,src=/a,dst=/b,bind-recursive=readonly,ro=t,bind-propagation=rprivate");
+        let MountKind::Bind(bind) = read_only.expect("mount").kind else { panic!("a bind") };
+        assert_eq!((bind.propagation, bind.recursion), (Propagation::Rprivate, Recursion::ReadOnly));
         let errors = [
+            (
+                "type=bind,src=/a,dst=/b,bind-recursive=readonly",
+                "option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction",
+            ),
+            (
+                "type=bind,src=/a,dst=/b,bind-recursive=readonly,readonly",
+                "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction",
+            ),
+            (
+                "type=bind,src=/a,dst=/b,bind-recursive=writable",
+                "option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction",
+            ),
+            ("type=,src=a,dst=/b", "type is required"),
+            ("type=bind,src=/a,dst=", "target is required"),
+            ("src=\"/a\",dst=/b", "parse error on line 1, column 5: bare \" in non-quoted-field"),
+            ("\"src=a\"x,dst=/b", "parse error on line 1, column 7: extraneous or missing \" in quoted-field"),
             ("", "EOF"),
             ("x", "invalid field 'x' must be a key=value pair"),
             ("type=bind,foo=bar", "unexpected key 'foo' in 'foo=bar'"),
@@ -436,7 +470,10 @@ mod tests {
                 "dst=/b,volume-subpath=a",
                 "invalid mount config for type \"volume\": must not set Subpath when using anonymous volumes",
             ),
-            ("src=v,dst=/b,\"volume-opt=a", "src=v,dst=/b,\"volume-opt=a: a quote is not closed"),
+            (
+                "src=v,dst=/b,\"volume-opt=a",
+                "parse error on line 1, column 27: extraneous or missing \" in quoted-field",
+            ),
         ];
         for (text, error) in errors {
             assert_eq!(mount(text), Err(error.to_owned()), "{text}");

@@ -47,7 +47,7 @@ pub fn mounts(config: &ContainerConfig, context: &SpecContext) -> Result<Vec<Mou
                 let tree = if bind.recursion == Recursion::Disabled { "bind" } else { "rbind" };
                 let mode = match (own.read_only, bind.recursion) {
                     (false, _) => "rw",
-                    (true, Recursion::Enabled) => "rro",
+                    (true, Recursion::Enabled | Recursion::ReadOnly) => "rro",
                     (true, Recursion::Disabled | Recursion::Writable) => "ro",
                 };
                 mount(&target, "bind", &bind.source, &[tree, mode, bind.propagation.name()])
