@@ -1,5 +1,7 @@
 //! From the flags of `run` and `create` to the engine's request for a container.
 
+use std::collections::HashSet;
+
 use wharf_runtime::ContainerConfig;
 use wharf_runtime::config::{
     EndpointConfig, IpcMode, LogConfig, Mount, MountKind, NetworkMode, PidMode, RequestLimits, Streams,
@@ -346,7 +348,12 @@ fn networks(parsed: &Parsed) -> Result<(NetworkMode, Option<Vec<EndpointConfig>>
 }
 
 fn mounts(parsed: &Parsed) -> Result<Vec<Mount>> {
-    let mut volumes = parsed.read_all_late("volume", mounts::volume)?;
+    let mut volumes = Vec::new();
+    let mut said = HashSet::new();
+    // Docker's client keeps them in a set.
+    for text in parsed.values("volume").filter(|text| said.insert(*text)) {
+        volumes.push(mounts::volume(text).map_err(Failure::new)?);
+    }
     for mount in &mut volumes {
         if let (MountKind::Volume(volume), Some(driver)) = (&mut mount.kind, parsed.value("volume-driver")) {
             volume.driver = driver.to_owned();

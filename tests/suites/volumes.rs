@@ -295,9 +295,49 @@ fn mounts_keep_dockers_promises() {
     let write = "echo x > /h/missing/x && echo written";
     let recursive =
         |how: &str| wharf.run(&sh(&["--mount", &format!("type=bind,src={path},dst=/h,readonly{how}")], write)).stdout;
-    let outcomes = ["", ",bind-recursive=readonly", ",bind-recursive=writable", ",bind-nonrecursive"].map(recursive);
+    let outcomes =
+        ["", ",bind-recursive=readonly,bind-propagation=rprivate", ",bind-recursive=writable", ",bind-nonrecursive"]
+            .map(recursive);
     tool(Command::new("umount").arg(&below));
     assert_eq!(outcomes, ["", "", "written\n", ""]);
+}
+
+#[test]
+fn what_is_asked_for_one_place_is_settled_as_docker_does() {
+    let wharf = Wharf::with_busybox();
+    let host = wharf.dir().join("host");
+    std::fs::create_dir(&host).expect("mkdir");
+    std::fs::write(host.join("f"), "host\n").expect("write");
+    let host = host.display().to_string();
+    wharf.ok(&sh(&["-v", "aa:/t"], "echo aa > /t/f"));
+    wharf.ok(&["create", "--name", "from", "-v", "aa:/t", "busybox"]);
+    let (same, bind) = (format!("{host}:/t"), format!("type=bind,src={host},dst=/t"));
+    let seen = |flags: &[&str]| wharf.ok(&sh(flags, "cat /t/f; grep ' /t ' /proc/mounts"));
+    for (flags, first) in [
+        (&["-v", "aa:/t", "-v", "aa:/t"][..], "aa\n"),
+        (&["-v", &same, "-v", &same], "host\n"),
+        (&["-v", "/t", "-v", "aa:/t"], "aa\n"),
+        (&["-v", &same, "-v", "/t"], "host\n"),
+        (&["-v", "/t", "--mount", &bind], "host\n"),
+        (&["--volumes-from", "from", "-v", "/t"], "aa\n"),
+        (&["--volumes-from", "from:ro,z", "-v", "t"], "aa\n"),
+        (&["--volumes-from", "from:"], "aa\n"),
+    ] {
+        let out = seen(flags);
+        assert!(out.starts_with(first), "{flags:?}: {out}");
+    }
+    let memory = |flags: &[&str]| wharf.ok(&sh(flags, "ls /t; grep ' /t ' /proc/mounts"));
+    for flags in [
+        &["--tmpfs", "/t:size=1m", "--tmpfs", "/t:size=2m"][..],
+        &["--mount", "type=tmpfs,dst=/t,tmpfs-size=2m", "--tmpfs", "/t:size=1m"],
+        &["--mount", &bind, "--tmpfs", "/t:size=2m", "-v", "/t"],
+    ] {
+        let out = memory(flags);
+        assert!(out.starts_with("tmpfs /t tmpfs ") && out.contains("size=2048k"), "{flags:?}: {out}");
+    }
+    // Nothing that was replaced has been made.
+    assert_eq!(wharf.ok(&["volume", "ls", "-q"]), "aa");
+    assert_eq!(wharf.ok(&sh(&["-v", "./../t"], "grep -c ' /t ' /proc/mounts")), "1");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! From what was asked of a container to its final list of mounts, and the volumes made for it.
 //!
-//! Docker's order: the request's own mounts, then those of `--volumes-from`, then the image's `VOLUME`s, each only where
-//! nothing stands yet.
+//! Docker's order: the request's own mounts, then those of `--volumes-from`, then volumes without a name: those of `-v` and
+//! the image's `VOLUME`s, each only where nothing stands yet.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,6 +13,7 @@ use super::{ANONYMOUS, Storage, VolumeSpec, Volumes, area};
 use crate::config::{ContainerConfig, Mount, MountKind, Origin, VolumeMount, check_tmpfs, clean_path};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::mode::Mode;
 use crate::names;
 
 /// The final list of mounts: targets cleaned, every volume named. Makes nothing yet.
@@ -20,39 +21,17 @@ use crate::names;
 /// # Errors
 /// Docker's words: a target twice, a bind source that is missing, a container that is not there.
 pub(crate) fn resolve(engine: &Engine, config: &ContainerConfig, image: &Image) -> Result<Vec<Mount>> {
-    let mut mounts: Vec<Mount> = Vec::with_capacity(config.mounts.len());
-    let invalid = |message: String| Error::new(Class::InvalidInput, message);
-    for mount in &config.mounts {
-        let mut mount = mount.clone();
-        mount.target = clean_path(&mount.target)
-            .ok_or_else(|| invalid(format!("invalid mount path: '{}' mount path must be absolute", mount.target)))?;
-        if mounts.iter().any(|known| known.target == mount.target) {
-            return Err(invalid(format!("Duplicate mount point: {}", mount.target)));
-        }
-        if let MountKind::Bind(bind) = &mount.kind
-            && !bind.create_source
-            && !Path::new(&bind.source).exists()
-        {
-            let source = &bind.source;
-            let why = "invalid mount config for type \"bind\": bind source path does not exist";
-            return Err(invalid(format!("{why}: {source}"))
-                .with_hint("make it, or use -v, which makes a directory where nothing is"));
-        }
-        match &mut mount.kind {
-            MountKind::Volume(volume) => name(volume)?,
-            MountKind::Tmpfs(options) => check_tmpfs(options)?,
-            MountKind::Bind(_) => {}
-        }
-        mounts.push(mount);
-    }
+    let asked = config.mounts.iter().map(checked).collect::<Result<_>>()?;
+    let (mut mounts, unnamed) = settled(asked)?;
     let own = mounts.len();
     for from in &config.volumes_from {
         if from.is_empty() {
-            return Err(invalid("volumes-from specification cannot be an empty string".to_owned()));
+            return Err(invalid("volumes-from specification cannot be an empty string"));
         }
-        let (container, mode) = from.split_once(':').unwrap_or((from, "rw"));
-        if !matches!(mode, "ro" | "rw" | "z" | "Z") {
-            return Err(invalid(format!("invalid mode: {mode}")));
+        let (container, words) = from.split_once(':').unwrap_or((from, ""));
+        let mode: Mode = words.parse()?;
+        if mode.no_copy || mode.propagation.is_some() {
+            return Err(invalid(format!("invalid mode: {words}")));
         }
         for mount in engine.container(container)?.config.mounts {
             if matches!(mount.kind, MountKind::Tmpfs(_)) || mounts[..own].iter().any(|m| m.target == mount.target) {
@@ -60,7 +39,7 @@ pub(crate) fn resolve(engine: &Engine, config: &ContainerConfig, image: &Image) 
             }
             // Of two containers that both have it, the later one counts.
             mounts.retain(|known| known.target != mount.target);
-            let read_only = mount.read_only || mode == "ro";
+            let read_only = mount.read_only || mode.read_only;
             let mut mount = Mount { read_only, origin: Origin::Container, ..mount };
             if let MountKind::Volume(volume) = &mut mount.kind {
                 volume.no_copy = true;
@@ -68,15 +47,73 @@ pub(crate) fn resolve(engine: &Engine, config: &ContainerConfig, image: &Image) 
             mounts.push(mount);
         }
     }
-    for target in &image.config.volumes {
-        let Some(target) = clean_path(target).filter(|target| target != "/") else { continue };
-        if mounts.iter().all(|known| known.target != target) {
-            let mut volume = VolumeMount::default();
-            name(&mut volume)?;
-            mounts.push(Mount { kind: MountKind::Volume(volume), target, read_only: false, origin: Origin::Image });
+    let of_image = image.config.volumes.iter().filter_map(|target| {
+        let target = clean_path(target).filter(|target| target != "/")?;
+        let kind = MountKind::Volume(VolumeMount::default());
+        Some(Mount { kind, target, read_only: false, origin: Origin::Image })
+    });
+    for mount in unnamed.into_iter().chain(of_image) {
+        if mounts.iter().all(|known| known.target != mount.target) {
+            mounts.push(mount);
+        }
+    }
+    for mount in &mut mounts {
+        if let MountKind::Volume(volume) = &mut mount.kind {
+            name(volume)?;
         }
     }
     Ok(mounts)
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(Class::InvalidInput, message)
+}
+
+/// One that was asked for, which must be possible by itself.
+fn checked(mount: &Mount) -> Result<Mount> {
+    let mut mount = mount.clone();
+    mount.target = clean_path(&mount.target)
+        .ok_or_else(|| invalid(format!("invalid mount path: '{}' mount path must be absolute", mount.target)))?;
+    match &mount.kind {
+        MountKind::Bind(bind) if !bind.create_source && !Path::new(&bind.source).exists() => {
+            let why = "invalid mount config for type \"bind\": bind source path does not exist";
+            return Err(invalid(format!("{why}: {}", bind.source))
+                .with_hint("make it, or use -v, which makes a directory where nothing is"));
+        }
+        MountKind::Tmpfs(options) => check_tmpfs(options)?,
+        MountKind::Bind(_) | MountKind::Volume(_) => {}
+    }
+    Ok(mount)
+}
+
+/// Of what was asked for: what stands, at one place each, and the volumes of `-v` without a name, which docker mounts only
+/// where nothing else is.
+fn settled(asked: Vec<Mount>) -> Result<(Vec<Mount>, Vec<Mount>)> {
+    let (mut mounts, mut unnamed, mut tmpfs): (Vec<Mount>, _, _) = (Vec::new(), Vec::new(), Vec::new());
+    for mount in asked {
+        match (&mount.origin, mount.volume()) {
+            (Origin::Tmpfs, _) => tmpfs.push(mount),
+            (Origin::Volume(_), Some(volume)) if volume.name.is_empty() => unnamed.push(mount),
+            _ if mounts.iter().any(|known| known.target == mount.target) => return Err(duplicate(&mount)),
+            _ => mounts.push(mount),
+        }
+    }
+    for mount in tmpfs {
+        match mounts.iter_mut().find(|known| known.target == mount.target) {
+            None => mounts.push(mount),
+            Some(known) => match (&known.origin, &known.kind) {
+                (Origin::Volume(_), _) => return Err(duplicate(&mount)),
+                // Docker mounts this one above it.
+                (Origin::Mount, MountKind::Tmpfs(_)) => {}
+                _ => *known = mount,
+            },
+        }
+    }
+    Ok((mounts, unnamed))
+}
+
+fn duplicate(mount: &Mount) -> Error {
+    invalid(format!("Duplicate mount point: {}", mount.target))
 }
 
 fn name(volume: &mut VolumeMount) -> Result<()> {
@@ -159,5 +196,56 @@ impl Volumes<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(origin: Origin, kind: MountKind) -> Mount {
+        Mount { kind, target: "/t".to_owned(), read_only: false, origin }
+    }
+
+    fn flag(source: &str) -> Mount {
+        mount(Origin::Volume(String::new()), MountKind::volume(source))
+    }
+
+    fn long(kind: MountKind) -> Mount {
+        mount(Origin::Mount, kind)
+    }
+
+    fn tmpfs(options: &str) -> Mount {
+        mount(Origin::Tmpfs, MountKind::Tmpfs(options.to_owned()))
+    }
+
+    #[test]
+    fn what_is_asked_for_one_place_is_settled_as_docker_does() {
+        let memory = || MountKind::Tmpfs("size=1m".to_owned());
+        let outcome = |asked: &[&Mount]| match settled(asked.iter().map(|&mount| mount.clone()).collect()) {
+            Ok((mounts, unnamed)) => Ok((mounts, unnamed.len())),
+            Err(e) => Err(e.to_string()),
+        };
+        let one = |mount: &Mount| Ok((vec![mount.clone()], 0));
+        // Volumes without a name stand back.
+        assert_eq!(outcome(&[&flag(""), &flag("aa")]), Ok((vec![flag("aa")], 1)));
+        assert_eq!(outcome(&[&flag(""), &flag("")]), Ok((Vec::new(), 2)));
+        assert_eq!(outcome(&[&flag(""), &tmpfs("")]), Ok((vec![tmpfs("")], 1)));
+        assert_eq!(outcome(&[&long(MountKind::volume(""))]), one(&long(MountKind::volume(""))));
+        // The last `--tmpfs`, which is above all of `--mount` but a tmpfs.
+        assert_eq!(outcome(&[&tmpfs("size=1m"), &tmpfs("size=2m")]), one(&tmpfs("size=2m")));
+        assert_eq!(outcome(&[&long(memory()), &tmpfs("size=2m")]), one(&long(memory())));
+        assert_eq!(outcome(&[&long(MountKind::volume("aa")), &tmpfs("")]), one(&tmpfs("")));
+        let twice = Err("Duplicate mount point: /t".to_owned());
+        for (a, b) in [
+            (flag("aa"), flag("bb")),
+            (flag("aa"), tmpfs("")),
+            (flag("aa"), long(memory())),
+            (long(memory()), long(memory())),
+            (long(MountKind::volume("")), long(MountKind::volume(""))),
+            (long(MountKind::bind("/x")), flag("aa")),
+        ] {
+            assert_eq!(outcome(&[&a, &b]), twice, "{a:?} {b:?}");
+        }
     }
 }
