@@ -107,6 +107,10 @@ pub struct ContainerConfig {
     pub storage_size: Option<u64>,
     /// Directories and volumes. In a container's record also those of its image and of `volumes_from`.
     pub mounts: Vec<Mount>,
+    /// Docker's `-v`s as they were written, with absolute sources: what tools are told was asked for. What is mounted is in
+    /// `mounts`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub volume_flags: Vec<String>,
     /// The containers whose volumes it has too, as `NAME` or `NAME:ro`.
     pub volumes_from: Vec<String>,
     /// Limits.

@@ -31,6 +31,7 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
     let network = networks(parsed)?;
     // What contradicts itself is found before what is unknown.
     let restart = restart(parsed)?;
+    let (volume_flags, mounts) = mounts(parsed)?;
     Ok(ContainerConfig {
         image,
         platform: platform(parsed)?,
@@ -59,7 +60,8 @@ pub fn config(parsed: &Parsed) -> Result<ContainerConfig> {
         deny_net: parsed.read_all("deny-net", str::parse)?,
         read_only: parsed.switch("read-only"),
         storage_size: storage(parsed)?,
-        mounts: mounts(parsed)?,
+        mounts,
+        volume_flags,
         volumes_from: texts("volumes-from"),
         limits: Limits { oom_kill_disable: parsed.switch("oom-kill-disable"), ..limits(parsed)? },
         ulimits: parsed.read_all("ulimit", values::ulimit)?.into_iter().collect(),
@@ -347,13 +349,9 @@ fn networks(parsed: &Parsed) -> Result<(NetworkMode, Option<Vec<EndpointConfig>>
     Ok((mode, endpoints))
 }
 
-fn mounts(parsed: &Parsed) -> Result<Vec<Mount>> {
-    let mut volumes = Vec::new();
-    let mut said = HashSet::new();
-    // Docker's client keeps them in a set.
-    for text in parsed.values("volume").filter(|text| said.insert(*text)) {
-        volumes.push(mounts::volume(text).map_err(Failure::new)?);
-    }
+/// `-v`s as they were written, and all mounts that are asked for.
+fn mounts(parsed: &Parsed) -> Result<(Vec<String>, Vec<Mount>)> {
+    let (flags, mut volumes) = volumes(parsed, mounts::volume)?;
     for mount in &mut volumes {
         if let (MountKind::Volume(volume), Some(driver)) = (&mut mount.kind, parsed.value("volume-driver")) {
             volume.driver = driver.to_owned();
@@ -361,7 +359,23 @@ fn mounts(parsed: &Parsed) -> Result<Vec<Mount>> {
     }
     let mounts = parsed.read_all("mount", mounts::mount)?;
     let mounts = mounts.into_iter().collect::<std::result::Result<Vec<_>, _>>().map_err(Failure::new)?;
-    Ok([volumes, mounts, parsed.read_all_late("tmpfs", mounts::tmpfs)?].concat())
+    Ok((flags, [volumes, mounts, parsed.read_all_late("tmpfs", mounts::tmpfs)?].concat()))
+}
+
+/// `-v`s: as they were written, and what they mean.
+///
+/// # Errors
+/// What `read` says.
+pub fn volumes(parsed: &Parsed, read: fn(&str) -> Result<Mount, String>) -> Result<(Vec<String>, Vec<Mount>)> {
+    let (mut flags, mut volumes) = (Vec::new(), Vec::new());
+    let mut said = HashSet::new();
+    // Docker's client keeps them in a set.
+    for text in parsed.values("volume").filter(|text| said.insert(*text)) {
+        let volume = read(text).map_err(Failure::new)?;
+        flags.push(mounts::written(text, &volume));
+        volumes.push(volume);
+    }
+    Ok((flags, volumes))
 }
 
 /// The limits that flags ask for.

@@ -9,7 +9,7 @@ use wharf_runtime::volume::DRIVER;
 /// What was asked for: `HostConfig`'s fields, of which docker leaves out some that are empty.
 pub fn asked(config: &ContainerConfig) -> Map<String, Value> {
     let mut fields = Map::new();
-    let binds: Vec<String> = config.mounts.iter().filter_map(bind).collect();
+    let binds: Vec<&String> = config.volume_flags.iter().filter(|flag| has_source(flag)).collect();
     fields.insert("Binds".to_owned(), json!(Some(binds).filter(|binds| !binds.is_empty())));
     let by_flag = |mount: &&Mount| mount.origin == Origin::Mount;
     let mounts: Vec<Value> = config.mounts.iter().filter(by_flag).map(mount).collect();
@@ -28,20 +28,12 @@ pub fn asked(config: &ContainerConfig) -> Map<String, Value> {
 
 /// The places of the volumes without a name that the container asked for: docker has them in `Config.Volumes`.
 pub fn anonymous(config: &ContainerConfig) -> impl Iterator<Item = &String> {
-    let is = |mount: &&Mount| matches!(mount.origin, Origin::Volume(_)) && mount.volume().is_some_and(|v| v.anonymous);
-    config.mounts.iter().filter(is).map(|mount| &mount.target)
+    config.volume_flags.iter().filter(|flag| !has_source(flag))
 }
 
-/// `-v SOURCE:TARGET[:MODE]`.
-fn bind(mount: &Mount) -> Option<String> {
-    let Origin::Volume(mode) = &mount.origin else { return None };
-    let source = match &mount.kind {
-        MountKind::Bind(bind) => &bind.source,
-        MountKind::Volume(volume) if !volume.anonymous => &volume.name,
-        MountKind::Volume(_) | MountKind::Tmpfs(_) => return None,
-    };
-    let mode = if mode.is_empty() { String::new() } else { format!(":{mode}") };
-    Some(format!("{source}:{}{mode}", mount.target))
+/// Whether this `-v` is `SOURCE:TARGET[:MODE]`.
+fn has_source(flag: &str) -> bool {
+    flag.contains(':')
 }
 
 fn tmpfs(mount: &Mount) -> Option<(String, Value)> {

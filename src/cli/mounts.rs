@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wharf_runtime::config::{BindMount, Mount, MountKind, Origin, Propagation, Recursion, VolumeMount};
+use wharf_runtime::config::{BindMount, Mount, MountKind, Origin, Propagation, Recursion, VolumeMount, clean_path};
 use wharf_runtime::mode::Mode;
 
 use super::parse::parse_bool;
@@ -68,6 +68,14 @@ pub fn volume_or_root(text: &str) -> Result<Mount, String> {
     Ok(Mount { kind, target, read_only, origin: Origin::Volume(options.to_owned()) })
 }
 
+/// A `-v` as docker shows it: with the absolute path of its source.
+pub fn written(text: &str, mount: &Mount) -> String {
+    match (&mount.kind, text.split_once(':')) {
+        (MountKind::Bind(bind), Some((_, rest))) if text.starts_with('.') => format!("{}:{rest}", bind.source),
+        _ => text.to_owned(),
+    }
+}
+
 /// Splits at colons, but keeps a Windows drive (`C:\`, and on Windows `C:/`) with its path.
 fn split_drive(text: &str) -> Vec<&str> {
     let drive = match text.as_bytes() {
@@ -84,7 +92,9 @@ fn split_drive(text: &str) -> Vec<&str> {
 fn bind(source: &str) -> Result<BindMount, String> {
     let source = std::path::absolute(source).map_err(|e| format!("cannot make {source} absolute: {e}"))?;
     let Some(source) = source.to_str() else { return Err(format!("{} is not valid UTF-8", source.display())) };
-    Ok(BindMount { source: source.to_owned(), ..BindMount::default() })
+    // One with a drive is clean.
+    let source = clean_path(source).unwrap_or_else(|| source.to_owned());
+    Ok(BindMount { source, ..BindMount::default() })
 }
 
 fn absolute(target: &str) -> Result<String, String> {
@@ -368,6 +378,10 @@ mod tests {
         assert_eq!(named("data:/d:ro,nocopy"), ("data".to_owned(), true, true));
         assert_eq!(named("/d"), (String::new(), false, false));
         assert_eq!(volume("d/e").expect("volume").target, "/d/e");
+        let written = |text: &str| super::written(text, &volume(text).expect("volume"));
+        assert_eq!(written("./x/../y:/b/:ro"), format!("{}:/b/:ro", here.join("y").display()));
+        assert_eq!((written("/a/../c:/b"), written("d/")), ("/a/../c:/b".to_owned(), "d/".to_owned()));
+        assert!(is_bind(&volume("/a/../c//./d/:/b/").expect("volume"), "/c/d", "/b/", false));
         let errors = [
             (
                 "/a:b",

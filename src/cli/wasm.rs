@@ -161,6 +161,7 @@ fn config(parsed: &Parsed, path: &str, cmd: Vec<String>) -> Result<ContainerConf
     // Without an image nothing is in its environment but what is said here, as with other runtimes: no HOSTNAME either.
     let mut env = vec!["HOSTNAME".to_owned()];
     env.extend(container_config::env(parsed)?);
+    let (volume_flags, mounts) = container_config::volumes(parsed, mounts::volume_or_root)?;
     Ok(ContainerConfig {
         // The program's name: what a shell would have called it by.
         entrypoint: Some(vec![path.to_owned()]),
@@ -172,7 +173,8 @@ fn config(parsed: &Parsed, path: &str, cmd: Vec<String>) -> Result<ContainerConf
         auto_remove: true,
         read_only: parsed.switch("read-only"),
         storage_size: container_config::storage(parsed)?,
-        mounts: parsed.read_all("volume", mounts::volume_or_root)?,
+        mounts,
+        volume_flags,
         limits: Limits { memory: parsed.read("memory", values::bytes)?.flatten(), ..Limits::default() },
         timeout_ms: timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
         ..ContainerConfig::default()
