@@ -284,6 +284,9 @@ fn networks(parsed: &Parsed) -> Result<(NetworkMode, Option<Vec<EndpointConfig>>
         return Err(Failure::new(message));
     }
     let mut places: Vec<EndpointConfig> = given.into_iter().map(|(_, place)| place).collect();
+    if places.iter().any(|place| place.network.is_empty()) {
+        return Err(Failure::new("no name set for network"));
+    }
     if places.is_empty() {
         places.push(EndpointConfig::on(BRIDGE));
     }

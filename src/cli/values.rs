@@ -302,8 +302,12 @@ pub fn network(text: &str) -> Result<(NetworkMode, EndpointConfig), String> {
             _ => return Err(format!("invalid field key {key}")),
         }
     }
+    // An empty text is refused later, in other words.
+    if place.network.is_empty() && !text.is_empty() {
+        return Err("network name/id is not specified".to_owned());
+    }
     let mode = match place.network.as_str() {
-        "" | "default" => NetworkMode::Default,
+        "default" => NetworkMode::Default,
         "none" => NetworkMode::None,
         "host" => NetworkMode::Host,
         name => match name.strip_prefix("container:") {
@@ -505,6 +509,9 @@ mod tests {
         assert_eq!(network("none").map(|n| n.0), Ok(NetworkMode::None));
         assert_eq!(network("web").map(|n| n.0), Ok(NetworkMode::Named("web".to_owned())));
         assert_eq!(network("container:x").map(|n| n.0), Ok(NetworkMode::Container("x".to_owned())));
+        for nameless in ["alias=zz", "name=,alias=zz"] {
+            assert_eq!(network(nameless), Err("network name/id is not specified".to_owned()));
+        }
     }
 
     #[test]

@@ -240,6 +240,8 @@ const REFUSED: &[&str] = &[
     "create --restart on-failure:x --rm busybox",
     "create --restart no --rm --name bad/name busybox",
     "create --mount= busybox",
+    "create --network= busybox",
+    "create --network alias=zz busybox",
     "network",
     "network nope",
     "volume create bad/name",
