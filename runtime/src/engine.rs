@@ -416,18 +416,14 @@ impl Engine {
         }
         paths::make_dir(&self.paths.root)?;
         let lease = Lease::take(&self.paths.root)?;
-        for place in config.places().iter().filter(|place| place.network != BRIDGE) {
-            if !network::exists(self.containers()?.db(), &place.network)? {
-                return Err(networks::no_such(&place.network).with_hint("see `wharf network ls`"));
-            }
-        }
+        let mut config = config.clone();
+        self.name_networks(&mut config)?;
         // On other networks a neighbour may come later.
         for (other, _) in config.places().iter().filter(|place| place.network == BRIDGE).flat_map(|place| &place.links)
         {
             self.container(other).map_err(|e| e.within(&format!("could not get container for {other}")))?;
         }
         let (image, brought) = self.ensure_image(&config.image, config.platform.as_ref(), pull, reporter)?;
-        let mut config = config.clone();
         for other in config.joined() {
             *other = self.container(other)?.id;
         }
@@ -444,6 +440,30 @@ impl Engine {
         let warnings = plan::check(&container)?;
         let protection = Protection { _lease: lease, volumes: Vec::new() };
         Ok(Designed { container, warnings, brought, protection })
+    }
+
+    /// Networks may be asked for by their ids; from here on they are called by their names.
+    fn name_networks(&self, config: &mut ContainerConfig) -> Result<()> {
+        let name = |given: &mut String| {
+            if given != BRIDGE {
+                let missing = || networks::no_such(given).with_hint("see `wharf network ls`");
+                *given = networks::find(self.containers()?.db(), given)?.ok_or_else(missing)?.name;
+            }
+            Ok::<_, Error>(())
+        };
+        if let NetworkMode::Named(network) = &mut config.network {
+            name(network)?;
+        }
+        let places = config.endpoints.as_deref_mut().unwrap_or_default();
+        for at in 0..places.len() {
+            name(&mut places[at].network)?;
+            let network = &places[at].network;
+            if places[..at].iter().any(|before| before.network == *network) {
+                let message = format!("network {network:?} is specified multiple times");
+                return Err(Error::new(Class::InvalidInput, message));
+            }
+        }
+        Ok(())
     }
 
     /// Makes what a container has on disk, before its record, and the volumes that it names.

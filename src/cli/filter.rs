@@ -84,6 +84,8 @@ impl Filters {
         let published: Vec<ExposedPort> = ports(self.values("publish"));
         let exposed: Vec<ExposedPort> = ports(self.values("expose"));
         let attachments = if published.is_empty() { HashMap::new() } else { engine.attachments()? };
+        let by_network = self.values("network").next().is_some();
+        let network_ids = if by_network { super::network::ids(engine)? } else { BTreeMap::new() };
         containers.retain(|container| {
             let is_published = |port: &PortBinding| {
                 published.iter().any(|wanted| (wanted.port, wanted.protocol) == (port.host_port, port.protocol))
@@ -102,7 +104,7 @@ impl Filters {
             let ancestor = ancestors.is_empty()
                 || ids.contains(container.image_id())
                 || ancestors.contains(&container.config.image.as_str());
-            ancestor && self.fits(container)
+            ancestor && self.fits(container, &network_ids)
         });
         Ok(())
     }
@@ -111,7 +113,8 @@ impl Filters {
         self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    fn fits(&self, container: &Container) -> bool {
+    /// `network_ids` are those of networks, by their names.
+    fn fits(&self, container: &Container, network_ids: &BTreeMap<String, String>) -> bool {
         let any = |name: &str, test: &dyn Fn(&str) -> bool| {
             let mut values = self.values(name).peekable();
             values.peek().is_none() || values.any(test)
@@ -122,7 +125,8 @@ impl Filters {
                 && value == container.state.exit_code.to_string()
         };
         let networks = super::ps::networks(container);
-        let network = |value: &str| networks.iter().any(|network| network == value);
+        let has_id = |network: &String, value: &str| network_ids.get(network).is_some_and(|id| id.starts_with(value));
+        let network = |value: &str| networks.iter().any(|network| network == value || has_id(network, value));
         let mounted =
             |value: &str| container.config.mounts.iter().any(|mount| mount.target == value || source(mount) == value);
         any("id", &|value| container.id.starts_with(value))

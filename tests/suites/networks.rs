@@ -454,6 +454,33 @@ fn a_container_names_its_networks_by_their_ids() {
 }
 
 #[test]
+fn a_network_is_asked_for_by_its_id_too() {
+    let wharf = Wharf::with_busybox();
+    let id = wharf.ok(&["network", "create", "own"]);
+    let long = format!("name={id},alias=www");
+    for (name, network) in [("whole", id.as_str()), ("short", &id[..12]), ("long", &long)] {
+        wharf.ok(&["create", "--name", name, "--network", network, "busybox", "true"]);
+        let networks = "{{.HostConfig.NetworkMode}} {{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}";
+        assert_eq!(wharf.ok(&["inspect", "-f", networks, name]), "own own", "{name}");
+        assert!(wharf.ok(&["run", "--rm", "--network", network, "busybox", "ip", "addr"]).contains("eth0"), "{name}");
+    }
+    assert!(wharf.ok(&["run", "--rm", "--network", &id, "wharf/hello"]).contains("Hello"));
+    for twice in [["own", &id], [&id, &id[..12]]] {
+        let twice = ["run", "--rm", "--network", twice[0], "--network", twice[1], "busybox"];
+        let error = wharf.exits(125, &twice);
+        assert!(error.stderr.contains("network \"own\" is specified multiple times"), "{error}");
+    }
+    wharf.ok(&["create", "--name", "elsewhere", "busybox", "true"]);
+    let filtered =
+        |network: &str| wharf.ok(&["ps", "-a", "--format", "{{.Names}}", "--filter", &format!("network={network}")]);
+    for network in ["own", &id, &id[..12], &id[..3]] {
+        assert_eq!(filtered(network), "long\nshort\nwhole", "{network}");
+    }
+    assert_eq!((filtered(&id[1..]), filtered("ow")), (String::new(), String::new()));
+    assert_eq!(filtered("bridge"), "elsewhere");
+}
+
+#[test]
 fn ipv6_addresses_come_from_the_range_that_was_asked_for() {
     let wharf = Wharf::with_busybox();
     let range = ["--ipv6", "--subnet", "fd00:222:9::/64", "--ip-range", "fd00:222:9::100/127"];

@@ -62,17 +62,6 @@ const COLUMNS: &str = "e.container, n.name, n.id, e.address, n.prefix, n.gateway
                        e.address6, n.prefix6, n.gateway6, n.internal \
                        FROM endpoints e JOIN networks n ON n.id = e.network";
 
-/// True if there is a network of this name.
-///
-/// # Errors
-/// The database's.
-pub fn exists(db: &Db, name: &str) -> Result<bool> {
-    if name == BRIDGE {
-        return Ok(true);
-    }
-    db.read(|c| Ok(c.query_row("SELECT 1 FROM networks WHERE name = ?1", [name], |_| Ok(())).optional()?.is_some()))
-}
-
 /// Gives the container its places on networks: the addresses that are asked for, else the lowest that are free. Its
 /// interfaces are numbered in this order. Where networks have IPv6 addresses it gets these too.
 ///
@@ -472,7 +461,6 @@ mod tests {
             )
         })
         .unwrap();
-        assert!(exists(&db, "s").unwrap() && !exists(&db, "t").unwrap());
         let small = EndpointConfig::on("s");
         assert_eq!(take(&db, 0, &small).unwrap().address, Ipv4Addr::new(10, 0, 0, 2));
         assert_eq!(take(&db, 1, &small).unwrap_err().class(), Class::LimitExceeded);
