@@ -244,6 +244,7 @@ impl Engine {
     /// Fails when the environment names no place for it.
     pub fn open(options: Options) -> Result<Self> {
         let paths = Paths::new(options.root.as_deref(), options.run.as_deref())?;
+        linux::archives::help_to_remove();
         Ok(Engine { paths, docker_config: options.docker_config, stores: OnceLock::new() })
     }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::bridge::within;
+use crate::support::images::Tar;
 use crate::support::wharf::run;
 use crate::support::{Wharf, eventually, images, skip, tool};
 
@@ -323,4 +324,67 @@ fn a_person_copies_and_commits() {
     assert_eq!(wharf.ok(&["inspect", "-f", "{{.State.Status}}", "box"]), "running");
     assert_eq!(wharf.ok(&["run", "--rm", "--network", "none", "noted", "cat", "/tmp/note"]), "a line");
     assert!(wharf.ok(&["diff", "box"]).contains("A /tmp/note"));
+}
+
+/// Files that their owner may not touch: a directory that nobody may write to, and a file that nobody may read.
+fn closed() -> Vec<u8> {
+    let mut layer = Tar::default();
+    layer.directory("closed");
+    layer.directory_of_mode("closed/dir", 0o555);
+    layer.file("closed/dir/file", 0o000, b"of the image");
+    layer.end()
+}
+
+/// What lies in the directory of all volumes.
+fn volume_dirs(wharf: &Wharf) -> Vec<String> {
+    let entries = std::fs::read_dir(wharf.root().join("volumes")).expect("volumes");
+    entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn volumes_hold_what_their_owner_may_not_touch() {
+    if !namespaces_are_for_all("rootless::volumes_hold_what_their_owner_may_not_touch") {
+        return;
+    }
+    for user in [STRANGER, PERSON] {
+        let wharf = Wharf::of(user);
+        let config = serde_json::json!({"Cmd": ["sh"], "Env": ["PATH=/bin"]});
+        wharf.load(&images::linux("closed:latest", &[images::busybox_layer(), closed()], &config));
+        let in_volume = |volume: &str, script: &str| {
+            wharf.ok(&["run", "--rm", "--network", "none", "-v", volume, "closed", "sh", "-c", script])
+        };
+        let look = "cd /closed; cat dir/file; stat -c %a dir dir/file";
+        assert_eq!(in_volume("filled:/closed", look), "of the image555\n0");
+        let archive = wharf.dir().join("home/volume.tar");
+        let archive = archive.to_str().expect("a path");
+        wharf.ok(&["volume", "export", "filled", "-o", archive]);
+        wharf.ok(&["volume", "import", "imported", archive]);
+        assert_eq!(in_volume("imported:/closed", look), "of the image555\n0");
+        assert_eq!(in_volume("/closed", look), "of the image555\n0");
+        wharf.ok(&["volume", "rm", "filled"]);
+        assert_eq!(wharf.ok(&["volume", "prune", "-af"]).lines().nth(1), Some("imported"));
+        eventually("the nameless one is gone", Duration::from_secs(10), || {
+            volume_dirs(&wharf).is_empty().then_some(())
+        });
+        assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");
+    }
+}
+
+#[test]
+fn what_subordinate_ids_own_is_removed() {
+    if !namespaces_are_for_all("rootless::what_subordinate_ids_own_is_removed") {
+        return;
+    }
+    let wharf = Wharf::of(PERSON);
+    wharf.load(&images::busybox());
+    let script = "mkdir -p /own/dir /data/dir; echo x > /own/dir/file; echo x > /data/dir/file;
+                  chown -R 5:5 /own /data; chmod 700 /own /own/dir /data /data/dir";
+    for name in ["one", "two"] {
+        // The second time the volume is closed to us already.
+        wharf.ok(&["run", "--name", name, "--network", "none", "-v", "data:/data", "busybox", "sh", "-c", script]);
+        wharf.ok(&["rm", name]);
+    }
+    assert_eq!(std::fs::read_dir(wharf.root().join("snapshots/overlay/tmp")).expect("tmp").count(), 0);
+    assert_eq!(wharf.ok(&["volume", "prune", "-af"]), "Deleted Volumes:\ndata\n\nTotal reclaimed space: 2B");
+    assert_eq!(volume_dirs(&wharf), [""; 0]);
 }

@@ -159,7 +159,11 @@ impl Tar {
 
     /// A directory of root's.
     pub fn directory(&mut self, path: &str) {
-        let mode = if path == "tmp" { 0o1777 } else { 0o755 };
+        self.directory_of_mode(path, if path == "tmp" { 0o1777 } else { 0o755 });
+    }
+
+    /// The same, of this mode.
+    pub fn directory_of_mode(&mut self, path: &str, mode: u32) {
         self.entry(tar::EntryType::Directory, path, mode, &[], None);
     }
 

@@ -31,7 +31,7 @@ use crate::error::{Class, Error, Result};
 use crate::files;
 use crate::os;
 
-use super::Usage;
+use super::{Usage, remove_tree};
 
 /// Spare layers: as many as containers may end at a time. A directory costs most file systems far more than a new name.
 const SPARES: usize = 4;
@@ -139,7 +139,7 @@ impl Area {
             }
             doomed
         };
-        os::remove_tree(&doomed).map_err(|e| Error::io("remove", doomed, e))
+        remove_tree(&doomed)
     }
 
     /// Makes the directory of the writable layer `key`, or takes one that was put aside, which the answer says.
@@ -214,7 +214,8 @@ impl Area {
     pub(super) fn sweep(&self, keep: impl Fn(&str) -> bool) -> Result<u64> {
         let mut freed = 0;
         let mut discard = |path: &Path| -> Result<()> {
-            freed += usage(path)?.bytes;
+            // What may not be looked into can be removed all the same.
+            freed += usage(path).map_or(0, |usage| usage.bytes);
             self.discard(path)
         };
         for name in names(&self.root.join("layers"))?.iter().filter(|name| !keep(name)) {

@@ -8,8 +8,8 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::Rootfs;
 use super::merge::{Union, failed, join, layers, names};
+use super::{Rootfs, remove_tree};
 use crate::error::{Error, Result};
 use crate::layer::entry::{Stat, StatKind};
 use crate::os::{self, DirAt};
@@ -179,7 +179,7 @@ pub fn install(from: &Path, to: &Path) -> Result<()> {
     let target = DirAt::open(to).map_err(failed)?;
     let copy = Copy { to: target, linked: HashMap::new(), own_ids: os::own_ids() };
     copy.dir(&copy.to, &stat, &xattrs).map_err(failed)?;
-    os::remove_tree(from).map_err(|e| Error::io("remove", from, e))
+    remove_tree(from)
 }
 
 #[cfg(all(test, target_os = "linux", not(feature = "portable")))]

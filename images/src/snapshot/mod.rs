@@ -27,6 +27,7 @@ mod copy;
 mod extract;
 mod merge;
 mod overlay;
+mod remove;
 #[cfg(test)]
 mod rootless;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use copy::Copy;
 pub use extract::{extract, install};
 pub use merge::{export, export_changes, export_dir};
 pub use overlay::Overlay;
+pub use remove::{help_to_remove, remove_tree};
 
 /// The environment variable that overrides which driver is used: `overlay` or `copy`.
 pub const DRIVER_VARIABLE: &str = "WHARF_SNAPSHOTTER";

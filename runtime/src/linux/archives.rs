@@ -10,7 +10,7 @@
 //! It never steps into the tree, resolves no path of it but by [`wharf_images::tree`], and without root it looks at
 //! files as the container's own user namespace shows them. Requests and bytes go over the socket that is its stdin.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,6 +22,7 @@ use std::process::{Command, Stdio};
 use cap_std::fs::Dir;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wharf_images::snapshot::{self, Rootfs};
 use wharf_images::tree::{PathStat, Placing, Room, Tree};
@@ -40,6 +41,7 @@ use crate::error::{Class, Error, Result};
 use crate::files::{Change, Outcome, Request};
 use crate::linux;
 use crate::monitor::protocol::{self, Failure, Frame, MAX_FRAME, Reply};
+use crate::volume::{Done, Work};
 
 /// The name under which this program executes itself for this.
 pub const REEXEC: &str = "wharf-archives";
@@ -51,6 +53,7 @@ const PIECE: usize = 256 * 1024;
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
     Done,
+    Worked(Done),
     Stat(PathStat),
     Notes(Vec<String>),
     Failed(Failure),
@@ -67,26 +70,66 @@ pub(crate) fn ask(
     input: &mut dyn Read,
     output: &mut dyn Write,
 ) -> Result<Outcome> {
+    let (paths, json) = (engine.paths(), json(request)?);
+    let args = [paths.root.as_os_str(), paths.run.as_os_str(), id.as_ref(), json.as_ref()];
+    let input = matches!(request, Request::Unpack { .. }).then_some(input);
+    match have_done(&args, input, output)? {
+        Answer::Done => Ok(Outcome::Done),
+        Answer::Stat(stat) => Ok(Outcome::Stat(stat)),
+        Answer::Notes(notes) => Ok(Outcome::Notes(notes)),
+        Answer::Worked(_) => Err(Error::new(Class::Internal, "the helper told of other work")),
+        Answer::Failed(failure) => Err(failure.into()),
+    }
+}
+
+/// Has a helper do it as root of a user namespace in which all is its own that this user or its subordinate ids own.
+///
+/// # Errors
+/// What the helper says; `output`'s.
+pub(crate) fn as_root(work: &Work, output: &mut dyn Write) -> Result<Done> {
+    match have_done(&[json(work)?.as_ref()], None, output)? {
+        Answer::Worked(done) => Ok(done),
+        Answer::Failed(failure) => Err(failure.into()),
+        _ => Err(Error::new(Class::Internal, "the helper told of other work")),
+    }
+}
+
+/// Has trees that this user may not remove removed in the same way, whoever finds them.
+pub(crate) fn help_to_remove() {
+    if !linux::is_root() {
+        snapshot::help_to_remove(remove_as_root);
+    }
+}
+
+fn remove_as_root(dir: &Path) -> wharf_images::Result<()> {
+    match as_root(&Work::Remove { dir: dir.to_owned() }, &mut io::sink()) {
+        Ok(_) => Ok(()),
+        Err(Error::Image(e)) => Err(e),
+        Err(e) => Err(wharf_images::Error::new(e.class(), e.to_string())),
+    }
+}
+
+fn json(request: &impl Serialize) -> Result<String> {
+    serde_json::to_string(request).map_err(|e| wharf_images::Error::json("the helper's request", e).into())
+}
+
+fn have_done(args: &[&OsStr], input: Option<&mut dyn Read>, output: &mut dyn Write) -> Result<Answer> {
     let (ours, theirs) = UnixStream::pair().map_err(|e| Error::os("make a socket pair", e))?;
-    let json = |e| Error::from(wharf_images::Error::json("the helper's request", e));
     let mut child = Command::new("/proc/self/exe")
         .arg0(REEXEC)
-        .arg(&engine.paths().root)
-        .arg(&engine.paths().run)
-        .arg(id)
-        .arg(serde_json::to_string(request).map_err(json)?)
+        .args(args)
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())
         .spawn()
         .map_err(|e| Error::os("execute the helper for files", e))?;
-    let talked = talk(&ours, matches!(request, Request::Unpack { .. }), input, output);
+    let talked = talk(&ours, input, output);
     drop(ours);
     child.wait().map_err(|e| Error::os("wait for the helper for files", e))?;
     talked
 }
 
-fn talk(stream: &UnixStream, sends: bool, input: &mut dyn Read, output: &mut dyn Write) -> Result<Outcome> {
-    if sends {
+fn talk(stream: &UnixStream, input: Option<&mut dyn Read>, output: &mut dyn Write) -> Result<Answer> {
+    if let Some(input) = input {
         send(stream, input)?;
     }
     let mut frame = Vec::new();
@@ -95,15 +138,7 @@ fn talk(stream: &UnixStream, sends: bool, input: &mut dyn Read, output: &mut dyn
         protocol::read_frame(stream, &mut frame).map_err(lost)?;
         match Frame::decode(&frame).map_err(lost)? {
             Some((Frame::Stdout(bytes), _)) => output.write_all(bytes).map_err(|e| Error::os("write", e))?,
-            Some((Frame::Reply(json), _)) => {
-                let answer = serde_json::from_slice(json).map_err(|e| lost(e.into()))?;
-                return match answer {
-                    Answer::Done => Ok(Outcome::Done),
-                    Answer::Stat(stat) => Ok(Outcome::Stat(stat)),
-                    Answer::Notes(notes) => Ok(Outcome::Notes(notes)),
-                    Answer::Failed(failure) => Err(failure.into()),
-                };
-            }
+            Some((Frame::Reply(json), _)) => return serde_json::from_slice(json).map_err(|e| lost(e.into())),
             _ => return Err(lost(io::ErrorKind::InvalidData.into())),
         }
     }
@@ -129,13 +164,38 @@ fn send(mut stream: &UnixStream, input: &mut dyn Read) -> Result<()> {
 
 /// The main function of the helper.
 pub(crate) fn main(args: &[OsString]) -> i32 {
-    let [root, run, id, request] = args else { return 125 };
     let Ok(stdin) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else { return 125 };
     let stream = UnixStream::from(stdin);
-    let parsed = request.to_str().and_then(|json| serde_json::from_str(json).ok());
-    let (Some(id), Some(request)) = (id.to_str(), parsed) else { return 125 };
-    let engine = Engine::open(Options { root: Some(root.into()), run: Some(run.into()), ..Options::default() });
-    finish(&stream, engine.and_then(|engine| serve(engine, id, request, &stream)))
+    match args {
+        [work] => {
+            let Some(work) = parsed(work) else { return 125 };
+            finish(&stream, serve_work(&work, &stream))
+        }
+        [root, run, id, request] => {
+            let (Some(id), Some(request)) = (id.to_str(), parsed(request)) else { return 125 };
+            let engine = Engine::open(Options { root: Some(root.into()), run: Some(run.into()), ..Options::default() });
+            finish(&stream, engine.and_then(|engine| serve(engine, id, request, &stream)))
+        }
+        _ => 125,
+    }
+}
+
+fn parsed<T: DeserializeOwned>(json: &OsStr) -> Option<T> {
+    serde_json::from_str(json.to_str()?).ok()
+}
+
+fn serve_work(work: &Work, stream: &UnixStream) -> Result<Option<Answer>> {
+    let act = || {
+        let mut out = Pieces::to(stream);
+        let done = work.directly(&mut out)?;
+        out.flush().map_err(|e| Error::os("write", e))?;
+        Ok(Some(Answer::Worked(done)))
+    };
+    match in_new_namespace(&userns::mappings(), || finish(stream, act())) {
+        Ok(()) => Ok(None),
+        // Where ordinary people get no user namespaces no container has made files of subordinate ids either.
+        Err(_) => act(),
+    }
 }
 
 /// Says how it ended, if a process further down has not said it already.
@@ -276,6 +336,15 @@ fn in_user_namespace(
             .map_err(|e| Error::os("join the container's user namespace", e))?;
         return act(engine, id, request, view, true, all_owners, stream).map(Some);
     }
+    in_new_namespace(mappings, || {
+        let engine = engine.reopened();
+        finish(stream, act(engine, id, request, view, true, all_owners, stream).map(Some))
+    })
+    .map(|()| None)
+}
+
+/// Runs `body` in a child that is root of a user namespace of its own.
+fn in_new_namespace(mappings: &Mappings, body: impl FnOnce() -> i32) -> Result<()> {
     let (ours, theirs) = UnixStream::pair().map_err(|e| Error::os("make a socket pair", e))?;
     let mut theirs = Some(theirs);
     let mut ours = Some(ours);
@@ -287,8 +356,7 @@ fn in_user_namespace(
         if !matches!(told, Some(Ok(()))) {
             return 125;
         }
-        let engine = engine.reopened();
-        finish(stream, act(engine, id, request, view, true, all_owners, stream).map(Some))
+        body()
     })
     .map_err(|e| Error::os("make a user namespace", e))?;
     drop(theirs.take());
@@ -297,7 +365,7 @@ fn in_user_namespace(
         line.write_all(b"g").map_err(|e| Error::os("start the helper for files", e))?;
     }
     child.wait().map_err(|e| Error::os("wait for the helper for files", e))?;
-    Ok(None)
+    Ok(())
 }
 
 /// Does what is asked for, in the namespaces it is to be done in.

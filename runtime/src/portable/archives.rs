@@ -13,6 +13,18 @@ use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Class, Error, Result};
 use crate::files::{Change, Outcome, Request, is_mount_point};
+use crate::volume::{Done, Work};
+
+/// Does it as who we are: nobody has subordinate ids here.
+///
+/// # Errors
+/// The disk's, `output`'s.
+pub(crate) fn as_root(work: &Work, output: &mut dyn Write) -> Result<Done> {
+    work.directly(output)
+}
+
+/// There is nothing to help with.
+pub(crate) fn help_to_remove() {}
 
 /// Does it. What it reads of an archive comes from `input`, what it writes goes to `output`.
 ///

@@ -9,12 +9,13 @@
 //! the next who looks; what is in `filled` is complete and is moved on by the next who looks.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use wharf_images::snapshot::{Rootfs, extract, install};
+use wharf_images::snapshot::{Rootfs, remove_tree};
 
+use super::work::{Done, Work, install};
 use crate::error::{Error, Result};
 use crate::paths;
 
@@ -50,7 +51,7 @@ impl Area {
         self.held(|file| file.lock_shared())
     }
 
-    fn held(&self, take: impl Fn(&File) -> std::io::Result<()>) -> Result<File> {
+    fn held(&self, take: impl Fn(&File) -> io::Result<()>) -> Result<File> {
         let path = self.dir().join("lock");
         loop {
             paths::make_dir(&self.dir())?;
@@ -108,7 +109,7 @@ impl Area {
 
     /// Removes the directory, whatever it holds.
     pub fn discard(&self) -> Result<()> {
-        paths::remove_dir(&self.dir())
+        Ok(remove_tree(&self.dir())?)
     }
 
     /// Takes all of it away. Its record is gone already.
@@ -129,31 +130,31 @@ impl Area {
                 other => break other.map_err(|e| Error::io("rename", dir, e))?,
             }
         }
-        paths::remove_dir(&aside)
+        Ok(remove_tree(&aside)?)
     }
 
     /// Fills the volume, whose exclusive lock is held, with what `rootfs` has at `path`, unless there is something in it.
     pub fn fill(&self, rootfs: &Rootfs, path: &str) -> Result<()> {
         let (filling, filled, data) = (self.dir().join("filling"), self.dir().join("filled"), self.data());
-        paths::remove_dir(&filling)?;
+        remove_tree(&filling)?;
         if !filled.exists() {
             if !is_empty(&data)? {
                 return Ok(());
             }
-            paths::make_dir(&filling)?;
-            if !extract(rootfs, path, &filling)? {
-                return paths::remove_dir(&filling);
+            let work = Work::Extract { rootfs: rootfs.clone(), path: path.to_owned(), to: filling.clone() };
+            if work.carry_out(&mut io::sink())? == Done::Nothing {
+                return Ok(remove_tree(&filling)?);
             }
             fs::rename(&filling, &filled).map_err(|e| Error::io("rename", &filling, e))?;
         }
-        Ok(install(&filled, &data)?)
+        install(filled, data)
     }
 
     /// A new empty directory on the volume's own disk, for bytes that become its content all at once by
     /// [`Area::take`]. The exclusive lock is held.
     pub fn staging(&self) -> Result<PathBuf> {
         let filling = self.dir().join("filling");
-        paths::remove_dir(&filling)?;
+        remove_tree(&filling)?;
         paths::make_dir(&filling)?;
         Ok(filling)
     }
@@ -162,7 +163,7 @@ impl Area {
     pub fn take(&self) -> Result<()> {
         let (filling, filled) = (self.dir().join("filling"), self.dir().join("filled"));
         fs::rename(&filling, &filled).map_err(|e| Error::io("rename", &filling, e))?;
-        Ok(install(&filled, &self.data())?)
+        install(filled, self.data())
     }
 
     /// True when somebody died while filling it.
@@ -179,9 +180,13 @@ fn is_gone(file: &File, path: &Path) -> Result<bool> {
     Ok(file.metadata().map_err(|e| Error::io("look at", path, e))?.len() > 0)
 }
 
-/// True when there is nothing in the directory.
+/// True when there is nothing in the directory. One that is closed to us a container has made its own: that is something.
 pub fn is_empty(dir: &Path) -> Result<bool> {
-    Ok(fs::read_dir(dir).map_err(|e| Error::io("read", dir, e))?.next().is_none())
+    match fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => Ok(false),
+        Err(e) => Err(Error::io("read", dir, e)),
+    }
 }
 
 /// True for the directory of a volume that was being removed when somebody died.

@@ -6,6 +6,7 @@
 //! (<https://docs.docker.com/reference/cli/docker/volume/create/#driver-specific-options>).
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -19,8 +20,10 @@ use crate::{linux, names};
 mod area;
 mod request;
 mod transfer;
+mod work;
 
 pub(crate) use request::{Held, hold, resolve};
+pub(crate) use work::{Done, Work};
 
 use area::Area;
 
@@ -193,7 +196,10 @@ impl<'a> Volumes<'a> {
     /// # Errors
     /// The disk's.
     pub fn size(self, name: &str) -> Result<u64> {
-        Ok(wharf_images::snapshot::tree_usage(&self.mountpoint(name))?.content)
+        match (Work::Size { dir: self.mountpoint(name) }).carry_out(&mut io::sink())? {
+            Done::Bytes(bytes) => Ok(bytes),
+            Done::All | Done::Nothing => Err(Error::new(Class::Internal, "a volume's bytes were not counted")),
+        }
     }
 
     /// Removes a volume and its content. With `force`, one that is not there is no error.

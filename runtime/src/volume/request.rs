@@ -4,12 +4,13 @@
 //! the image's `VOLUME`s, each only where nothing stands yet.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use wharf_images::snapshot::Rootfs;
 use wharf_images::{Class, Image};
 
-use super::{ANONYMOUS, Storage, VolumeSpec, Volumes, area};
+use super::{ANONYMOUS, Storage, VolumeSpec, Volumes, Work, area};
 use crate::config::{ContainerConfig, Mount, MountKind, Origin, VolumeMount, check_tmpfs, clean_path};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -172,7 +173,8 @@ fn hold_one(volumes: Volumes<'_>, mount: &VolumeMount, target: &str, rootfs: &Ro
                 Storage::Own => area.fill(rootfs, target)?,
                 Storage::Bind(device) if device.is_dir() && area::is_empty(device)? => {
                     // Another disk than ours, perhaps: copied in place.
-                    wharf_images::snapshot::extract(rootfs, target, device)?;
+                    let (path, dir) = (target.to_owned(), device.to_owned());
+                    Work::Fill { rootfs: rootfs.clone(), path, dir }.carry_out(&mut io::sink())?;
                 }
                 // What others keep there is theirs to fill.
                 Storage::Bind(_) | Storage::Mounted(_) => {}

@@ -8,7 +8,7 @@ use wharf_images::Class;
 use wharf_images::digest::Algorithm;
 use wharf_images::layer::{self, Options};
 
-use super::{Storage, Volume, VolumeSpec, Volumes, area, check};
+use super::{Storage, Volume, VolumeSpec, Volumes, Work, area, check};
 use crate::error::{Error, Result};
 use crate::linux;
 
@@ -22,9 +22,9 @@ impl Volumes<'_> {
     /// `NotFound`; the disk's, or `out`'s.
     pub fn export(self, name: &str, out: &mut dyn Write) -> Result<()> {
         let source = self.open(name)?;
-        let exported = wharf_images::snapshot::export_dir(&source.path, out);
+        let exported = Work::Export { dir: source.path }.carry_out(out);
         self.release(std::iter::once(name), "")?;
-        Ok(exported?)
+        exported.map(drop)
     }
 
     /// Makes the tar archive (plain, gzip or zstd) the content of a volume, which is made if it is not there. All of it
