@@ -1,5 +1,6 @@
 //! Listings (`ps`, `images`): docker's table, `--format` and `-q` over one description of the columns.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 
@@ -118,6 +119,27 @@ impl<T> Listing<T> {
     }
 }
 
+/// Docker's order of names: what is written in digits counts as a number.
+pub fn natural(a: &str, b: &str) -> Ordering {
+    let number = |name: &[u8]| name.iter().take_while(|c| c.is_ascii_digit()).count();
+    let (mut left, mut right) = (a.as_bytes(), b.as_bytes());
+    while let (Some(x), Some(y)) = (left.first(), right.first()) {
+        let (n, m) = (number(left).max(1), number(right).max(1));
+        let order = if x.is_ascii_digit() && y.is_ascii_digit() {
+            let zeros = |name: &[u8]| name.iter().take_while(|c| **c == b'0').count();
+            let (x, y) = (&left[zeros(&left[..n])..n], &right[zeros(&right[..m])..m]);
+            x.len().cmp(&y.len()).then_with(|| x.cmp(y))
+        } else {
+            x.cmp(y)
+        };
+        if order.is_ne() {
+            return order;
+        }
+        (left, right) = (&left[n..], &right[m..]);
+    }
+    left.len().cmp(&right.len()).then_with(|| a.cmp(b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +184,17 @@ mod tests {
             text(Some("{{.Nope}}"), false),
             "template parsing error: template: :1:2: executing \"\" at <.Nope>: can't evaluate field Nope in type *row\n"
         );
+    }
+
+    #[test]
+    fn names_come_in_dockers_order() {
+        let sorted = ["a", "a-1", "a1b", "a01c", "a2", "a10", "a10b2", "a10b10", "b", "k1", "k2", "k10"];
+        let mut names = sorted;
+        names.sort();
+        assert_ne!(names, sorted);
+        names.sort_by(|a, b| natural(a, b));
+        assert_eq!(names, sorted);
+        assert_eq!((natural("a1", "a01"), natural("a1", "a1")), (Ordering::Greater, Ordering::Equal));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::filter::{has_label, matches};
 use super::go::Object;
 use super::go_types;
 use super::lifecycle::for_each;
-use super::listing::{Column, Listing};
+use super::listing::{Column, Listing, natural};
 use super::parse::Parsed;
 use super::verb::{
     FILTER, FORCE_PROMPT, FORMAT, FORMAT_OBJECT, Flag, Listed, NO_TRUNC, Operands, QUIET, Section, Verb,
@@ -398,7 +398,7 @@ fn list(parsed: &Parsed, context: &Context) -> Result<()> {
         }
         networks = kept;
     }
-    networks.sort_by(|a, b| a.name().cmp(b.name()));
+    networks.sort_by(|a, b| natural(a.name(), b.name()));
     let no_trunc = parsed.switch("no-trunc");
     let row = |network: Shown| Row { created: created(&engine, network.recorded()), network, no_trunc };
     let rows: Vec<_> = networks.into_iter().map(row).collect();

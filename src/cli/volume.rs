@@ -17,7 +17,7 @@ use super::go::Object;
 use super::go_types;
 use super::images::UNKNOWN;
 use super::lifecycle::for_each;
-use super::listing::{Column, Listing};
+use super::listing::{Column, Listing, natural};
 use super::parse::{Parsed, parse_bool};
 use super::verb::{FILTER, FORCE_PROMPT, FORMAT, FORMAT_OBJECT, Flag, Listed, Operands, Section, Verb};
 use super::{container_prune, inspect, ps, text, units, values};
@@ -185,6 +185,7 @@ fn list(parsed: &Parsed, context: &Context) -> Result<()> {
         }
     }
     LISTING.print(parsed, &rows, &["Driver", "Name"])
+    rows.sort_by(|a, b| natural(&a.volume.name, &b.volume.name));
 }
 
 /// The volumes, and how many containers refer to each.

@@ -73,6 +73,11 @@ fn volumes_are_made_listed_and_removed_in_dockers_words() {
     assert_eq!(names("label=a=2"), "");
     assert_eq!(names("name=at"), "data");
     assert_eq!(names("driver=none"), "");
+    for number in ["10", "9"] {
+        wharf.ok(&["volume", "create", &format!("many-{number}")]);
+    }
+    assert_eq!(names("name=many"), "many-9\nmany-10");
+    wharf.ok(&["volume", "rm", "many-9", "many-10"]);
     assert_eq!(names("dangling=true").lines().count(), 2);
     wharf.exits(1, &["volume", "ls", "--filter", "nonsense=1"]);
 
