@@ -613,8 +613,9 @@ fn the_local_driver_mounts_what_its_options_say() {
     assert!(!content(&wharf, "mem").join("f").exists(), "unmounted with its last user");
     wharf.ok(&["volume", "rm", "mem"]);
 
-    let errors: [(&[&str], &str); 5] = [
+    let errors: [(&[&str], &str); 6] = [
         (&["-o", "type=ext4"], "missing required option: \"device\""),
+        (&["-o", "type="], "missing required option: \"device\""),
         (&["-o", "device=/x"], "missing required option: \"type\""),
         (&["-o", "foo=bar"], "invalid option: \"foo\""),
         (&["-o", "size=1g"], "quota size requested but no quota support"),

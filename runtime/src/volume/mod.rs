@@ -381,12 +381,9 @@ fn check(spec: &VolumeSpec) -> Result<()> {
             _ => return Err(invalid(format!("invalid option: {option:?}"))),
         }
     }
-    let given = |option: &str| spec.options.get(option).is_some_and(|value| !value.is_empty());
-    for missing in ["device", "type"] {
-        let needed = ["type", "o", "device"].into_iter().any(given);
-        if needed && !given(missing) {
-            return Err(invalid(format!("missing required option: {missing:?}")));
-        }
+    let needs = ["type", "o", "device"].into_iter().any(|option| spec.options.contains_key(option));
+    match ["device", "type"].into_iter().find(|option| !spec.options.contains_key(*option)) {
+        Some(missing) if needs => Err(invalid(format!("missing required option: {missing:?}"))),
+        _ => Ok(()),
     }
-    Ok(())
 }
