@@ -673,6 +673,17 @@ fn content_travels_as_an_archive() {
     assert_eq!(images::read(archive), bytes, "what could not be exported overwrites nothing");
 }
 
+#[test]
+fn a_volume_at_two_places_is_filled_from_where_there_is_something() {
+    let wharf = prepared();
+    let list = |first: &str, second: &str| {
+        wharf.ok(&["run", "--rm", "--network", "none", "-v", first, "-v", second, "full", "ls", "/data"])
+    };
+    assert_eq!(list("one:/nothing", "one:/data"), "file\nsub");
+    assert_eq!(list("two:/data", "two:/nothing"), "file\nsub");
+    assert_eq!(list("three:/nothing", "three:/data:nocopy"), "");
+}
+
 /// An archive with an entry above its root.
 fn escape() -> Vec<u8> {
     let mut tar = Tar::default();

@@ -3,6 +3,7 @@
 //! Docker's order: the request's own mounts, then those of `--volumes-from`, then volumes without a name: those of `-v` and
 //! the image's `VOLUME`s, each only where nothing stands yet.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -135,15 +136,19 @@ pub(crate) struct Held(#[allow(dead_code, reason = "held for its lock")] File);
 /// # Errors
 /// As [`Volumes::create`]; the disk's.
 pub(crate) fn hold(engine: &Engine, mounts: &[Mount], rootfs: &Rootfs) -> Result<Vec<Held>> {
-    let mut wanted: Vec<(&VolumeMount, &str)> =
-        mounts.iter().filter_map(|mount| Some((mount.volume()?, mount.target.as_str()))).collect();
     // Everybody in one order, so that no two wait for one another.
-    wanted.sort_by(|a, b| a.0.name.cmp(&b.0.name));
-    wanted.dedup_by(|b, a| a.0.name == b.0.name);
-    wanted.into_iter().map(|(volume, target)| hold_one(engine.volumes(), volume, target, rootfs)).collect()
+    let mut wanted: BTreeMap<&str, (&VolumeMount, Vec<&str>)> = BTreeMap::new();
+    for (volume, target) in mounts.iter().filter_map(|mount| Some((mount.volume()?, mount.target.as_str()))) {
+        let (_, targets) = wanted.entry(&volume.name).or_insert((volume, Vec::new()));
+        if !volume.no_copy && volume.subpath.is_none() {
+            targets.push(target);
+        }
+    }
+    wanted.into_values().map(|(volume, targets)| hold_one(engine.volumes(), volume, &targets, rootfs)).collect()
 }
 
-fn hold_one(volumes: Volumes<'_>, mount: &VolumeMount, target: &str, rootfs: &Rootfs) -> Result<Held> {
+/// The volume is filled with what is first found at one of `targets`.
+fn hold_one(volumes: Volumes<'_>, mount: &VolumeMount, targets: &[&str], rootfs: &Rootfs) -> Result<Held> {
     let mut spec = VolumeSpec {
         name: mount.name.clone(),
         driver: mount.driver.clone(),
@@ -155,7 +160,7 @@ fn hold_one(volumes: Volumes<'_>, mount: &VolumeMount, target: &str, rootfs: &Ro
     }
     super::check(&spec)?;
     let area = volumes.area(&spec.name);
-    let mut filled = mount.no_copy || mount.subpath.is_some();
+    let mut filled = targets.is_empty();
     loop {
         {
             let shared = area.share()?;
@@ -168,19 +173,20 @@ fn hold_one(volumes: Volumes<'_>, mount: &VolumeMount, target: &str, rootfs: &Ro
         }
         let _exclusive = area.make()?;
         let volume = volumes.record(&spec)?;
-        if !filled {
+        let left = if filled { &[] } else { targets };
+        for target in left {
             match volume.storage() {
                 Storage::Own => area.fill(rootfs, target)?,
                 Storage::Bind(device) if device.is_dir() && area::is_empty(device)? => {
                     // Another disk than ours, perhaps: copied in place.
-                    let (path, dir) = (target.to_owned(), device.to_owned());
+                    let (path, dir) = ((*target).to_owned(), device.to_owned());
                     Work::Fill { rootfs: rootfs.clone(), path, dir }.carry_out(&mut io::sink())?;
                 }
                 // What others keep there is theirs to fill.
                 Storage::Bind(_) | Storage::Mounted(_) => {}
             }
-            filled = true;
         }
+        filled = true;
     }
 }
 
