@@ -156,6 +156,11 @@ impl Container {
             .with("name", &self.name)
     }
 
+    /// The names of its volumes.
+    pub(crate) fn volume_names(&self) -> impl Iterator<Item = &str> {
+        self.config.mounts.iter().filter_map(|mount| Some(mount.volume()?.name.as_str()))
+    }
+
     /// The events of its volumes when it starts: they are mounted.
     pub fn mount_events(&self) -> Vec<NewEvent> {
         let mounts = self.config.mounts.iter().filter_map(|mount| Some((mount, mount.volume()?)));

@@ -1062,8 +1062,7 @@ impl Engine {
 
     /// The container has ended: what only it had mounted of its volumes is unmounted.
     pub(crate) fn release_volumes(&self, container: &Container) -> Result<()> {
-        let volumes = container.config.mounts.iter().filter_map(|mount| mount.volume());
-        self.volumes().release(volumes.map(|volume| volume.name.as_str()), &container.id)
+        self.volumes().release(container.volume_names(), &container.id)
     }
 
     /// Gives a container its places on networks, with the ports that are published for each.

@@ -176,7 +176,10 @@ impl Engine {
         let outcome = archives::ask(self, &container.id, request, input, output).map_err(|e| match e.class() {
             Class::NotFound => Error::new(e.class(), format!("Could not find the file {path} in container {name}")),
             _ => e,
-        })?;
+        });
+        // Of one that does not run we were the user.
+        self.volumes().release(container.volume_names(), "")?;
+        let outcome = outcome?;
         let told = match request {
             Request::Pack { .. } => container.event("archive-path"),
             Request::Unpack { .. } => container.event("extract-to-dir"),

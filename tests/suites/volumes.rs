@@ -684,6 +684,31 @@ fn a_volume_at_two_places_is_filled_from_where_there_is_something() {
     assert_eq!(list("three:/nothing", "three:/data:nocopy"), "");
 }
 
+#[test]
+fn who_hears_of_the_end_finds_the_volumes_free() {
+    let wharf = Wharf::with_busybox();
+    let mounted = || images::read("/proc/self/mounts").windows(12).any(|part| part == b"volumes/mem/");
+    wharf.ok(&["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "mem"]);
+    for _ in 0..5 {
+        wharf.ok(&sh(&["-v", "/made/up", "-v", "mem:/m"], "true"));
+        assert_eq!((volumes(&wharf), mounted()), (vec!["mem".to_owned()], false));
+        wharf.ok(&["run", "-d", "--network", "none", "--name", "box", "-v", "mem:/m", "busybox", "sleep", "1000"]);
+        assert!(mounted());
+        wharf.ok(&["stop", "-t", "0", "box"]);
+        assert!(!mounted());
+        wharf.ok(&["rm", "box"]);
+    }
+    // Whoever looks into one that does not run is its user meanwhile.
+    wharf.ok(&["create", "--name", "box", "-v", "mem:/m", "busybox", "true"]);
+    let (from, to) = (wharf.dir().join("note"), wharf.dir().join("back"));
+    std::fs::write(&from, "a line").expect("a file");
+    wharf.ok(&["cp", from.to_str().expect("UTF-8"), "box:/m/note"]);
+    wharf.ok(&["cp", "box:/bin/busybox", to.to_str().expect("UTF-8")]);
+    wharf.ok(&["export", "box", "-o", to.to_str().expect("UTF-8")]);
+    wharf.ok(&["commit", "box"]);
+    assert!(!mounted());
+}
+
 /// An archive with an entry above its root.
 fn escape() -> Vec<u8> {
     let mut tar = Tar::default();

@@ -260,7 +260,13 @@ fn serve(engine: Engine, id: &str, request: Request, stream: &UnixStream) -> Res
         BackendKind::Linux => container.config.user.clone().unwrap_or_else(|| container.image.config.user.clone()),
         BackendKind::Wasm => String::new(),
     };
-    let binds = binds(&engine, &container)?;
+    // Nobody else sees what is mounted, and of one that runs it is there.
+    let binds = match request {
+        Request::Stat { .. } | Request::Pack { .. } | Request::Unpack { .. } if live.is_none() => {
+            binds(&engine, &container)?
+        }
+        _ => Vec::new(),
+    };
     let (read_only, storage) = (container.config.read_only, container.config.storage_size);
     let view = View { rootfs, binds, read_only, live, user, storage };
     let mappings = userns::mappings();

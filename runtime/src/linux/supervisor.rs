@@ -1015,6 +1015,14 @@ impl Monitor {
             eprintln!("wharf: {e}");
         }
         let left = self.connected.as_mut().map_or(Ok(()), |connected| connected.close(&self.engine));
+        let removed = recorded.is_ok() && self.container.config.auto_remove;
+        // And finds its volumes unmounted, or gone with it. Who has none does not wait.
+        if self.container.volume_names().next().is_some() {
+            self.delete_tasks();
+            if let Err(e) = self.free_volumes(removed) {
+                eprintln!("wharf: {e}");
+            }
+        }
         for mut client in std::mem::take(&mut self.clients) {
             match client.role {
                 Role::Stopping => client.send_bytes(&protocol::reply_bytes(&Reply::Done)),
@@ -1026,25 +1034,40 @@ impl Monitor {
             }
             client.finish(FAREWELL);
         }
+        self.delete_tasks();
+        let left = left.and_then(|()| match joined {
+            true => network::leave(&self.engine, &self.container),
+            false => Ok(()),
+        });
+        if let Err(e) = left {
+            eprintln!("wharf: {e}");
+        }
+        let id = &self.container.id;
+        let tidied = match removed {
+            true => self.engine.remove_bytes(id, None),
+            false => {
+                std::fs::remove_file(self.engine.paths().socket(id)).map_err(|e| Error::os("remove the socket", e))
+            }
+        };
+        drop(lock);
+        i32::from(tidied.is_err())
+    }
+
+    fn delete_tasks(&mut self) {
         for (_, mut streams) in std::mem::take(&mut self.tasks) {
             if let Err(e) = streams.task.delete() {
                 eprintln!("wharf: {e}");
             }
         }
-        let left = left.and_then(|()| match joined {
-            true => network::leave(&self.engine, &self.container),
+    }
+
+    /// Unmounts what only it had mounted of its volumes, and removes those that go with it if it is `removed`.
+    fn free_volumes(&self, removed: bool) -> Result<()> {
+        self.engine.release_volumes(&self.container)?;
+        match removed {
+            true => self.engine.volumes().remove_anonymous(&self.container.config.mounts),
             false => Ok(()),
-        });
-        if let Err(e) = left.and_then(|()| self.engine.release_volumes(&self.container)) {
-            eprintln!("wharf: {e}");
         }
-        let id = &self.container.id;
-        let tidied = match recorded {
-            Ok(()) if self.container.config.auto_remove => self.engine.discard(&self.container),
-            _ => std::fs::remove_file(self.engine.paths().socket(id)).map_err(|e| Error::os("remove the socket", e)),
-        };
-        drop(lock);
-        i32::from(tidied.is_err())
     }
 
     /// The events of a task that has ended, before its end is told.

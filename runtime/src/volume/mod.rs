@@ -284,7 +284,8 @@ impl<'a> Volumes<'a> {
             for user in store.users_of_volume(name)?.iter().filter(|user| user.id != but) {
                 busy |= store.get(&user.id)?.is_some_and(|container| container.state.state.is_live());
             }
-            if !busy {
+            // Who holds it will be its next user.
+            if !busy && area.try_lock()?.is_some() {
                 linux::volume::unmount(&area.data())?;
             }
         }
