@@ -71,6 +71,10 @@ fn check_all(parsed: &Parsed, context: &Context) -> Result<()> {
         if swept > 0 {
             writeln!(out, "Removed {swept} volumes that were never made or not wholly removed")?;
         }
+        let restored = engine.volumes().restore()?;
+        if restored > 0 {
+            writeln!(out, "Made the directories of {restored} volumes again, empty")?;
+        }
         check::repair(images, &|id: &Digest| engine.needers(id))?
     } else {
         check::check(images)?
@@ -94,7 +98,11 @@ fn check_all(parsed: &Parsed, context: &Context) -> Result<()> {
     for stray in &volumes {
         writeln!(out, "volume {}: left over by a crash", text::visible(stray))?;
     }
-    if problems.is_empty() && strays.is_empty() && networks.is_empty() && lost.is_empty() && volumes.is_empty() {
+    let missing = engine.volumes().lost()?;
+    for name in &missing {
+        writeln!(out, "volume {}: its directory is gone; --repair makes it again, empty", text::visible(name))?;
+    }
+    if problems.is_empty() && [strays, networks, lost, volumes, missing].iter().all(Vec::is_empty) {
         return Ok(writeln!(out, "No problems found.")?);
     }
     if !parsed.switch("repair") {

@@ -709,6 +709,24 @@ fn who_hears_of_the_end_finds_the_volumes_free() {
     assert!(!mounted());
 }
 
+#[test]
+fn a_lost_directory_is_told_of_and_made_again() {
+    let wharf = Wharf::with_busybox();
+    for name in ["kept", "lost"] {
+        wharf.ok(&["create", "--name", name, "-v", &format!("{name}:/d"), "busybox", "ls", "/d"]);
+    }
+    std::fs::remove_dir_all(wharf.root().join("volumes/lost")).expect("removed");
+    let found = wharf.exits(1, &["system", "check"]);
+    assert_eq!(found.stdout, "volume lost: its directory is gone; --repair makes it again, empty\n");
+    wharf.ok(&["system", "df"]);
+    wharf.ok(&["system", "check", "--repair"]);
+    assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");
+    assert_eq!(wharf.ok(&["start", "-a", "lost"]), "");
+    std::fs::remove_dir_all(wharf.root().join("volumes/lost")).expect("removed");
+    wharf.ok(&["rm", "lost"]);
+    assert!(wharf.ok(&["volume", "prune", "-af"]).starts_with("Deleted Volumes:\nlost\n"));
+}
+
 /// An archive with an entry above its root.
 fn escape() -> Vec<u8> {
     let mut tar = Tar::default();

@@ -171,6 +171,12 @@ impl Area {
         self.dir().join("filled").exists() || self.dir().join("filling").exists()
     }
 }
+    /// True when there is no directory for its content.
+    pub fn is_lost(&self) -> Result<bool> {
+        let data = self.data();
+        data.try_exists().map(|there| !there).map_err(|e| Error::io("look at", data, e))
+    }
+
 
 /// How long somebody who looks at a lock may keep its directory from being renamed, where that counts.
 const PATIENCE: Duration = Duration::from_secs(1);

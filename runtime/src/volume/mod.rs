@@ -196,9 +196,12 @@ impl<'a> Volumes<'a> {
     /// # Errors
     /// The disk's.
     pub fn size(self, name: &str) -> Result<u64> {
-        match (Work::Size { dir: self.mountpoint(name) }).carry_out(&mut io::sink())? {
-            Done::Bytes(bytes) => Ok(bytes),
-            Done::All | Done::Nothing => Err(Error::new(Class::Internal, "a volume's bytes were not counted")),
+        match (Work::Size { dir: self.mountpoint(name) }).carry_out(&mut io::sink()) {
+            Ok(Done::Bytes(bytes)) => Ok(bytes),
+            Ok(Done::All | Done::Nothing) => Err(Error::new(Class::Internal, "a volume's bytes were not counted")),
+            // Somebody has taken it away.
+            Err(e) if e.class() == Class::NotFound => Ok(0),
+            Err(e) => Err(e),
         }
     }
 
@@ -310,25 +313,63 @@ impl<'a> Volumes<'a> {
     /// Removes what [`Volumes::strays`] finds. Returns how many there were.
     ///
     /// # Errors
-    /// As [`Volumes::strays`].
+    /// As [`Volumes::strays`]; one that cannot be removed does not keep the others.
     pub fn sweep(self) -> Result<usize> {
-        let mut swept = 0;
+        let (mut swept, mut failed) = (0, Ok(()));
         for name in self.strays()? {
-            let area = self.area(&name);
-            if area::was_removed(&name) {
-                area.discard()?;
-                swept += 1;
-                continue;
-            }
-            let Some(lock) = area.try_lock()? else { continue };
-            // Between the look and the lock it may have been recorded.
-            if self.engine.containers()?.volume(&name)?.is_none() {
-                linux::volume::unmount(&area.data())?;
-                area.remove(lock)?;
-                swept += 1;
+            match self.sweep_one(&name) {
+                Ok(gone) => swept += usize::from(gone),
+                Err(e) => failed = failed.and(Err(e)),
             }
         }
-        Ok(swept)
+        failed.map(|()| swept)
+    }
+
+    fn sweep_one(self, name: &str) -> Result<bool> {
+        let area = self.area(name);
+        if area::was_removed(name) {
+            return area.discard().map(|()| true);
+        }
+        let Some(lock) = area.try_lock()? else { return Ok(false) };
+        // Between the look and the lock it may have been recorded.
+        if self.engine.containers()?.volume(name)?.is_some() {
+            return Ok(false);
+        }
+        linux::volume::unmount(&area.data())?;
+        area.remove(lock).map(|()| true)
+    }
+
+    /// The volumes whose own directory somebody else has taken away.
+    ///
+    /// # Errors
+    /// The disk's and the database's.
+    pub fn lost(self) -> Result<Vec<String>> {
+        let mut lost = Vec::new();
+        for volume in self.list()? {
+            // One that was being removed when it was listed is no longer there.
+            if self.area(&volume.name).is_lost()? && self.engine.containers()?.volume(&volume.name)?.is_some() {
+                lost.push(volume.name);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Makes the directories that [`Volumes::lost`] finds anew: the containers that refer to them can be started again, and
+    /// what the record says of them is kept. Returns how many there were.
+    ///
+    /// # Errors
+    /// As [`Volumes::lost`].
+    pub fn restore(self) -> Result<usize> {
+        let lost = self.lost()?;
+        for name in &lost {
+            let area = self.area(name);
+            let lock = area.make()?;
+            // Between the look and the lock it may have been removed.
+            if self.engine.containers()?.volume(name)?.is_none() {
+                area.remove(lock)?;
+            }
+        }
+        Ok(lost.len())
     }
 }
 
