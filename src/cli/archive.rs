@@ -141,7 +141,10 @@ fn save(parsed: &Parsed, context: &Context) -> Result<()> {
 }
 
 /// The stream an operand or flag names.
-fn source(path: Option<&str>) -> Result<Box<dyn Read>> {
+///
+/// # Errors
+/// The disk's.
+pub fn source(path: Option<&str>) -> Result<Box<dyn Read>> {
     match path {
         None | Some("-") => Ok(Box::new(io::stdin().lock())),
         Some(path) => Ok(Box::new(File::open(path).map_err(|e| Failure::io("open", path, &e))?)),

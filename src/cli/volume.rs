@@ -10,6 +10,7 @@ use wharf_runtime::error::Class;
 use wharf_runtime::events::Kind;
 use wharf_runtime::volume::{Volume, VolumeSpec};
 
+use super::archive::{self, Partial};
 use super::context::Context;
 use super::failure::{Failure, Result};
 use super::filter::{has_label, matches};
@@ -184,8 +185,8 @@ fn list(parsed: &Parsed, context: &Context) -> Result<()> {
             rows.push(Row { mountpoint: engine.volumes().mountpoint(&volume.name).display().to_string(), volume });
         }
     }
-    LISTING.print(parsed, &rows, &["Driver", "Name"])
     rows.sort_by(|a, b| natural(&a.volume.name, &b.volume.name));
+    LISTING.print(parsed, &rows, &["Driver", "Name"])
 }
 
 /// The volumes, and how many containers refer to each.
@@ -319,8 +320,9 @@ fn export(parsed: &Parsed, context: &Context) -> Result<()> {
         Some(path) => {
             // Not before it is known that there is something to write.
             engine.volumes().get(name)?;
-            let mut file = std::fs::File::create(path).map_err(|e| Failure::io("open", path, &e))?;
-            Ok(engine.volumes().export(name, &mut file)?)
+            let (partial, mut file) = Partial::create(path, "export volume")?;
+            engine.volumes().export(name, &mut file)?;
+            partial.finish()
         }
         None if io::stdout().is_terminal() => {
             Err(Failure::new("cowardly refusing to save to a terminal").hint("Use the -o flag or redirect"))
@@ -332,14 +334,16 @@ fn export(parsed: &Parsed, context: &Context) -> Result<()> {
 fn import(parsed: &Parsed, context: &Context) -> Result<()> {
     let engine = context.engine()?;
     let volumes = engine.volumes();
-    let volume = match parsed.operands() {
-        [name] => volumes.import(name, &mut io::stdin().lock())?,
-        [name, path] if path == "-" => volumes.import(name, &mut io::stdin().lock())?,
-        [name, path] => {
-            let mut file = std::fs::File::open(path).map_err(|e| Failure::io("open", path, &e))?;
-            volumes.import(name, &mut file)?
-        }
+    let (name, path) = match parsed.operands() {
+        [name] => (name, None),
+        [name, path] => (name, Some(path.as_str())),
         _ => return Err(Failure::new("a volume and at most one archive can be named")),
     };
+    if matches!(path, None | Some("-")) && io::stdin().is_terminal() {
+        return Err(
+            Failure::new("cowardly refusing to read an archive from a terminal").hint("Name a file or redirect")
+        );
+    }
+    let volume = volumes.import(name, &mut *archive::source(path)?)?;
     Ok(writeln!(io::stdout(), "{}", volume.name)?)
 }

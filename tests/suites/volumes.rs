@@ -1,9 +1,9 @@
 //! Volumes as a docker user knows them: made, filled, shared, refused, removed; and what a container must not do with them.
 
-use std::os::unix::fs::{MetadataExt, chown, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, chown, symlink};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -661,16 +661,64 @@ fn content_travels_as_an_archive() {
     let again = wharf.run_with(&["volume", "import", "to"], &bytes);
     assert_eq!(again.code, 1, "{again}");
     assert!(again.stderr.contains("the volume is not empty"), "{again}");
-    // Damaged or hostile: nothing comes in, nothing is recorded.
-    for bad in [&bytes[..bytes.len() / 3], b"no archive at all", &escape()[..]] {
-        let refused = wharf.run_with(&["volume", "import", "bad"], bad);
-        assert_eq!(refused.code, 1, "{refused}");
+    // Damaged or hostile: nothing comes in, nothing is recorded, and nothing is left.
+    wharf.ok(&["volume", "create", "was-empty"]);
+    for bad in [&bytes[..bytes.len() / 3], b"no archive at all", b"", &escape()[..]] {
+        for name in ["bad", "was-empty"] {
+            let refused = wharf.run_with(&["volume", "import", name], bad);
+            assert_eq!(refused.code, 1, "{refused}");
+            let lead = format!("Error: import {name}: archive: ");
+            assert!(refused.stderr.starts_with(&lead) && !refused.stderr.contains("layer"), "{refused}");
+        }
+        assert_eq!(std::fs::read_dir(content(&wharf, "was-empty")).expect("a volume").count(), 0);
     }
-    assert_eq!(volumes(&wharf), ["from", "to"]);
-    wharf.ok(&["system", "check", "--repair"]);
+    assert_eq!(volumes(&wharf), ["from", "to", "was-empty"]);
+    assert!(!wharf.root().join("volumes/bad").exists());
     assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");
     wharf.exits(1, &["volume", "export", "nothing", "-o", archive]);
     assert_eq!(images::read(archive), bytes, "what could not be exported overwrites nothing");
+}
+
+#[test]
+fn an_archive_keeps_times_and_holes() {
+    let wharf = prepared();
+    let dir = wharf.dir().join("files");
+    std::fs::create_dir(&dir).expect("mkdir");
+    let at = |second: i64, nanosecond| match second {
+        ..0 => UNIX_EPOCH - Duration::from_secs(second.unsigned_abs()) + Duration::from_nanos(nanosecond),
+        _ => UNIX_EPOCH + Duration::from_secs(second.unsigned_abs()) + Duration::from_nanos(nanosecond),
+    };
+    let times =
+        [("old", at(-1000, 250_000_000)), ("new", at(1_600_000_000, 123_456_789)), ("whole", at(1_600_000_000, 0))];
+    for (name, time) in times {
+        let file = std::fs::File::create(dir.join(name)).expect("a file");
+        file.set_modified(time).expect("a time");
+    }
+    let sparse = std::fs::File::create(dir.join("sparse")).expect("a file");
+    sparse.write_all_at(b"in the middle", 10 << 20).expect("write");
+    sparse.set_len(20 << 20).expect("its length");
+    let device = format!("device={}", dir.display());
+    wharf.ok(&["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "from"]);
+    let archive = wharf.dir().join("x.tar");
+    let archive = archive.to_str().expect("UTF-8");
+    wharf.ok(&["volume", "export", "from", "-o", archive]);
+    wharf.ok(&["volume", "import", "to", archive]);
+    let to = content(&wharf, "to");
+    for (name, time) in times {
+        assert_eq!(std::fs::metadata(to.join(name)).and_then(|stat| stat.modified()).expect("a time"), time, "{name}");
+    }
+    let stat = std::fs::metadata(to.join("sparse")).expect("a file");
+    assert!(stat.len() == 20 << 20 && stat.blocks() * 512 < 1 << 20, "{} bytes on disk", stat.blocks() * 512);
+    let same = std::fs::read(to.join("sparse")).expect("a file") == std::fs::read(dir.join("sparse")).expect("a file");
+    assert!(same, "the content is another one");
+
+    let mut full = wharf.command(&["volume", "export", "from"]);
+    full.stdout(std::fs::File::create("/dev/full").expect("/dev/full")).stderr(std::process::Stdio::piped());
+    let full = full.output().expect("wharf");
+    assert_eq!(String::from_utf8_lossy(&full.stderr), "Error: write archive: No space left on device (os error 28)\n");
+    let link = wharf.dir().join("link");
+    symlink(archive, &link).expect("a link");
+    wharf.exits(1, &["volume", "export", "from", "-o", link.to_str().expect("UTF-8")]);
 }
 
 #[test]
@@ -682,6 +730,24 @@ fn a_volume_at_two_places_is_filled_from_where_there_is_something() {
     assert_eq!(list("one:/nothing", "one:/data"), "file\nsub");
     assert_eq!(list("two:/data", "two:/nothing"), "file\nsub");
     assert_eq!(list("three:/nothing", "three:/data:nocopy"), "");
+}
+
+#[test]
+fn a_lost_directory_is_told_of_and_made_again() {
+    let wharf = Wharf::with_busybox();
+    for name in ["kept", "lost"] {
+        wharf.ok(&["create", "--name", name, "-v", &format!("{name}:/d"), "busybox", "ls", "/d"]);
+    }
+    std::fs::remove_dir_all(wharf.root().join("volumes/lost")).expect("removed");
+    let found = wharf.exits(1, &["system", "check"]);
+    assert_eq!(found.stdout, "volume lost: its directory is gone; --repair makes it again, empty\n");
+    wharf.ok(&["system", "df"]);
+    wharf.ok(&["system", "check", "--repair"]);
+    assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");
+    assert_eq!(wharf.ok(&["start", "-a", "lost"]), "");
+    std::fs::remove_dir_all(wharf.root().join("volumes/lost")).expect("removed");
+    wharf.ok(&["rm", "lost"]);
+    assert!(wharf.ok(&["volume", "prune", "-af"]).starts_with("Deleted Volumes:\nlost\n"));
 }
 
 #[test]
@@ -707,24 +773,6 @@ fn who_hears_of_the_end_finds_the_volumes_free() {
     wharf.ok(&["export", "box", "-o", to.to_str().expect("UTF-8")]);
     wharf.ok(&["commit", "box"]);
     assert!(!mounted());
-}
-
-#[test]
-fn a_lost_directory_is_told_of_and_made_again() {
-    let wharf = Wharf::with_busybox();
-    for name in ["kept", "lost"] {
-        wharf.ok(&["create", "--name", name, "-v", &format!("{name}:/d"), "busybox", "ls", "/d"]);
-    }
-    std::fs::remove_dir_all(wharf.root().join("volumes/lost")).expect("removed");
-    let found = wharf.exits(1, &["system", "check"]);
-    assert_eq!(found.stdout, "volume lost: its directory is gone; --repair makes it again, empty\n");
-    wharf.ok(&["system", "df"]);
-    wharf.ok(&["system", "check", "--repair"]);
-    assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");
-    assert_eq!(wharf.ok(&["start", "-a", "lost"]), "");
-    std::fs::remove_dir_all(wharf.root().join("volumes/lost")).expect("removed");
-    wharf.ok(&["rm", "lost"]);
-    assert!(wharf.ok(&["volume", "prune", "-af"]).starts_with("Deleted Volumes:\nlost\n"));
 }
 
 /// An archive with an entry above its root.

@@ -6,7 +6,8 @@
 //! counted: for the usual file they are create, write, set time and close.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{self, ErrorKind, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, Seek, Write};
 use std::rc::Rc;
 
 use super::entries::{Entries, corrupt, show};
@@ -20,6 +21,9 @@ use crate::tree::{Placing, Room};
 
 /// Most parents kept open between entries.
 const MAX_PARENTS: usize = 64;
+
+/// So many zeros are a hole: what filesystems allocate by.
+const BLOCK: usize = 4096;
 
 /// What was written.
 pub(super) struct Applied {
@@ -111,6 +115,22 @@ fn failed(op: &'static str, path: &[u8], error: io::Error) -> Error {
     }
 }
 
+/// Writes `piece`, but passes over what is zeros: somebody's files were perhaps sparse before they became an archive.
+fn write_with_holes(file: &mut File, piece: &[u8]) -> io::Result<()> {
+    let is_hole = |block: &&[u8]| block.iter().all(|b| *b == 0);
+    let mut rest = piece;
+    while !rest.is_empty() {
+        let hole: usize = rest.chunks(BLOCK).take_while(is_hole).map(<[u8]>::len).sum();
+        let data: usize = rest[hole..].chunks(BLOCK).take_while(|block| !is_hole(block)).map(<[u8]>::len).sum();
+        if hole > 0 {
+            file.seek_relative(hole as i64)?;
+        }
+        file.write_all(&rest[hole..hole + data])?;
+        rest = &rest[hole + data..];
+    }
+    Ok(())
+}
+
 impl Apply<'_> {
     fn entry(&mut self, entry: Entry, entries: &mut Entries<&mut Pieces>) -> Result<()> {
         let target = match self.options.whiteouts {
@@ -158,7 +178,13 @@ impl Apply<'_> {
         let mut file = self.fresh(parent, path, |name| parent.create(name, first_mode))?;
         // What had the name before counts no more.
         self.need(parent, path, entry.size)?;
-        entries.content(|piece| file.write_all(piece).map_err(|e| failed("write", path, e)))?;
+        if self.options.whiteouts.is_some() {
+            entries.content(|piece| file.write_all(piece).map_err(|e| failed("write", path, e)))?;
+        } else {
+            entries.content(|piece| write_with_holes(&mut file, piece).map_err(|e| failed("write", path, e)))?;
+            // A hole at the end was only passed over.
+            file.set_len(entry.size).map_err(|e| failed("write", path, e))?;
+        }
         if let Some((uid, gid)) = self.owner(entry) {
             os::own_file(&file, uid, gid).map_err(|e| self.own_failed(path, uid, gid, e))?;
         }

@@ -55,6 +55,5 @@ impl Read for Decoder<'_> {
 
 fn unsupported(media_type: &str, why: &str) -> Error {
     let what = if media_type.is_empty() { "layer" } else { media_type };
-    Error::new(Class::Unsupported, format!("{what}: {why}"))
-        .with_hint("use an image whose layers are gzip, zstd or plain tar")
+    Error::new(Class::Unsupported, format!("{what}: {why}")).with_hint("gzip, zstd and plain tar can be read")
 }

@@ -6,6 +6,7 @@
 //! name leads out of it.
 
 use std::io::Read;
+use std::path::Path;
 
 use cap_std::fs::Dir;
 
@@ -83,6 +84,36 @@ pub fn unpack(reader: &mut dyn Read, media_type: &str, dir: &Dir, options: &Opti
     unpack_with(reader, media_type, options.algorithm, stream, |pieces| apply::apply(pieces, root, options, None, None))
 }
 
+/// Makes an archive of somebody's files, in which no name has a meaning of its own, the content of the empty directory
+/// `dir`. It has no limits but the disk's; with `privileged` owners, device nodes and set-id bits are kept.
+///
+/// # Errors
+/// As [`unpack`]; `Corrupt` when there is not even an empty archive.
+pub fn unpack_archive(reader: &mut dyn Read, dir: &Dir, privileged: bool) -> Result<Unpacked> {
+    let algorithm = Algorithm::Sha256;
+    let options = Options { algorithm, whiteouts: None, max_bytes: u64::MAX, max_entries: u64::MAX, privileged };
+    let unpacked = unpack(reader, "archive", dir, &options).map_err(of_archive)?;
+    if unpacked.diff_id == Digest::of(b"") {
+        return Err(Error::new(Class::Corrupt, "archive: it is empty, as no tar archive is"));
+    }
+    Ok(unpacked)
+}
+
+/// What is said of layers, of what is none.
+fn of_archive(error: Error) -> Error {
+    match error {
+        Error::Message { class, message, hint } => {
+            let message = match message.strip_prefix("layer: ") {
+                Some(rest) => format!("archive: {rest}"),
+                None => message,
+            };
+            Error::Message { class, message, hint }
+        }
+        Error::Io { op, path, source } if path == Path::new("layer") => Error::io(op, "archive", source),
+        other => other,
+    }
+}
+
 /// Unpacks an archive of somebody's files, in which no name has a meaning of its own, into a directory that has others'
 /// files too. It has no limits but the disk's, and those of `room` in its mount.
 ///
@@ -104,6 +135,7 @@ pub(crate) fn place(
     unpack_with(reader, "archive", options.algorithm, u64::MAX, |pieces| {
         apply::apply(pieces, root, &options, Some(placing), room)
     })
+    .map_err(of_archive)
 }
 
 fn unpack_with(

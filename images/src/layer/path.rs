@@ -43,7 +43,7 @@ pub(super) fn clean(path: &[u8]) -> Result<Vec<u8>> {
         match part {
             b"" | b"." => {}
             b".." => {
-                parts.pop().ok_or_else(|| corrupt(format!("layer: {} leads out of the layer", show(path))))?;
+                parts.pop().ok_or_else(|| corrupt(format!("layer: {} leads out of it", show(path))))?;
             }
             part => parts.push(part),
         }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 
 use tar::{EntryType, Header};
 
-use super::entry::{Node, Stat, StatKind};
+use super::entry::{Mtime, Node, Stat, StatKind};
 
 /// Most of a content that is in memory at a time. Each piece goes through several hands.
 const PIECE: usize = 256 * 1024;
@@ -14,12 +14,30 @@ const PIECE: usize = 256 * 1024;
 pub(crate) struct TarWriter<W> {
     out: W,
     piece: Vec<u8>,
+    /// Times are told to the nanosecond.
+    exact: bool,
+    /// It was `out` that failed.
+    failed: bool,
 }
 
 impl<W: Write> TarWriter<W> {
-    /// Begins an archive.
+    /// Begins an archive. Its times are told in seconds, as docker tells them in layers.
     pub(crate) fn new(out: W) -> Self {
-        TarWriter { out, piece: Vec::new() }
+        TarWriter { out, piece: Vec::new(), exact: false, failed: false }
+    }
+
+    /// The same, with times as they are.
+    pub(crate) fn exact(out: W) -> Self {
+        TarWriter { exact: true, ..TarWriter::new(out) }
+    }
+
+    /// True when an error came of writing, not of reading what was to be written.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes).inspect_err(|_| self.failed = true)
     }
 
     /// Writes an entry. `link` is a symlink's target, or with `hard` the entry that this is another name of.
@@ -48,6 +66,10 @@ impl<W: Write> TarWriter<W> {
         for (name, value) in xattrs {
             pax_record(&mut records, &[b"SCHILY.xattr.", &name[..]].concat(), value);
         }
+        if stat.mtime.seconds < 0 || (self.exact && stat.mtime.nanoseconds > 0) {
+            let nanoseconds = if self.exact { stat.mtime.nanoseconds } else { 0 };
+            pax_record(&mut records, b"mtime", decimal(Mtime { nanoseconds, ..stat.mtime }).as_bytes());
+        }
         if !records.is_empty() {
             let mut extension = Header::new_ustar();
             extension.as_ustar_mut().ok_or(io::ErrorKind::InvalidData)?.name[..3].copy_from_slice(b"pax");
@@ -71,7 +93,7 @@ impl<W: Write> TarWriter<W> {
 
     fn header(&mut self, header: &mut Header) -> io::Result<()> {
         header.set_cksum();
-        self.out.write_all(header.as_bytes())
+        self.put(header.as_bytes())
     }
 
     /// Writes `size` bytes of content. A file that shrinks meanwhile is filled with zeros.
@@ -85,7 +107,7 @@ impl<W: Write> TarWriter<W> {
             match from.read(&mut self.piece) {
                 Ok(0) => break,
                 Ok(length) => {
-                    self.out.write_all(&self.piece[..length])?;
+                    self.out.write_all(&self.piece[..length]).inspect_err(|_| self.failed = true)?;
                     copied += length as u64;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -93,14 +115,26 @@ impl<W: Write> TarWriter<W> {
             }
         }
         let zeros = size.next_multiple_of(512) - copied;
-        io::copy(&mut io::repeat(0).take(zeros), &mut self.out)?;
+        io::copy(&mut io::repeat(0).take(zeros), &mut self.out).inspect_err(|_| self.failed = true)?;
         Ok(())
     }
 
     /// Writes the end.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
-        self.out.write_all(&[0; 1024])?;
-        self.out.flush()
+        self.put(&[0; 1024])?;
+        self.out.flush().inspect_err(|_| self.failed = true)
+    }
+}
+
+/// A time in seconds, as PAX records have it: a fraction counts away from 1970.
+fn decimal(time: Mtime) -> String {
+    let (sign, seconds, nanoseconds) = match (time.seconds, time.nanoseconds) {
+        (seconds @ ..0, nanoseconds @ 1..) => ("-", (seconds + 1).unsigned_abs(), 1_000_000_000 - nanoseconds),
+        (seconds, nanoseconds) => (if seconds < 0 { "-" } else { "" }, seconds.unsigned_abs(), nanoseconds),
+    };
+    match nanoseconds {
+        0 => format!("{sign}{seconds}"),
+        _ => format!("{sign}{seconds}.{nanoseconds:09}"),
     }
 }
 
@@ -122,4 +156,22 @@ pub(crate) fn pax_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     }
     records.extend_from_slice(format!("{length} ").as_bytes());
     records.extend_from_slice(&[key, b"=", value, b"\n"].concat());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_and_parts_of_seconds() {
+        let text = |seconds, nanoseconds| decimal(Mtime { seconds, nanoseconds });
+        assert_eq!(
+            (text(7, 0), text(7, 500_000_000), text(0, 1)),
+            ("7".into(), "7.500000000".into(), "0.000000001".into())
+        );
+        assert_eq!(
+            (text(-7, 0), text(-7, 250_000_000), text(-1, 1)),
+            ("-7".into(), "-6.750000000".into(), "-0.999999999".into())
+        );
+    }
 }

@@ -112,10 +112,10 @@ pub fn export(rootfs: &Rootfs, out: &mut dyn Write) -> Result<()> {
 /// The disk's, or `out`'s.
 pub fn export_dir(dir: &Path, out: &mut dyn Write) -> Result<()> {
     let union = Union::open(std::iter::once(dir))?;
-    let mut tar = TarWriter::new(out);
+    let mut tar = TarWriter::exact(out);
     let root = &union.roots[0];
     let mut own = || tar.entry(b"./", &root.stat(b".")?, b"", false, &root.xattrs()?);
-    own().map_err(|e| Error::io("read", dir, e))?;
+    own().map_err(|e| failed_in(&tar, b".", e))?;
     write(&union, false, &|_| false, &mut tar)
 }
 
@@ -180,14 +180,19 @@ fn write(
                     }
                 }
             };
-            put().map_err(failed(&child))?;
+            put().map_err(|e| failed_in(tar, &child, e))?;
             if stat.kind == StatKind::Dir {
                 below.push((child, layers(&parts)));
             }
         }
         left.extend(below.into_iter().rev());
     }
-    tar.finish().map_err(failed(b"archive"))
+    tar.finish().map_err(|e| Error::io("write", "archive", e))
+}
+
+/// What failed while `path` went into an archive: the reading or the writing.
+fn failed_in(tar: &TarWriter<&mut dyn Write>, path: &[u8], e: io::Error) -> Error {
+    if tar.has_failed() { Error::io("write", "archive", e) } else { failed(path)(e) }
 }
 
 /// What `upper` changes on top of `lower` (topmost first), as `docker diff` tells it: sorted, with a leading slash.

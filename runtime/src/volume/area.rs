@@ -159,6 +159,11 @@ impl Area {
         Ok(filling)
     }
 
+    /// Throws away what was put into [`Area::staging`].
+    pub fn unstage(&self) -> Result<()> {
+        Ok(remove_tree(&self.dir().join("filling"))?)
+    }
+
     /// Makes what was put into [`Area::staging`] the content.
     pub fn take(&self) -> Result<()> {
         let (filling, filled) = (self.dir().join("filling"), self.dir().join("filled"));
@@ -166,17 +171,17 @@ impl Area {
         install(filled, self.data())
     }
 
-    /// True when somebody died while filling it.
-    pub fn is_half_full(&self) -> bool {
-        self.dir().join("filled").exists() || self.dir().join("filling").exists()
-    }
-}
     /// True when there is no directory for its content.
     pub fn is_lost(&self) -> Result<bool> {
         let data = self.data();
         data.try_exists().map(|there| !there).map_err(|e| Error::io("look at", data, e))
     }
 
+    /// True when somebody died while filling it.
+    pub fn is_half_full(&self) -> bool {
+        self.dir().join("filled").exists() || self.dir().join("filling").exists()
+    }
+}
 
 /// How long somebody who looks at a lock may keep its directory from being renamed, where that counts.
 const PATIENCE: Duration = Duration::from_secs(1);

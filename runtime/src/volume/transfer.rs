@@ -5,15 +5,12 @@ use std::io::{Read, Write};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use wharf_images::Class;
-use wharf_images::digest::Algorithm;
-use wharf_images::layer::{self, Options};
+use wharf_images::layer;
 
-use super::{Storage, Volume, VolumeSpec, Volumes, Work, area, check};
+use super::area::{self, Area};
+use super::{Storage, Volume, VolumeSpec, Volumes, Work, check};
 use crate::error::{Error, Result};
 use crate::linux;
-
-/// The media type of a tar archive: which compression it has is told by its first bytes.
-const TAR: &str = "application/x-tar";
 
 impl Volumes<'_> {
     /// Writes the content of a volume, with the owner and mode of its root, as a tar archive.
@@ -37,7 +34,7 @@ impl Volumes<'_> {
         let spec = VolumeSpec { name: name.to_owned(), ..VolumeSpec::default() };
         check(&spec)?;
         let area = self.area(name);
-        let _lock = area.make()?;
+        let lock = area.make()?;
         let known = self.engine.containers()?.volume(name)?;
         if known.as_ref().is_some_and(|volume| !matches!(volume.storage(), Storage::Own)) {
             return Err(Error::new(
@@ -50,22 +47,24 @@ impl Volumes<'_> {
             return Err(Error::new(Class::Conflict, format!("import {name}: the volume is not empty"))
                 .with_hint("import into a new volume, or remove this one first"));
         }
-        let staging = area.staging()?;
-        let dir = Dir::open_ambient_dir(&staging, ambient_authority()).map_err(|e| Error::io("open", &staging, e))?;
-        // It is the person's own archive: what fits on the disk is welcome.
-        let options = Options {
-            algorithm: Algorithm::Sha256,
-            whiteouts: None,
-            max_bytes: u64::MAX,
-            max_entries: u64::MAX,
-            privileged: linux::is_root(),
-        };
-        if let Err(e) = layer::unpack(from, TAR, &dir, &options) {
-            crate::paths::remove_dir(&staging)?;
-            return Err(Error::new(e.class(), format!("import {name}: {e}")));
+        match bring_in(&area, from).and_then(|()| self.record(&spec)) {
+            Err(e) => {
+                match known {
+                    Some(_) => area.unstage()?,
+                    None => area.remove(lock)?,
+                }
+                Err(e.within(&format!("import {name}")))
+            }
+            imported => imported,
         }
-        drop(dir);
-        area.take()?;
-        self.record(&spec)
     }
+}
+
+/// Makes an archive the content of an empty volume, whose exclusive lock is held.
+fn bring_in(area: &Area, from: &mut dyn Read) -> Result<()> {
+    let staging = area.staging()?;
+    let dir = Dir::open_ambient_dir(&staging, ambient_authority()).map_err(|e| Error::io("open", &staging, e))?;
+    layer::unpack_archive(from, &dir, linux::is_root())?;
+    drop(dir);
+    area.take()
 }
