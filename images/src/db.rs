@@ -41,13 +41,32 @@ pub struct Db {
     log: Arc<AtomicI32>,
 }
 
+/// Names a file that SQLite cannot make sense of, and what can be done.
+fn damaged(path: &Path, e: Error) -> Error {
+    let code = match &e {
+        Error::Db(e) => e.sqlite_error_code(),
+        _ => None,
+    };
+    if !matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) {
+        return e;
+    }
+    Error::new(Class::Internal, format!("{} is damaged: {e}", path.display())).with_hint(
+        "put a copy of it back, or move it away: volumes keep their content, and \
+         'wharf system check' names those that 'wharf volume create' takes over",
+    )
+}
+
 impl Db {
     /// Opens (and creates, and migrates) `wharf.db` in `root`, with the tables of `schemas`.
     ///
     /// # Errors
-    /// Fails when the file cannot be opened, or was written by a newer Wharf.
+    /// Fails when the file cannot be opened, is damaged, or was written by a newer Wharf.
     pub fn open(root: &Path, schemas: &[Schema]) -> Result<Self> {
         let path = root.join("wharf.db");
+        Self::opened(path.clone(), schemas).map_err(|e| damaged(&path, e))
+    }
+
+    fn opened(path: PathBuf, schemas: &[Schema]) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(&path, flags)?;
         connection.busy_timeout(PATIENCE)?;

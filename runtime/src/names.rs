@@ -37,6 +37,11 @@ pub fn new_id() -> Result<String> {
     Ok(id)
 }
 
+/// True for what may be such an id.
+pub fn is_id(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// A random name; from the second attempt on with a number behind it.
 ///
 /// # Errors

@@ -98,11 +98,16 @@ fn check_all(parsed: &Parsed, context: &Context) -> Result<()> {
     for stray in &volumes {
         writeln!(out, "volume {}: left over by a crash", text::visible(stray))?;
     }
+    let orphans = engine.volumes().orphans()?;
+    for name in &orphans {
+        let name = text::visible(name);
+        writeln!(out, "volume {name}: no record knows it; 'wharf volume create {name}' makes it a volume again")?;
+    }
     let missing = engine.volumes().lost()?;
     for name in &missing {
         writeln!(out, "volume {}: its directory is gone; --repair makes it again, empty", text::visible(name))?;
     }
-    if problems.is_empty() && [strays, networks, lost, volumes, missing].iter().all(Vec::is_empty) {
+    if problems.is_empty() && [strays, networks, lost, volumes, orphans, missing].iter().all(Vec::is_empty) {
         return Ok(writeln!(out, "No problems found.")?);
     }
     if !parsed.switch("repair") {

@@ -593,6 +593,29 @@ fn what_dies_while_filling_is_made_good() {
 }
 
 #[test]
+fn content_outlives_a_lost_database() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["volume", "create", "empty"]);
+    wharf.ok(&sh(&["-v", "precious:/d"], "echo kept > /d/f"));
+    let database = wharf.root().join("wharf.db");
+    for kind in ["-shm", "-wal"] {
+        let _ = std::fs::remove_file(wharf.root().join(format!("wharf.db{kind}")));
+    }
+    std::fs::write(&database, "this is no database, but a text of some length".repeat(100)).expect("written");
+    let damaged = wharf.exits(1, &["volume", "ls"]);
+    assert!(damaged.stderr.contains(&format!("{} is damaged", database.display())), "{damaged}");
+    assert!(damaged.stderr.contains("move it away"), "{damaged}");
+    std::fs::remove_file(&database).expect("moved away");
+    let found = wharf.exits(1, &["system", "check", "--repair"]);
+    assert!(found.stdout.contains("'wharf volume create precious' makes it a volume again"), "{found}");
+    assert!(!wharf.root().join("volumes/empty").exists(), "there is nothing in it to keep");
+    wharf.ok(&["volume", "create", "precious"]);
+    assert_eq!(wharf.ok(&["system", "check"]), "No problems found.");
+    wharf.load(&images::busybox());
+    assert_eq!(wharf.ok(&sh(&["-v", "precious:/d"], "cat /d/f")), "kept");
+}
+
+#[test]
 fn the_local_driver_mounts_what_its_options_say() {
     let wharf = Wharf::with_busybox();
     let host = wharf.dir().join("host");

@@ -107,6 +107,11 @@ impl Area {
         }
     }
 
+    /// True when there is content.
+    pub fn holds_something(&self) -> bool {
+        is_empty(&self.data()).is_ok_and(|empty| !empty)
+    }
+
     /// Removes the directory, whatever it holds.
     pub fn discard(&self) -> Result<()> {
         Ok(remove_tree(&self.dir())?)

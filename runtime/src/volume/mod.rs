@@ -300,14 +300,35 @@ impl<'a> Volumes<'a> {
     /// # Errors
     /// The disk's and the database's.
     pub fn strays(self) -> Result<Vec<String>> {
-        let mut strays = Vec::new();
+        let mut strays = self.unrecorded()?;
+        strays.retain(|name| !self.is_precious(name));
+        Ok(strays)
+    }
+
+    /// Volumes with a name and content, and without a record: the database was lost, or put back from an older copy. Nobody
+    /// sweeps them. Who creates a volume of that name has it again.
+    ///
+    /// # Errors
+    /// The disk's and the database's.
+    pub fn orphans(self) -> Result<Vec<String>> {
+        let mut orphans = self.unrecorded()?;
+        orphans.retain(|name| self.is_precious(name));
+        Ok(orphans)
+    }
+
+    fn unrecorded(self) -> Result<Vec<String>> {
+        let mut unrecorded = Vec::new();
         for name in area::names(&self.engine.paths().volumes())? {
             let known = !area::was_removed(&name) && self.engine.containers()?.volume(&name)?.is_some();
             if !known && self.area(&name).is_idle()? {
-                strays.push(name);
+                unrecorded.push(name);
             }
         }
-        Ok(strays)
+        Ok(unrecorded)
+    }
+
+    fn is_precious(self, name: &str) -> bool {
+        !area::was_removed(name) && !names::is_id(name) && self.area(name).holds_something()
     }
 
     /// Removes what [`Volumes::strays`] finds. Returns how many there were.
@@ -331,8 +352,8 @@ impl<'a> Volumes<'a> {
             return area.discard().map(|()| true);
         }
         let Some(lock) = area.try_lock()? else { return Ok(false) };
-        // Between the look and the lock it may have been recorded.
-        if self.engine.containers()?.volume(name)?.is_some() {
+        // Between the look and the lock it may have been recorded, and filled.
+        if self.engine.containers()?.volume(name)?.is_some() || self.is_precious(name) {
             return Ok(false);
         }
         linux::volume::unmount(&area.data())?;
