@@ -428,6 +428,10 @@ impl Engine {
         for other in config.joined() {
             *other = self.container(other)?.id;
         }
+        // Whoever takes the name meanwhile is found when the record is written.
+        if let Some(name) = &config.name {
+            self.containers()?.check_free(name)?;
+        }
         config.mounts = volume::resolve(self, &config, &image)?;
         let container = Container {
             args: plan::args(&config, &image)?,

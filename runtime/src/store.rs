@@ -161,6 +161,14 @@ impl Store {
         })
     }
 
+    /// Looks whether a container can have this name.
+    ///
+    /// # Errors
+    /// `Conflict`, in docker's words, when it is taken.
+    pub fn check_free(&self, name: &str) -> Result<()> {
+        self.db.read(|c| check_free(c, name))
+    }
+
     /// The container with exactly this id, if there is one.
     ///
     /// # Errors
@@ -364,11 +372,7 @@ impl Store {
         let id = container.id.as_str();
         names::check(new)?;
         self.db.write(|tx| {
-            let holder: Option<String> =
-                tx.query_row("SELECT id FROM containers WHERE name = ?1", [new], |r| r.get(0)).optional()?;
-            if let Some(holder) = holder {
-                return Err(name_taken(new, &holder));
-            }
+            check_free(tx, new)?;
             let old: String = tx.query_row("SELECT name FROM containers WHERE id = ?1", [id], |r| r.get(0))?;
             tx.execute("UPDATE containers SET name = ?2 WHERE id = ?1", [id, new])?;
             tell(tx, id, &[container.event("rename").with("oldName", format!("/{old}"))])
@@ -561,6 +565,14 @@ pub(crate) fn nanoseconds(time: Timestamp) -> i64 {
 pub(crate) fn timestamp(nanoseconds: i64) -> Result<Timestamp> {
     Timestamp::from_nanosecond(i128::from(nanoseconds))
         .map_err(|e| Error::new(Class::Corrupt, format!("a container's record: {e}")))
+}
+
+fn check_free(c: &Connection, name: &str) -> Result<()> {
+    let mut holders = c.prepare_cached("SELECT id FROM containers WHERE name = ?1")?;
+    match holders.query_row([name], |row| row.get::<_, String>(0)).optional()? {
+        Some(holder) => Err(name_taken(name, &holder)),
+        None => Ok(()),
+    }
 }
 
 fn no_such(name: &str) -> Error {
