@@ -280,6 +280,11 @@ fn mounts_keep_dockers_promises() {
     let twice = wharf.exits(125, &sh(&["-v", "aa:/d", "-v", "bb:/d/."], "true"));
     assert!(twice.stderr.contains("Duplicate mount point: /d"), "{twice}");
 
+    // The kernel's processes may be given, another thing in their place not.
+    let proc = wharf.exits(125, &sh(&["-v", "aa:/proc"], "true"));
+    assert!(proc.stderr.contains("what is mounted there must be of type proc"), "{proc}");
+    wharf.ok(&sh(&["-v", "/proc:/proc"], "test -d /proc/1"));
+
     let root = wharf.ok(&sh(&[], "df / | tail -n 1"));
     assert!(root.starts_with("overlay "), "{root}");
     let tmpfs = "mount | grep ' /t '; stat -c %a /t";

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use oci_spec::runtime::Mount;
+use rustix::fs::{PROC_SUPER_MAGIC, statfs};
 
 use super::{SpecContext, invalid};
 use crate::config::{ContainerConfig, IpcMode, MountKind, NetworkMode, Recursion, clean_path};
@@ -42,6 +43,10 @@ pub fn mounts(config: &ContainerConfig, context: &SpecContext) -> Result<Vec<Mou
         if taken {
             return Err(invalid(format!("Duplicate mount point: {target}")));
         }
+        if target == "/proc" && !is_proc(&own.kind) {
+            return Err(invalid("error mounting at \"/proc\": what is mounted there must be of type proc")
+                .with_hint("mount it elsewhere: the container's processes are there"));
+        }
         mounts.push(match &own.kind {
             MountKind::Bind(bind) => {
                 let tree = if bind.recursion == Recursion::Disabled { "bind" } else { "rbind" };
@@ -73,6 +78,14 @@ pub fn mounts(config: &ContainerConfig, context: &SpecContext) -> Result<Vec<Mou
     // A stable sort: what is not above or below one another stays in docker's order.
     mounts.sort_by_key(|mount| mount.destination().components().count());
     Ok(mounts)
+}
+
+/// Whether a mount has processes: without them in `/proc` nothing can be started.
+fn is_proc(kind: &MountKind) -> bool {
+    match kind {
+        MountKind::Bind(bind) => statfs(&bind.source).is_ok_and(|found| found.f_type == PROC_SUPER_MAGIC),
+        MountKind::Volume(_) | MountKind::Tmpfs(_) => false,
+    }
 }
 
 fn defaults(config: &ContainerConfig, context: &SpecContext) -> Vec<Mount> {

@@ -216,6 +216,7 @@ fn mounts_of_the_person() {
     };
     assert_eq!(bad("a"), "invalid mount path: 'a' mount path must be absolute");
     assert_eq!(bad("/x/.."), "invalid specification: destination can't be '/'");
+    assert_eq!(bad("/proc/."), "error mounting at \"/proc\": what is mounted there must be of type proc");
     let twice = vec![own("/x", bind("/h"), false), own("/y/../x", bind("/i"), false)];
     assert_eq!(refused(&ContainerConfig { mounts: twice, ..ContainerConfig::default() }), "Duplicate mount point: /x");
 }
