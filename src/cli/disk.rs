@@ -243,7 +243,7 @@ fn verbose(parsed: &Parsed, engine: &Engine) -> Result<()> {
         let mountpoint = engine.volumes().mountpoint(&volume.name).display().to_string();
         Ok(VolumeRow { volume, mountpoint, users, size })
     };
-    let volumes = super::volume::with_users(engine)?.into_iter().map(volume).collect::<Result<Vec<_>>>()?;
+    let volumes = local_volumes(engine)?.map(volume).collect::<Result<Vec<_>>>()?;
     let mut out = std::io::stdout();
     if let Some(format) = format {
         let all = json!({
@@ -331,9 +331,14 @@ fn containers(engine: &Engine) -> Result<Usage> {
     Ok(usage)
 }
 
+/// The volumes whose bytes are ours, as docker takes it: with options they are elsewhere.
+fn local_volumes(engine: &Engine) -> Result<impl Iterator<Item = (Volume, usize)>> {
+    Ok(super::volume::with_users(engine)?.into_iter().filter(|(volume, _)| volume.options.is_empty()))
+}
+
 fn volumes(engine: &Engine) -> Result<Usage> {
     let mut usage = Usage { kind: "Local Volumes", total: 0, active: 0, size: 0, reclaimable: 0 };
-    for (volume, users) in super::volume::with_users(engine)? {
+    for (volume, users) in local_volumes(engine)? {
         let size = engine.volumes().size(&volume.name)?;
         usage.total += 1;
         usage.size += size;

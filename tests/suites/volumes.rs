@@ -262,6 +262,17 @@ fn objects_as_json_are_one_list_on_one_line() {
 }
 
 #[test]
+fn volumes_with_options_are_not_counted() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["volume", "create", "own"]);
+    wharf.ok(&["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "memory"]);
+    let df = |rest: &[&str]| wharf.ok(&[&["system", "df"], rest].concat());
+    assert!(df(&["--format", "{{.Type}}={{.TotalCount}}"]).contains("Local Volumes=1\n"));
+    let long = df(&["-v"]);
+    assert!(long.contains("\nown ") && !long.contains("\nmemory "), "{long}");
+}
+
+#[test]
 fn mounts_keep_dockers_promises() {
     let wharf = Wharf::with_busybox();
     let host = wharf.dir().join("host");
