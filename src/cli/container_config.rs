@@ -423,7 +423,7 @@ fn log(parsed: &Parsed) -> Result<LogConfig> {
         None | Some("") => default.driver,
         Some(driver) => driver.to_owned(),
     };
-    Ok(LogConfig { driver, options: values::map(parsed.read_all("log-opt", values::log_option)?) })
+    Ok(LogConfig { driver, options: values::map(parsed.read_all("log-opt", values::driver_option)?) })
 }
 
 #[cfg(test)]

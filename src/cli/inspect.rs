@@ -16,7 +16,7 @@ use super::parse::Parsed;
 use super::template::{Format, Wrong};
 use super::verb::{FORMAT_OBJECT, Flag, Listed, Operands, Section, Verb};
 use super::volume;
-use super::{image, image_json};
+use super::{image, image_json, values};
 
 const SIZE: Flag = Flag::switch("size", "Display total file sizes if the type is container").short('s');
 
@@ -68,8 +68,8 @@ fn inspect(parsed: &Parsed, context: &Context) -> Result<()> {
         }),
         "container" => show(parsed, |name| container_alone(parsed, context, name)),
         "image" => image::inspect_images(parsed, context, None),
-        "network" => show(parsed, |name| network::object(context, name)),
-        "volume" => show(parsed, |name| volume::object(context, name)),
+        "network" => network::inspect_networks(parsed, context),
+        "volume" => volume::inspect_volumes(parsed, context),
         other => Err(Failure::new(format!(
             "unknown type: {other:?}: must be one of \"container\", \"image\", \"network\", \"volume\""
         ))),
@@ -105,6 +105,7 @@ fn container_alone(parsed: &Parsed, context: &Context, name: &str) -> Result<Opt
 }
 
 fn container(parsed: &Parsed, context: &Context, name: &str) -> Result<Option<Object>> {
+    values::not_empty("container", name)?;
     let engine = context.engine()?;
     let container = match engine.container(name) {
         Ok(container) => container,

@@ -184,13 +184,18 @@ fn rm(parsed: &Parsed, context: &Context) -> Result<()> {
         });
     }
     let options = RemoveOptions { force, volumes: parsed.switch("volumes") };
-    for_each(parsed.operands(), |name| match engine.remove(name, options) {
-        Ok(()) => Ok(writeln!(std::io::stdout(), "{name}")?),
-        // `rm -f` has reached its aim when there is nothing to remove: docker says so and goes on.
-        Err(e) if force && e.class() == Class::NotFound => {
-            tell(&format!("Error: {e}\n"));
-            Ok(())
+    for_each(parsed.operands(), |name| {
+        if name.is_empty() {
+            return Err(Failure::new("container name cannot be empty"));
         }
-        Err(e) => Err(e.into()),
+        match engine.remove(name, options) {
+            Ok(()) => Ok(writeln!(std::io::stdout(), "{name}")?),
+            // `rm -f` has reached its aim when there is nothing to remove: docker says so and goes on.
+            Err(e) if force && e.class() == Class::NotFound => {
+                tell(&format!("Error: {e}\n"));
+                Ok(())
+            }
+            Err(e) => Err(e.into()),
+        }
     })
 }

@@ -77,10 +77,7 @@ pub static VERBS: &[Verb] = &[
             title: "Options",
             flags: &[FORMAT_OBJECT, Flag::switch("verbose", "Verbose output for diagnostics").short('v')],
         }],
-        run: |parsed, context| {
-            let engine = context.engine()?;
-            inspect::show(parsed, |name| Ok(Some(Object { json: json(&engine, name)?, fields: go_types::NETWORK })))
-        },
+        run: inspect_networks,
     },
     Verb {
         names: &["network connect"],
@@ -144,6 +141,18 @@ pub static VERBS: &[Verb] = &[
     },
 ];
 
+/// `network inspect`, and `inspect --type network`.
+///
+/// # Errors
+/// As [`inspect::show`].
+pub fn inspect_networks(parsed: &Parsed, context: &Context) -> Result<()> {
+    let engine = context.engine()?;
+    inspect::show(parsed, |name| {
+        values::not_empty("network", name)?;
+        Ok(Some(Object { json: json(&engine, name)?, fields: go_types::NETWORK }))
+    })
+}
+
 fn create(parsed: &Parsed, context: &Context) -> Result<()> {
     match parsed.value("driver").unwrap_or(BRIDGE) {
         BRIDGE | "" => {}
@@ -188,7 +197,7 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
         gateway6: gateways.1.map(|(address, _)| address),
         range6: ranges.1,
         internal: parsed.switch("internal"),
-        options: values::map(parsed.read_all("opt", values::option)?),
+        options: values::map(parsed.read_all("opt", values::driver_option)?),
         labels: values::map(parsed.read_all("label", values::label)?),
     };
     let network = context.engine()?.networks().create(&spec)?;
@@ -281,7 +290,11 @@ fn not_plain(network: &str) -> Result<()> {
 }
 
 fn two(parsed: &Parsed) -> Result<&[String; 2]> {
-    parsed.operands().first_chunk().ok_or_else(|| Failure::new("a network and a container must be named"))
+    let two: &[String; 2] =
+        parsed.operands().first_chunk().ok_or_else(|| Failure::new("a network and a container must be named"))?;
+    values::not_empty("network", &two[0])?;
+    values::not_empty("container", &two[1])?;
+    Ok(two)
 }
 
 /// A network as tables show it.
@@ -572,6 +585,7 @@ fn pools(network: &Network) -> Vec<Value> {
 fn rm(parsed: &Parsed, context: &Context) -> Result<()> {
     let engine = context.engine()?;
     for_each(parsed.operands(), |name| {
+        values::not_empty("network", name)?;
         if matches!(name, "host" | "none") {
             return Err(refused(format!("{name} is a pre-defined network and cannot be removed")));
         }

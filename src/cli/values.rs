@@ -34,6 +34,17 @@ pub fn check(kind: &str, text: &str) -> Result<(), String> {
     }
 }
 
+/// Looks whether something is named at all.
+///
+/// # Errors
+/// Docker's words.
+pub fn not_empty(kind: &str, name: &str) -> Result<()> {
+    match name {
+        "" => Err(Failure::new(format!("invalid {kind} name or ID: value is empty"))),
+        _ => Ok(()),
+    }
+}
+
 /// A whole number.
 ///
 /// # Errors
@@ -208,7 +219,7 @@ pub fn sysctl(text: &str) -> Result<(String, String), String> {
     option(text).map_err(|_| format!("sysctl '{text}' is not allowed"))
 }
 
-/// `--log-opt name=value`.
+/// `--annotation name=value`.
 ///
 /// # Errors
 /// Says what is missing.
@@ -225,11 +236,11 @@ pub fn capability(name: &str) -> String {
     if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") }
 }
 
-/// `--log-opt name=value`, where the value may be missing: the driver's affair.
+/// `--opt` and `--log-opt name=value`, where the value may be missing: the driver's affair.
 ///
 /// # Errors
 /// None.
-pub fn log_option(text: &str) -> Result<(String, String), String> {
+pub fn driver_option(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').unwrap_or((text, ""));
     Ok((name.to_owned(), value.to_owned()))
 }

@@ -64,10 +64,7 @@ pub static VERBS: &[Verb] = &[
         operands: Operands::AtLeast(1),
         trailing: false,
         sections: &[Section { title: "Options", flags: &[FORMAT_OBJECT] }],
-        run: |parsed, context| {
-            let engine = context.engine()?;
-            inspect::show(parsed, |name| Ok(Some(json(&engine, &engine.volumes().get(name)?))))
-        },
+        run: inspect_volumes,
     },
     Verb {
         names: &["volume rm", "volume remove"],
@@ -83,6 +80,7 @@ pub static VERBS: &[Verb] = &[
         run: |parsed, context| {
             let engine = context.engine()?;
             for_each(parsed.operands(), |name| {
+                values::not_empty("volume", name)?;
                 engine.volumes().remove(name, parsed.switch("force"))?;
                 Ok(writeln!(io::stdout(), "{name}")?)
             })
@@ -130,6 +128,18 @@ pub static VERBS: &[Verb] = &[
     },
 ];
 
+/// `volume inspect`, and `inspect --type volume`.
+///
+/// # Errors
+/// As [`inspect::show`].
+pub fn inspect_volumes(parsed: &Parsed, context: &Context) -> Result<()> {
+    let engine = context.engine()?;
+    inspect::show(parsed, |name| {
+        values::not_empty("volume", name)?;
+        Ok(Some(json(&engine, &engine.volumes().get(name)?)))
+    })
+}
+
 fn create(parsed: &Parsed, context: &Context) -> Result<()> {
     let name = match (parsed.value("name").unwrap_or_default(), parsed.operands().first()) {
         ("", operand) => operand.map_or("", String::as_str),
@@ -144,7 +154,7 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
     let spec = VolumeSpec {
         name: name.to_owned(),
         driver: parsed.value("driver").unwrap_or_default().to_owned(),
-        options: values::map(parsed.read_all("opt", values::option)?),
+        options: values::map(parsed.read_all("opt", values::driver_option)?),
         labels: values::map(parsed.read_all("label", values::label)?),
     };
     let volume = context.engine()?.volumes().create(&spec)?;

@@ -262,6 +262,27 @@ fn objects_as_json_are_one_list_on_one_line() {
 }
 
 #[test]
+fn nothing_is_called_nothing() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["volume", "create", "one"]);
+    let refused = |args: &[&str], stdout: &str, words: &str| {
+        let ran = wharf.run(args);
+        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str(), ran.code), (stdout, words, 1), "{args:?}");
+    };
+    let empty = |kind: &str| format!("invalid {kind} name or ID: value is empty\n");
+    refused(&["volume", "rm", "", "one"], "one\n", &empty("volume"));
+    refused(&["volume", "rm", "-f", ""], "", &empty("volume"));
+    refused(&["volume", "inspect", ""], "[]\n", &empty("volume"));
+    refused(&["inspect", "--type", "volume", ""], "[]\n", &empty("volume"));
+    refused(&["network", "rm", "-f", ""], "", &empty("network"));
+    refused(&["network", "inspect", ""], "[]\n", &empty("network"));
+    refused(&["network", "connect", "", "c"], "", &empty("network"));
+    refused(&["network", "disconnect", "bridge", ""], "", &empty("container"));
+    refused(&["inspect", ""], "[]\n", &empty("container"));
+    refused(&["rm", "-f", ""], "", "container name cannot be empty\n");
+}
+
+#[test]
 fn volumes_with_options_are_not_counted() {
     let wharf = Wharf::with_busybox();
     wharf.ok(&["volume", "create", "own"]);
