@@ -335,11 +335,10 @@ pub struct Mount {
 }
 
 /// How a mount was asked for: docker's `inspect` tells these apart.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
-    /// By `--mount`.
-    #[default]
-    Mount,
+    /// By `--mount`, with these words.
+    Mount(Written),
     /// By `-v`, with this mode.
     Volume(String),
     /// By `--tmpfs`.
@@ -348,6 +347,27 @@ pub enum Origin {
     Image,
     /// By `--volumes-from`.
     Container,
+}
+
+impl Default for Origin {
+    fn default() -> Self {
+        Origin::Mount(Written::default())
+    }
+}
+
+/// What `--mount` said and tools are told, beside what came of it. Empty where nothing was said.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Written {
+    /// The source, an absolute path or a name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub source: String,
+    /// The target.
+    #[serde(skip_serializing_if = "is_default")]
+    pub target: String,
+    /// How fresh what is read must be: of use where docker's host is a virtual machine.
+    #[serde(skip_serializing_if = "is_default")]
+    pub consistency: String,
 }
 
 /// What is mounted.

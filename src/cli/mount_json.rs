@@ -11,8 +11,7 @@ pub fn asked(config: &ContainerConfig) -> Map<String, Value> {
     let mut fields = Map::new();
     let binds: Vec<&String> = config.volume_flags.iter().filter(|flag| has_source(flag)).collect();
     fields.insert("Binds".to_owned(), json!(Some(binds).filter(|binds| !binds.is_empty())));
-    let by_flag = |mount: &&Mount| mount.origin == Origin::Mount;
-    let mounts: Vec<Value> = config.mounts.iter().filter(by_flag).map(mount).collect();
+    let mounts: Vec<Value> = config.mounts.iter().filter_map(mount).collect();
     if !mounts.is_empty() {
         fields.insert("Mounts".to_owned(), mounts.into());
     }
@@ -46,7 +45,8 @@ fn tmpfs(mount: &Mount) -> Option<(String, Value)> {
 }
 
 /// What `--mount` said.
-fn mount(mount: &Mount) -> Value {
+fn mount(mount: &Mount) -> Option<Value> {
+    let Origin::Mount(written) = &mount.origin else { return None };
     let mut object = Map::new();
     let (kind, source, options) = match &mount.kind {
         MountKind::Bind(bind) => ("bind", bind.source.as_str(), ("BindOptions", bind_options(bind))),
@@ -57,17 +57,21 @@ fn mount(mount: &Mount) -> Value {
         MountKind::Tmpfs(options) => ("tmpfs", "", ("TmpfsOptions", tmpfs_options(options))),
     };
     object.insert("Type".to_owned(), kind.into());
+    let or = |written: &str, is: &str| if written.is_empty() { is.to_owned() } else { written.to_owned() };
     if !source.is_empty() {
-        object.insert("Source".to_owned(), source.into());
+        object.insert("Source".to_owned(), or(&written.source, source).into());
     }
-    object.insert("Target".to_owned(), mount.target.as_str().into());
+    object.insert("Target".to_owned(), or(&written.target, &mount.target).into());
     if mount.read_only {
         object.insert("ReadOnly".to_owned(), true.into());
+    }
+    if !written.consistency.is_empty() {
+        object.insert("Consistency".to_owned(), written.consistency.as_str().into());
     }
     if !options.1.is_empty() {
         object.insert(options.0.to_owned(), options.1.into());
     }
-    object.into()
+    Some(object.into())
 }
 
 fn bind_options(bind: &BindMount) -> Map<String, Value> {
@@ -138,8 +142,8 @@ fn point(mount: &Mount, volume_dir: &dyn Fn(&str) -> String) -> Value {
         // Docker's word for a volume of which nothing was said.
         Origin::Volume(mode) if mode.is_empty() && named => "z",
         Origin::Volume(mode) => mode,
-        Origin::Mount if mount.volume().is_some() => "z",
-        Origin::Mount | Origin::Tmpfs | Origin::Image | Origin::Container => "",
+        Origin::Mount(_) if mount.volume().is_some() => "z",
+        Origin::Mount(_) | Origin::Tmpfs | Origin::Image | Origin::Container => "",
     };
     let (kind, source, propagation) = match &mount.kind {
         MountKind::Bind(bind) => ("bind", bind.source.clone(), bind.propagation.name()),

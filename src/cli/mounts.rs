@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wharf_runtime::config::{BindMount, Mount, MountKind, Origin, Propagation, Recursion, VolumeMount, clean_path};
+use wharf_runtime::config::{
+    BindMount, Mount, MountKind, Origin, Propagation, Recursion, VolumeMount, Written, clean_path,
+};
 use wharf_runtime::mode::Mode;
 
 use super::parse::parse_bool;
@@ -126,7 +128,7 @@ pub fn tmpfs(text: &str) -> Result<Mount, String> {
 #[derive(Default)]
 struct Fields {
     source: Option<String>,
-    target: Option<String>,
+    written: Written,
     read_only: bool,
     bind: BindMount,
     propagation: Option<String>,
@@ -161,7 +163,7 @@ pub fn mount(text: &str) -> Result<Result<Mount, String>, String> {
     if kind.is_empty() {
         return Err("type is required".to_owned());
     }
-    if fields.target.as_deref().is_none_or(str::is_empty) {
+    if fields.written.target.is_empty() {
         return Err("target is required".to_owned());
     }
     if matches!(kind.as_str(), "image" | "npipe" | "cluster") {
@@ -176,9 +178,10 @@ pub fn mount(text: &str) -> Result<Result<Mount, String>, String> {
 
 impl Fields {
     fn mount(self, kind: &str) -> Result<Mount, String> {
-        let kind = match (kind, self.source) {
-            ("bind", Some(source)) if !source.is_empty() => {
-                if !Path::new(&source).is_absolute() && !source.starts_with('.') {
+        let mut written = self.written;
+        let kind = match (kind, self.source.as_deref()) {
+            ("bind", Some(source)) => {
+                if !Path::new(source).is_absolute() && !source.starts_with('.') {
                     return Err(format!("invalid mount path: '{source}' mount path must be absolute"));
                 }
                 let word = self.propagation.as_deref().unwrap_or_default();
@@ -187,9 +190,12 @@ impl Fields {
                     Err(()) if word.is_empty() => Propagation::default(),
                     Err(()) => return Err(format!("invalid propagation mode: {word}")),
                 };
-                MountKind::Bind(BindMount { source: bind(&source)?.source, propagation, ..self.bind })
+                let clean = bind(source)?.source;
+                // Docker's client makes it absolute.
+                written.source = if source.starts_with('.') { clean.clone() } else { source.to_owned() };
+                MountKind::Bind(BindMount { source: clean, propagation, ..self.bind })
             }
-            ("bind", _) => return Err("field Source must not be empty".to_owned()),
+            ("bind", None) => return Err("field Source must not be empty".to_owned()),
             ("tmpfs", None) => MountKind::Tmpfs(self.tmpfs.join(",")),
             ("tmpfs", Some(_)) => return Err("field Source must not be specified".to_owned()),
             ("volume", source) => {
@@ -200,12 +206,12 @@ impl Fields {
                 if subpath.as_ref().is_some_and(|subpath| !stays_within(subpath)) {
                     return Err("subpath must be a relative path within the volume".to_owned());
                 }
-                MountKind::Volume(VolumeMount { name: source.unwrap_or_default(), subpath, ..self.volume })
+                MountKind::Volume(VolumeMount { name: source.unwrap_or_default().to_owned(), subpath, ..self.volume })
             }
             _ => return Err("mount type unknown".to_owned()),
         };
-        let target = absolute(&self.target.unwrap_or_default())?;
-        not_root(Mount { kind, target, read_only: self.read_only, origin: Origin::Mount })
+        let target = absolute(&written.target)?;
+        not_root(Mount { kind, target, read_only: self.read_only, origin: Origin::Mount(written) })
     }
 
     /// Looks whether all is said that docker wants to be said along with `bind-recursive`.
@@ -255,10 +261,10 @@ impl Fields {
             }
         }
         match key {
-            "source" | "src" => self.source = Some(value.to_owned()),
-            "target" | "dst" | "destination" => self.target = Some(value.to_owned()),
+            "source" | "src" => self.source = Some(value.to_owned()).filter(|source| !source.is_empty()),
+            "target" | "dst" | "destination" => self.written.target = value.to_owned(),
             // The Mac's caching does not exist here.
-            "consistency" => {}
+            "consistency" => self.written.consistency = value.to_ascii_lowercase(),
             "bind-propagation" => self.propagation = Some(value.to_owned()),
             "bind-recursive" => {
                 self.bind.recursion = match value {
@@ -438,6 +444,11 @@ mod tests {
         assert_eq!((volume.driver.as_str(), volume.labels["x"].as_str()), ("local", "1"));
         assert_eq!((volume.options["type"].as_str(), volume.options["o"].as_str()), ("nfs", "addr=1.2.3.4,rw"));
         assert_eq!(mount("src=v,dst=/b,volume-subpath="), mount("src=v,dst=/b"));
+        assert_eq!(mount("type=tmpfs,src=,dst=/b"), mount("type=tmpfs,dst=/b"));
+        let bind = mount("type=bind,src=/a/../c/,dst=/b/,consistency=Cached").expect("mount");
+        assert!(is_bind(&bind, "/c", "/b/", false));
+        let [source, target, consistency] = ["/a/../c/", "/b/", "cached"].map(str::to_owned);
+        assert_eq!(bind.origin, Origin::Mount(Written { source, target, consistency }));
         assert!(stays_within("a/../b") && !stays_within("a/../../b") && !stays_within("/a"));
         let read_only = mount("type=bind,src=/a,dst=/b,bind-recursive=readonly,ro=t,bind-propagation=rprivate");
         let MountKind::Bind(bind) = read_only.expect("mount").kind else { panic!("a bind") };

@@ -280,7 +280,7 @@ mod tests {
                     kind: MountKind::bind("/a/long/way/to/data"),
                     target: "/data".to_owned(),
                     read_only: false,
-                    origin: Origin::Mount,
+                    origin: Origin::default(),
                 }],
                 ..ContainerConfig::default()
             },

@@ -50,6 +50,7 @@ const MADE: &[&str] = &[
     "create --volumes-from other: busybox",
     "create --volumes-from other:ro,z,cached busybox",
     "create --mount type=bind,src=@,dst=/b,bind-recursive=disabled,consistency= busybox",
+    "create --mount type=bind,src=@/../shared/,dst=/b/,consistency=Cached --mount src=v1,dst=/v/./w,consistency=foo busybox",
     "create --tmpfs /t --tmpfs /u:size=1m,mode=1777 --read-only busybox",
     "create --volumes-from other:ro full",
     "create --restart on-failure:3 --oom-score-adj 100 --shm-size 32m --stop-signal SIGINT --stop-timeout 5 busybox",

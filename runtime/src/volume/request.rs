@@ -106,7 +106,7 @@ fn settled(asked: Vec<Mount>) -> Result<(Vec<Mount>, Vec<Mount>)> {
             Some(known) => match (&known.origin, &known.kind) {
                 (Origin::Volume(_), _) => return Err(duplicate(&mount)),
                 // Docker mounts this one above it.
-                (Origin::Mount, MountKind::Tmpfs(_)) => {}
+                (Origin::Mount(_), MountKind::Tmpfs(_)) => {}
                 _ => *known = mount,
             },
         }
@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn long(kind: MountKind) -> Mount {
-        mount(Origin::Mount, kind)
+        mount(Origin::default(), kind)
     }
 
     fn tmpfs(options: &str) -> Mount {
