@@ -481,6 +481,24 @@ fn a_network_is_asked_for_by_its_id_too() {
 }
 
 #[test]
+fn hosts_are_added_where_there_is_no_network_of_its_own() {
+    let wharf = Wharf::with_busybox();
+    let added = ["--add-host", "a:192.0.2.1", "--add-host", "way:host-gateway"];
+    let lines = |network: &str| {
+        let run = [&["run", "--rm", "--network", network], &added[..], &["busybox", "cat", "/etc/hosts"]].concat();
+        wharf.ok(&run)
+    };
+    let gateway = wharf.ok(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "bridge"]);
+    let alone = lines("none");
+    assert!(alone.starts_with("127.0.0.1\tlocalhost\n"), "{alone}");
+    assert!(alone.ends_with(&format!("\n192.0.2.1\ta\n{gateway}\tway")), "{alone}");
+    let host = std::fs::read_to_string("/etc/hosts").expect("the host's");
+    let expected = format!("{}\n192.0.2.1\ta\n127.0.0.1\tway", host.trim_end());
+    assert_eq!(lines("host"), expected, "after the host's own");
+    assert_eq!(lines("bridge").matches("\ta\n").count(), 1);
+}
+
+#[test]
 fn ipv6_addresses_come_from_the_range_that_was_asked_for() {
     let wharf = Wharf::with_busybox();
     let range = ["--ipv6", "--subnet", "fd00:222:9::/64", "--ip-range", "fd00:222:9::100/127"];

@@ -7,7 +7,7 @@ use std::{fs, io};
 
 use wharf_images::snapshot::Rootfs;
 
-use crate::config::{ContainerConfig, IpcMode, MountKind, NetworkMode, PidMode};
+use crate::config::{ContainerConfig, HOST_GATEWAY, IpcMode, MountKind, NetworkMode, PidMode};
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Class, Error, Result};
@@ -15,6 +15,7 @@ use crate::linux::neighbour;
 use crate::linux::network;
 use crate::linux::spec::{self, SpecContext};
 use crate::linux::{create_open_dir, propagation, usernet, userns};
+use crate::network::{BRIDGE, networks};
 use crate::plan::{self, PlannedFile};
 use crate::task::{LinuxTask, Neighbour};
 
@@ -71,15 +72,11 @@ pub(crate) fn linux_task(
         let there = |name: &str| Some(other.join(name)).filter(|path| path.exists());
         (context.hosts, context.resolv_conf) = (there("hosts"), there("resolv.conf"));
         context.hostname = there("hostname").or(context.hostname);
-    } else if host_network {
-        // A copy: the container may write to its own.
-        context.hosts = file("hosts", fs::read("/etc/hosts").unwrap_or_default());
-    } else {
-        context.hosts = file("hosts", LOCAL_HOSTS.as_bytes().to_vec());
     }
     context.connected = network::wanted(container).is_some();
     context.relayed = usernet::is_wanted(container);
     if shared.is_none() {
+        context.hosts = file("hosts", hosts(engine, config, context.connected || context.relayed)?);
         let answerer = match (context.connected, context.relayed && config.dns.is_empty()) {
             // It asks us, and so reaches its neighbours by name; what we do not know we ask those whom the host asks.
             (true, _) => Some(network::names::ADDRESS),
@@ -103,6 +100,32 @@ pub(crate) fn linux_task(
         }
     }
     spec::linux_task(config, &container.image, &context)
+}
+
+/// The `/etc/hosts` of a container. What is to have places on networks gets the lines that were asked for with them.
+fn hosts(engine: &Engine, config: &ContainerConfig, connected: bool) -> Result<Vec<u8>> {
+    // A copy of the host's: the container may write to its own.
+    let mut lines = match config.network {
+        NetworkMode::Host => fs::read("/etc/hosts").unwrap_or_default(),
+        _ => LOCAL_HOSTS.as_bytes().to_vec(),
+    };
+    if !connected && !config.extra_hosts.is_empty() {
+        if lines.last().is_some_and(|byte| *byte != b'\n') {
+            lines.push(b'\n');
+        }
+        lines.extend(network::extra_hosts(config, host_gateway(engine, config)?).into_bytes());
+    }
+    Ok(lines)
+}
+
+/// What `--add-host NAME:host-gateway` means to a container that has no places on networks: on the host's network the host
+/// itself, and without one, as in docker, the default network's.
+fn host_gateway(engine: &Engine, config: &ContainerConfig) -> Result<Option<Ipv4Addr>> {
+    match config.extra_hosts.iter().any(|(_, address)| address == HOST_GATEWAY) {
+        true if config.network == NetworkMode::Host => Ok(Some(Ipv4Addr::LOCALHOST)),
+        true => Ok(networks::by_name(engine.containers()?.db(), BRIDGE)?.map(|network| network.gateway)),
+        false => Ok(None),
+    }
 }
 
 /// A layer for below all others, with what every container mounts something on: where an image has none of that, it need

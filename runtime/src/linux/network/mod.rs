@@ -37,7 +37,7 @@ use self::links::Links;
 use self::names::{Answerer, Directory};
 use self::relay::Relay;
 use super::sockets;
-use crate::config::{EndpointConfig, HOST_GATEWAY, NetworkMode};
+use crate::config::{ContainerConfig, EndpointConfig, HOST_GATEWAY, NetworkMode};
 use crate::container::{BackendKind, Container};
 use crate::engine::Engine;
 use crate::error::{Class, Error, Result};
@@ -371,16 +371,16 @@ impl Connected {
     fn write_hosts(&self, engine: &Engine, container: &Container) -> Result<()> {
         let gateway = self.places.iter().find_map(|place| place.wiring.gateway);
         let gateway = gateway.or(self.places.first().map(|place| place.endpoint.gateway));
-        let mut lines = extra_hosts(container, gateway);
+        let mut lines = extra_hosts(&container.config, gateway);
         lines.extend(self.places.iter().map(|place| place.hosts(container)));
         append_hosts(engine, container, &lines)
     }
 }
 
 /// What `--add-host` says.
-fn extra_hosts(container: &Container, gateway: Option<Ipv4Addr>) -> String {
+pub(super) fn extra_hosts(config: &ContainerConfig, gateway: Option<Ipv4Addr>) -> String {
     let mut lines = String::new();
-    for (name, address) in &container.config.extra_hosts {
+    for (name, address) in &config.extra_hosts {
         match (address.as_str(), gateway) {
             (HOST_GATEWAY, None) => {}
             (HOST_GATEWAY, Some(gateway)) => lines += &format!("{gateway}\t{name}\n"),
@@ -406,7 +406,7 @@ fn own_hosts(container: &Container, endpoint: &Endpoint) -> String {
 
 /// What the `/etc/hosts` of a container with this one place says besides loopbacks.
 pub(super) fn hosts(container: &Container, endpoint: &Endpoint) -> String {
-    extra_hosts(container, Some(endpoint.gateway)) + &own_hosts(container, endpoint)
+    extra_hosts(&container.config, Some(endpoint.gateway)) + &own_hosts(container, endpoint)
 }
 
 pub(super) fn append_hosts(engine: &Engine, container: &Container, lines: &str) -> Result<()> {
