@@ -13,6 +13,7 @@ use wharf_runtime::state::State;
 
 use super::failure::{Failure, Result};
 use super::parse::{Parsed, parse_bool};
+use super::ports::held;
 use super::values;
 
 /// The filters of one command line, their names checked.
@@ -93,8 +94,8 @@ impl Filters {
             // As in docker, one of both will do.
             let asked = !published.is_empty() || !exposed.is_empty();
             let of_ports = || {
-                let places = attachments.get(&container.id).into_iter().flatten();
-                places.flat_map(|place| &place.ports).any(is_published)
+                let places = attachments.get(&container.id).map_or(&[][..], |places| held(container, places));
+                places.iter().flat_map(|place| &place.ports).any(is_published)
                     || plan::exposed(&container.config, &container.image)
                         .is_ok_and(|ports| ports.iter().any(|port| exposed.contains(port)))
             };

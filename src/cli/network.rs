@@ -12,6 +12,7 @@ use wharf_runtime::engine::{Engine, ListOptions};
 use wharf_runtime::error::Class;
 use wharf_runtime::events::Kind;
 use wharf_runtime::network::networks::{self, Network, NetworkSpec};
+use wharf_runtime::network::store::Attachment;
 use wharf_runtime::network::{BRIDGE, Endpoint};
 
 use super::container_prune::Filters;
@@ -23,6 +24,7 @@ use super::go_types;
 use super::lifecycle::for_each;
 use super::listing::{Column, Listing, natural};
 use super::parse::Parsed;
+use super::ports::{held, is_there};
 use super::verb::{
     FILTER, FORCE_PROMPT, FORMAT, FORMAT_OBJECT, Flag, Listed, NO_TRUNC, Operands, QUIET, Section, Verb,
 };
@@ -491,8 +493,12 @@ fn json(engine: &Engine, name: &str) -> wharf_runtime::Result<Value> {
     let network = engine.networks().get(name)?;
     let mut containers = Map::new();
     for (id, attachments) in engine.attachments()? {
-        for endpoint in attachments.iter().map(|a| &a.endpoint).filter(|e| e.network_id == network.id) {
-            let container = engine.container(&id)?;
+        let here = |attachment: &&Attachment| attachment.endpoint.network_id == network.id;
+        if !attachments.iter().any(|attachment| here(&attachment)) {
+            continue;
+        }
+        let container = engine.container(&id)?;
+        for endpoint in held(&container, &attachments).iter().filter(here).map(|attachment| &attachment.endpoint) {
             let object = json!({
                 "Name": container.name,
                 "EndpointID": endpoint_id(&id, endpoint),
@@ -550,7 +556,7 @@ fn options(engine: &Engine, network: &Network) -> BTreeMap<String, String> {
 /// `host` or `none`, which is as old as the network that every instance begins with.
 fn plain_json(engine: &Engine, shown: &Shown) -> wharf_runtime::Result<Value> {
     let mut containers = Map::new();
-    for container in engine.list(ListOptions { all: false })? {
+    for container in engine.list(ListOptions { all: false })?.into_iter().filter(is_there) {
         if ps::networks(&container).iter().any(|network| network == shown.name()) {
             let object = json!({
                 "Name": container.name, "EndpointID": pseudo_endpoint_id(&container.id, shown.name()),

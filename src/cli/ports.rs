@@ -9,6 +9,7 @@ use wharf_runtime::container::{BackendKind, Container};
 use wharf_runtime::network::ports::{ExposedPort, parse_expose};
 use wharf_runtime::network::store::Attachment;
 use wharf_runtime::network::{BRIDGE, Endpoint, PortBinding, Protocol, Six};
+use wharf_runtime::state::State;
 
 use super::context::Context;
 use super::failure::{Failure, Result};
@@ -60,9 +61,24 @@ fn port(parsed: &Parsed, context: &Context) -> Result<()> {
     Ok(std::io::stdout().write_all(lines.concat().as_bytes())?)
 }
 
-/// Its places on networks. What has just ended has them for a moment still, and they are nobody's.
-fn held<'a>(container: &Container, attachments: &'a [Attachment]) -> &'a [Attachment] {
-    if container.state.state.is_live() { attachments } else { &[] }
+/// True while somebody has its places on networks. What has ended keeps them for a moment, and until it starts again if it is
+/// to; they are nobody's then.
+pub fn is_there(container: &Container) -> bool {
+    let state = container.state.state;
+    state.is_live() && state != State::Restarting
+}
+
+/// Its places on networks.
+pub fn held<'a>(container: &Container, attachments: &'a [Attachment]) -> &'a [Attachment] {
+    if is_there(container) { attachments } else { &[] }
+}
+
+/// The ports that are exposed: there is something to expose them to where a network leads in.
+fn exposed_by(container: &Container, attachments: &[Attachment]) -> Vec<ExposedPort> {
+    match attachments.iter().any(|attachment| !attachment.endpoint.internal) {
+        true => wharf_runtime::plan::exposed(&container.config, &container.image).unwrap_or_default(),
+        false => Vec::new(),
+    }
 }
 
 fn bound(attachments: &[Attachment]) -> Vec<&PortBinding> {
@@ -81,12 +97,10 @@ fn host(binding: &PortBinding) -> String {
 
 /// The PORTS of `ps`: published ones, and those that are only exposed.
 pub fn column(container: &Container, attachments: &[Attachment]) -> String {
-    if !container.state.state.is_live() {
-        return String::new();
-    }
+    let attachments = held(container, attachments);
     let bound = bound(attachments);
-    let only_exposed = wharf_runtime::plan::exposed(&container.config, &container.image).unwrap_or_default();
-    let only_exposed = only_exposed.into_iter().filter(|port| !bound.iter().any(|b| exposed(b) == *port));
+    let only_exposed =
+        exposed_by(container, attachments).into_iter().filter(|port| !bound.iter().any(|b| exposed(b) == *port));
     displayed(&only_exposed.collect::<Vec<_>>(), &bound)
 }
 
@@ -220,14 +234,11 @@ fn addresses(at: &Endpoint) -> [(&'static str, Value); 7] {
 
 /// `NetworkSettings`. `ids` are those of networks, by their names.
 pub fn network_settings(container: &Container, attachments: &[Attachment], ids: &BTreeMap<String, String>) -> Value {
-    let live = container.state.state.is_live();
+    let live = is_there(container);
     let attachments = held(container, attachments);
     let mut ports = by_port(bound(attachments), ip);
-    if live && !attachments.is_empty() {
-        let only_exposed = wharf_runtime::plan::exposed(&container.config, &container.image).unwrap_or_default();
-        for port in only_exposed {
-            ports.entry(port.to_string()).or_insert(Value::Null);
-        }
+    for port in exposed_by(container, attachments) {
+        ports.entry(port.to_string()).or_insert(Value::Null);
     }
     // Those on which it is, and those on which it is to be when it runs.
     let mut places = container.config.places().into_owned();

@@ -206,7 +206,8 @@ fn networks_are_apart_for_both_kinds() {
         let name = format!("linux-{network}");
         wharf.ok(&[&["run", "-d", "--name", &name, "--network", network][..], &echo].concat());
         let name = format!("wasm-{network}");
-        serve(&wharf, &name, &["--network", network, "-p", "80"], &["peer", "0.0.0.0:80"]);
+        let publish = if network == "shut" { "28992:80" } else { "80" };
+        serve(&wharf, &name, &["--network", network, "-p", publish], &["peer", "0.0.0.0:80"]);
     }
     let dial = |network: &str, to: &str| wharf.run(&["run", "--rm", "--network", network, "net", "dial", to]).stdout;
     for network in ["one", "two", "shut"] {
@@ -244,7 +245,7 @@ fn networks_are_apart_for_both_kinds() {
         String::from_utf8_lossy(&out.stdout).into_owned()
     };
     assert_eq!(get(&published("wasm-one")), "you are");
-    assert_eq!(get(&published("wasm-shut")), "");
+    assert_eq!((get("127.0.0.1:28992"), wharf.ok(&["port", "wasm-shut"])), (String::new(), String::new()));
 }
 
 #[test]
@@ -482,11 +483,18 @@ fn a_wasm_container_comes_to_networks_and_leaves_them_while_it_runs() {
     assert_eq!(host(), "you are");
     wharf.ok(&["network", "connect", "shut", "hub"]);
     wharf.ok(&["network", "disconnect", "one", "hub"]);
-    assert_eq!(host(), "", "an internal network leads nowhere, nor in");
+    assert_eq!(
+        (host().as_str(), wharf.ok(&["port", "hub"])),
+        ("", String::new()),
+        "an internal network leads nowhere, nor in"
+    );
     assert!(heard_by_wasm(&wharf, "wasm-shut", "hub:80").contains("you are"));
     assert!(heard_by_wasm(&wharf, "wasm-one", "hub:80").starts_with("failed: "));
     wharf.ok(&["network", "connect", "one", "hub"]);
     eventually("it is published again", PATIENCE, || (host() == "you are").then_some(()));
+    assert!(wharf.ok(&["port", "hub"]).contains(&port));
+    serve(&wharf, "closed", &["--network", "shut", "-p", "80"], &["peer", "0.0.0.0:80"]);
+    assert_eq!(wharf.ok(&["port", "closed"]), "");
     // Of no network at all, and back; what it has is written down.
     wharf.ok(&["network", "disconnect", "one", "hub"]);
     wharf.ok(&["network", "disconnect", "shut", "hub"]);

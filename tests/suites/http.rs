@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::http::{Client, get};
+use crate::support::registry::free_port;
 use crate::support::{Wharf, eventually, images, tool};
 
 /// An instance with the component as the image `web`.
@@ -372,7 +373,9 @@ fn published_ports_go_and_come_with_the_way_out() {
         }
     }
     // One that begins without a way out.
-    let port = serve(&wharf, "held", &["--network", "shut"]);
+    let port = free_port();
+    let spec = format!("127.0.0.1:{port}:80");
+    wharf.ok(&["run", "-d", "--name", "held", "--network", "shut", "-p", &spec, "web"]);
     assert!(Client::try_connect(port).is_err());
     wharf.ok(&["network", "connect", "bridge", "held"]);
     assert_eq!(get(port, "/hello").status, 200);

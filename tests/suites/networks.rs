@@ -499,6 +499,52 @@ fn hosts_are_added_where_there_is_no_network_of_its_own() {
 }
 
 #[test]
+fn nothing_is_published_on_a_network_that_leads_nowhere() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["network", "create", "--internal", "shut"]);
+    wharf.ok(&["network", "create", "open"]);
+    let publish = ["--network", "shut", "-p", "28990:80", "--expose", "99"];
+    let web = server("moved");
+    wharf.ok(&[&["run", "-d", "--name", "web"], &publish[..], &["busybox", "sh", "-c", &web]].concat());
+    let ports = || {
+        let inspected = wharf.ok(&["inspect", "-f", "{{json .NetworkSettings.Ports}}", "web"]);
+        (wharf.ok(&["port", "web"]), wharf.ok(&["ps", "--format", "{{.Ports}}"]), inspected)
+    };
+    let nothing = || (String::new(), String::new(), "{}".to_owned());
+    assert_eq!(ports(), nothing());
+    // It is published when it comes to a network that leads out.
+    wharf.ok(&["network", "connect", "open", "web"]);
+    let (port, listed, inspected) = ports();
+    assert!(port.contains("80/tcp -> 0.0.0.0:28990"), "{port}");
+    assert!(listed.contains("0.0.0.0:28990->80/tcp") && listed.contains("99/tcp"), "{listed}");
+    assert!(inspected.contains("28990") && inspected.contains("99/tcp"), "{inspected}");
+    answers("127.0.0.1", 28990, "moved");
+    wharf.ok(&["network", "disconnect", "open", "web"]);
+    assert_eq!(ports(), nothing());
+}
+
+#[test]
+fn who_is_to_start_again_is_on_no_network_until_then() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["network", "create", "own"]);
+    let run = ["run", "-d", "--name", "again", "--restart", "always", "--network", "own", "-p", "127.0.0.1:28991:80"];
+    wharf.ok(&[&run[..], &["busybox", "sh", "-c", "sleep 0.1; false"]].concat());
+    let while_restarting = |what: &str, look: &dyn Fn() -> String| {
+        eventually(what, Duration::from_secs(30), || {
+            let state = || wharf.ok(&["inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "again"]);
+            let (before, seen) = (state(), look());
+            (before == state() && before.starts_with("restarting ")).then_some(seen)
+        })
+    };
+    let shown = "{{json .NetworkSettings.Ports}} [{{.NetworkSettings.Networks.own.IPAddress}}]";
+    assert_eq!(while_restarting("inspect", &|| wharf.ok(&["inspect", "-f", shown, "again"])), "{} []");
+    assert_eq!(while_restarting("ps", &|| wharf.ok(&["ps", "--format", "[{{.Ports}}]"])), "[]");
+    assert_eq!(while_restarting("port", &|| wharf.ok(&["port", "again"])), "");
+    let count = ["network", "inspect", "-f", "{{len .Containers}}", "own"];
+    assert_eq!(while_restarting("network inspect", &|| wharf.ok(&count)), "0");
+}
+
+#[test]
 fn ipv6_addresses_come_from_the_range_that_was_asked_for() {
     let wharf = Wharf::with_busybox();
     let range = ["--ipv6", "--subnet", "fd00:222:9::/64", "--ip-range", "fd00:222:9::100/127"];

@@ -107,6 +107,9 @@ fn attach_in(
         (Some(six), None) => Some(Six { address: free6(tx, &network, six)?, ..six }),
         (None, _) => None,
     };
+    // Nothing comes in by a network that does not lead out. What the container publishes it holds all the same: it may come
+    // to another network later, and has then what it asked for.
+    let ports = if network.internal { &[] } else { ports };
     let inserted = tx
         .prepare_cached(
             "INSERT INTO endpoints (container, network, address, aliases, ports, number, mac, address6) \
@@ -265,13 +268,17 @@ pub fn set_ports(db: &Db, container: &str, network: i64, ports: &[PortBinding]) 
     })
 }
 
-/// Writes down that the ports are published for the first of these places, which are in the order in which they lead out.
+/// Writes down that the ports are published for the first of these places, which are in the order in which they lead out,
+/// if it does.
 ///
 /// # Errors
 /// The database's.
 pub fn move_ports(db: &Db, container: &str, places: &[Endpoint], ports: &[PortBinding]) -> Result<()> {
     let mut all = places.iter().enumerate();
-    all.try_for_each(|(at, own)| set_ports(db, container, own.network_id, if at == 0 { ports } else { &[] }))
+    all.try_for_each(|(at, own)| {
+        let leads = at == 0 && !own.internal;
+        set_ports(db, container, own.network_id, if leads { ports } else { &[] })
+    })
 }
 
 /// Tells of the container's places on networks, or on this one, that they are taken (`connect`) or let go (`disconnect`).
