@@ -545,6 +545,19 @@ fn who_is_to_start_again_is_on_no_network_until_then() {
 }
 
 #[test]
+fn names_of_several_lead_to_any_of_them() {
+    let wharf = Wharf::with_busybox();
+    for name in ["one", "two"] {
+        wharf.ok(&["run", "-d", "--name", name, "--network-alias", "both", "busybox", "sleep", "1000"]);
+    }
+    let script = "for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do ping -c 1 -W 1 both | head -n 1; done";
+    let found = wharf.ok(&["run", "--rm", "busybox", "sh", "-c", script]);
+    for name in ["one", "two"] {
+        assert!(found.contains(&format!("({})", address(&wharf, name))), "{found}");
+    }
+}
+
+#[test]
 fn ipv6_addresses_come_from_the_range_that_was_asked_for() {
     let wharf = Wharf::with_busybox();
     let range = ["--ipv6", "--subnet", "fd00:222:9::/64", "--ip-range", "fd00:222:9::100/127"];

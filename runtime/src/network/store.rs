@@ -315,7 +315,8 @@ pub fn attachments(db: &Db) -> Result<HashMap<String, Vec<Attachment>>> {
     })
 }
 
-/// The addresses on a network of the containers with this name, short id, alias or host name.
+/// The addresses on a network of the containers with this name, short id, alias or host name, beginning with any of them: who
+/// takes the first is not always sent to the same one.
 ///
 /// # Errors
 /// The database's.
@@ -334,11 +335,17 @@ pub fn resolve(db: &Db, network_id: i64, name: &str) -> Result<Vec<IpAddr>> {
             let names = aliases.iter().map(String::as_str).chain([own.as_str(), &id[..id.len().min(12)]]);
             let mut names = names.chain(host.as_deref());
             if names.any(|known| known.eq_ignore_ascii_case(name)) {
-                found.push(ip(row.get(0)?).into());
-                found.extend(row.get::<_, Option<[u8; 16]>>(4)?.map(IpAddr::from));
+                let six = row.get::<_, Option<[u8; 16]>>(4)?;
+                found.push([Some(IpAddr::V4(ip(row.get(0)?))), six.map(IpAddr::from)]);
             }
         }
-        Ok(found)
+        let mut turn = [0; 2];
+        // Without a number at random the order is always the same one.
+        if found.len() > 1 && crate::linux::random(&mut turn).is_ok() {
+            let first = usize::from(u16::from_ne_bytes(turn)) % found.len();
+            found.rotate_left(first);
+        }
+        Ok(found.into_iter().flatten().flatten().collect())
     })
 }
 
@@ -488,6 +495,22 @@ mod tests {
         assert_eq!(resolve(&db, 1, "host").unwrap(), [own.address]);
         assert!(resolve(&db, 1, "name8").unwrap().is_empty() && resolve(&db, 2, "web").unwrap().is_empty());
         assert_eq!(attachments(&db).unwrap()[&id(7)], [Attachment { endpoint: own, ports }]);
+    }
+
+    #[test]
+    fn of_several_with_one_name_any_comes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = db(dir.path());
+        let wanted = EndpointConfig { aliases: vec!["web".to_owned()], ..EndpointConfig::on(BRIDGE) };
+        let mut all: Vec<IpAddr> = (0..3).map(|n| take(&db, n, &wanted).unwrap().address.into()).collect();
+        let mut first = HashSet::new();
+        for _ in 0..200 {
+            let mut found = resolve(&db, 1, "web").unwrap();
+            first.insert(found[0]);
+            found.sort();
+            assert_eq!(found, all);
+        }
+        assert_eq!(first, all.drain(..).collect());
     }
 
     #[test]
