@@ -193,7 +193,7 @@ pub enum NetworkMode {
     None,
     /// The host's own network.
     Host,
-    /// A network by name.
+    /// A network by name. In the record of a container that was taken from `none` it is that, and its places say where it is.
     Named(String),
     /// Another container's: its name in a request, its id in a record.
     Container(String),

@@ -161,6 +161,8 @@ impl Reconnect {
                 return Err(Error::new(Class::Conflict, message));
             }
             Reconnect::Connect(place) => places.push(place.clone()),
+            // From there on it is as any other, on no network yet.
+            Reconnect::Disconnect(network) if network == "none" && container.config.network == NetworkMode::None => {}
             Reconnect::Disconnect(network) => {
                 let Some(at) = places.iter().position(|known| known.network == *network) else {
                     let the = if container.state.state.is_live() { "" } else { "the " };

@@ -13,7 +13,7 @@ use wharf_images::db::{Db, Schema};
 use wharf_images::events::{self, Kind, NewEvent};
 use wharf_images::{Class, Digest, Image};
 
-use crate::config::{ContainerConfig, EndpointConfig};
+use crate::config::{ContainerConfig, EndpointConfig, NetworkMode};
 use crate::container::{Container, Status};
 use crate::error::{Error, Result};
 use crate::health::Health;
@@ -351,6 +351,10 @@ impl Store {
             let mut places = config.places().into_owned();
             change(&mut places)?;
             config.endpoints = Some(places);
+            // Of a container without a network that says how it was made, and no more than that.
+            if config.network == NetworkMode::None {
+                config.network = NetworkMode::Named("none".to_owned());
+            }
             Ok(())
         };
         self.db.write(|tx| change_config(tx, &container.id, change))

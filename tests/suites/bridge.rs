@@ -506,6 +506,12 @@ fn a_wasm_container_comes_to_networks_and_leaves_them_while_it_runs() {
     eventually("it is there again", PATIENCE, || {
         told(&wharf, "linux-two", "hub", 80).starts_with("you are").then_some(())
     });
+    // One that was made without a network comes to one.
+    serve(&wharf, "alone", &["--network", "none"], &["peer", "0.0.0.0:80"]);
+    wharf.ok(&["network", "disconnect", "none", "alone"]);
+    wharf.ok(&["network", "connect", "two", "alone"]);
+    assert!(told(&wharf, "linux-two", "alone", 80).starts_with("you are"));
+    assert!(heard_by_wasm(&wharf, "alone", "wasm-two:81").contains("you are"));
     // Nothing of a place that it has left stays on the host.
     let id = wharf.ok(&["inspect", "-f", "{{.Id}}", "hub"]);
     wharf.ok(&["network", "connect", "one", "hub"]);

@@ -545,6 +545,35 @@ fn who_is_to_start_again_is_on_no_network_until_then() {
 }
 
 #[test]
+fn a_container_without_a_network_is_given_one() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["network", "create", "own"]);
+    wharf.ok(&["create", "--name", "alone", "--network", "none", "busybox", "sleep", "1000"]);
+    let refused = wharf.exits(1, &["network", "connect", "own", "alone"]);
+    assert!(refused.stderr.contains("one of the networks in private (none) mode"), "{refused}");
+    wharf.ok(&["network", "disconnect", "none", "alone"]);
+    let shown = || {
+        let networks = "{{.HostConfig.NetworkMode}}{{range $name, $_ := .NetworkSettings.Networks}} {{$name}}{{end}}";
+        wharf.ok(&["inspect", "-f", networks, "alone"])
+    };
+    assert_eq!(shown(), "none");
+    wharf.ok(&["start", "alone"]);
+    assert_eq!(places(&wharf, "alone"), "");
+    wharf.ok(&["network", "connect", "own", "alone"]);
+    assert_eq!(shown(), "none own");
+    assert!(places(&wharf, "alone").starts_with("eth0 "), "{}", places(&wharf, "alone"));
+    wharf.ok(&["restart", "-t", "0", "alone"]);
+    assert!(places(&wharf, "alone").starts_with("eth0 "), "{}", places(&wharf, "alone"));
+    // One that runs so must be stopped first.
+    wharf.ok(&["run", "-d", "--name", "runs", "--network", "none", "busybox", "sleep", "1000"]);
+    let runs = wharf.exits(1, &["network", "disconnect", "none", "runs"]);
+    assert!(
+        runs.stderr.contains("cannot be given one while it runs") && runs.stderr.contains("stop it first"),
+        "{runs}"
+    );
+}
+
+#[test]
 fn names_of_several_lead_to_any_of_them() {
     let wharf = Wharf::with_busybox();
     for name in ["one", "two"] {

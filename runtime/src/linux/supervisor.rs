@@ -19,7 +19,7 @@ use wharf_images::events::NewEvent;
 use wharf_images::{Class, NoReport};
 
 use crate::backend::modules;
-use crate::config::ContainerConfig;
+use crate::config::{ContainerConfig, NetworkMode};
 use crate::container::{Container, Status};
 use crate::engine::{Attach, Change, Engine, Protection, Reconnect};
 use crate::error::{Error, Result};
@@ -789,8 +789,10 @@ impl Monitor {
         } else {
             let own = self.main()?.task.network()?;
             let (Some(connected), Some(own)) = (&mut self.connected, own) else {
-                let message =
-                    "the networks of a container that another program connects cannot be changed while it runs";
+                let message = match self.container.config.network {
+                    NetworkMode::None => "a container without a network cannot be given one while it runs",
+                    _ => "the networks of a container that another program connects cannot be changed while it runs",
+                };
                 return Err(Error::new(Class::Unsupported, message).with_hint("stop it first"));
             };
             match change {
