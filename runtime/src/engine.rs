@@ -157,6 +157,10 @@ impl Reconnect {
         let Container { id, name, .. } = container;
         match self {
             Reconnect::Connect(place) if places.iter().any(|known| known.network == place.network) => {
+                if !container.state.state.is_live() {
+                    // It will be there when it starts, as it was first asked for.
+                    return Ok(());
+                }
                 let message = format!("endpoint with name {name} already exists in network {}", place.network);
                 return Err(Error::new(Class::Conflict, message));
             }

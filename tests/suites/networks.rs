@@ -574,6 +574,22 @@ fn a_container_without_a_network_is_given_one() {
 }
 
 #[test]
+fn who_does_not_run_may_be_connected_again() {
+    let wharf = Wharf::with_busybox();
+    wharf.ok(&["network", "create", "own"]);
+    wharf.ok(&["create", "--name", "made", "--network", "name=own,alias=first", "busybox", "sleep", "1000"]);
+    wharf.ok(&["network", "connect", "--alias", "second", "own", "made"]);
+    let aliases = ["inspect", "-f", "{{.NetworkSettings.Networks.own.Aliases}}", "made"];
+    assert_eq!(wharf.ok(&aliases), "[first]", "it stays as it was asked for");
+    wharf.ok(&["start", "made"]);
+    let again = wharf.exits(1, &["network", "connect", "own", "made"]);
+    assert!(again.stderr.contains("already exists in network own"), "{again}");
+    wharf.ok(&["kill", "made"]);
+    wharf.ok(&["wait", "made"]);
+    wharf.ok(&["network", "connect", "own", "made"]);
+}
+
+#[test]
 fn names_of_several_lead_to_any_of_them() {
     let wharf = Wharf::with_busybox();
     for name in ["one", "two"] {
