@@ -43,9 +43,9 @@ pub static VERBS: &[Verb] = &[
             title: "Options",
             flags: &[
                 Flag::switch("attachable", "Enable manual container attachment"),
-                Flag::list("aux-address", "Auxiliary IPv4 or IPv6 addresses used by Network driver")
-                    .of("map")
-                    .not_yet(),
+                Flag::list("aux-address", "Auxiliary IPv4 or IPv6 addresses used by Network driver").of("map"),
+                Flag::value("config-from", "string", "The network from which to copy the configuration").not_yet(),
+                Flag::switch("config-only", "Create a configuration only network").not_yet(),
                 Flag::value("driver", "string", "Driver to manage the Network").short('d').or("bridge"),
                 Flag::list("gateway", "IPv4 Gateway for the master subnet").of("strings"),
                 Flag::switch("internal", "Restrict external access to the network"),
@@ -189,6 +189,14 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
     })?;
     within(&nets, &gateways, "gateway", |(address, _)| address.to_string())?;
     within(&nets, &ranges, "range", |(first, prefix)| format!("{first}/{prefix}"))?;
+    let reserved: BTreeMap<_, _> = parsed.values("aux-address").map(reserved).collect::<Result<_>>()?;
+    for address in reserved.values() {
+        let one = match *address {
+            IpAddr::V4(address) => (Some((address, 0)), None),
+            IpAddr::V6(address) => (None, Some((address, 0))),
+        };
+        within(&nets, &one, "aux-address", |(address, _)| address.to_string())?;
+    }
     let spec = NetworkSpec {
         name: parsed.operands()[0].clone(),
         subnet: nets.0,
@@ -198,12 +206,24 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
         subnet6: nets.1,
         gateway6: gateways.1.map(|(address, _)| address),
         range6: ranges.1,
+        reserved,
         internal: parsed.switch("internal"),
+        attachable: parsed.switch("attachable"),
         options: values::map(parsed.read_all("opt", values::driver_option)?),
         labels: values::map(parsed.read_all("label", values::label)?),
     };
     let network = context.engine()?.networks().create(&spec)?;
     Ok(writeln!(io::stdout(), "{}", network.uid())?)
+}
+
+/// `--aux-address name=address`.
+fn reserved(text: &str) -> Result<(String, IpAddr)> {
+    let (name, address) = text.split_once('=').unwrap_or((text, ""));
+    match address.parse() {
+        Ok(address) => Ok((name.to_owned(), address)),
+        Err(_) => Err(Failure::new(format!("no matching subnet for aux-address {address}"))
+            .hint("it must be a name and an address, as printer=10.1.0.9")),
+    }
 }
 
 /// What the engine would refuse, and docker's daemon does.
@@ -523,7 +543,7 @@ fn json(engine: &Engine, name: &str) -> wharf_runtime::Result<Value> {
             "Config": pools(&network),
         },
         "Internal": network.internal,
-        "Attachable": false,
+        "Attachable": network.attachable,
         "Ingress": false,
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": false,
@@ -585,7 +605,14 @@ fn pools(network: &Network) -> Vec<Value> {
     if let (Some(six), Some((first, prefix))) = (&mut six, network.range6) {
         six["IPRange"] = format!("{first}/{prefix}").into();
     }
-    std::iter::once(four).chain(six).collect()
+    let mut pools: Vec<Value> = std::iter::once(four).chain(six).collect();
+    for (name, address) in &network.reserved {
+        // The first pool is of IPv4.
+        if let Some(pool) = pools.get_mut(usize::from(address.is_ipv6())) {
+            pool["AuxiliaryAddresses"][name] = address.to_string().into();
+        }
+    }
+    pools
 }
 
 fn rm(parsed: &Parsed, context: &Context) -> Result<()> {

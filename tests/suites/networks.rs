@@ -590,6 +590,44 @@ fn who_does_not_run_may_be_connected_again() {
 }
 
 #[test]
+fn reserved_addresses_are_nobodys() {
+    let wharf = Wharf::with_busybox();
+    let subnets = ["--subnet", "10.222.63.0/24", "--subnet", "fd00:222:63::/64"];
+    let reserved = ["a=10.222.63.2", "b=10.222.63.4", "c=fd00:222:63::2"].map(|one| format!("--aux-address={one}"));
+    let reserved: Vec<&str> = reserved.iter().map(String::as_str).collect();
+    wharf.ok(&[&["network", "create"], &subnets[..], &reserved, &["own"]].concat());
+    let pools = "{{range .IPAM.Config}}{{.AuxiliaryAddresses}}{{end}}";
+    let shown = wharf.ok(&["network", "inspect", "-f", pools, "own"]);
+    assert_eq!(shown, "map[a:10.222.63.2 b:10.222.63.4]map[c:fd00:222:63::2]");
+    let mut given = Vec::new();
+    for name in ["one", "two"] {
+        wharf.ok(&["run", "-d", "--name", name, "--network", "own", "busybox", "sleep", "1000"]);
+        let place = "{{with .NetworkSettings.Networks.own}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}";
+        given.push(wharf.ok(&["inspect", "-f", place, name]));
+    }
+    assert_eq!(given, ["10.222.63.3 fd00:222:63::3", "10.222.63.5 fd00:222:63::4"]);
+    for wanted in ["--ip=10.222.63.4", "--ip6=fd00:222:63::2"] {
+        let taken = wharf.exits(125, &["run", "--rm", "--network", "own", wanted, "busybox", "true"]);
+        assert!(taken.stderr.contains("Address already in use"), "{taken}");
+    }
+    for (reserved, error) in [
+        (vec!["a=10.9.9.9"], "no matching subnet for aux-address 10.9.9.9"),
+        (vec!["a=zz"], "no matching subnet for aux-address zz"),
+        (vec!["a"], "no matching subnet for aux-address"),
+        (vec!["a=10.222.64.1"], "failed to allocate secondary ip address (a:10.222.64.1): Address already in use"),
+        (vec!["a=10.222.64.0"], "failed to allocate secondary ip address (a:10.222.64.0): Address already in use"),
+        (vec!["a=10.222.64.255"], "failed to allocate secondary ip address (a:10.222.64.255)"),
+        (vec!["a=10.222.64.9", "b=10.222.64.9"], "failed to allocate secondary ip address (b:10.222.64.9)"),
+    ] {
+        let reserved: Vec<String> = reserved.iter().map(|one| format!("--aux-address={one}")).collect();
+        let reserved: Vec<&str> = reserved.iter().map(String::as_str).collect();
+        let create = [&["network", "create", "--subnet", "10.222.64.0/24"], &reserved[..], &["x"]].concat();
+        let refused = wharf.exits(1, &create);
+        assert!(refused.stderr.contains(error), "{refused}");
+    }
+}
+
+#[test]
 fn names_of_several_lead_to_any_of_them() {
     let wharf = Wharf::with_busybox();
     for name in ["one", "two"] {

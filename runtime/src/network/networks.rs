@@ -42,6 +42,10 @@ pub const SCHEMA: Schema = Schema {
         ALTER TABLE networks ADD COLUMN range_address6 BLOB;
         ALTER TABLE networks ADD COLUMN range_prefix6 INTEGER;
     ",
+        "
+        ALTER TABLE networks ADD COLUMN attachable INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE networks ADD COLUMN reserved TEXT NOT NULL DEFAULT '{}';
+    ",
     ],
 };
 
@@ -74,8 +78,12 @@ pub struct Network {
     pub range6: Option<(Ipv6Addr, u8)>,
     /// When it was made.
     pub created: Timestamp,
+    /// Addresses that no container gets, by the names that they were given.
+    pub reserved: BTreeMap<String, IpAddr>,
     /// It has no way out.
     pub internal: bool,
+    /// It was asked for as one that containers may be put on by hand. Here that holds for all.
+    pub attachable: bool,
     /// Its addresses were chosen by us, and may be changed while nobody is on it.
     pub is_movable: bool,
     /// The driver's options.
@@ -128,8 +136,12 @@ pub struct NetworkSpec {
     pub gateway6: Option<Ipv6Addr>,
     /// The part of its IPv6 addresses from which containers are to get theirs; all if `None`.
     pub range6: Option<(Ipv6Addr, u8)>,
+    /// Addresses that no container is to get, with names for them.
+    pub reserved: BTreeMap<String, IpAddr>,
     /// It is to have no way out.
     pub internal: bool,
+    /// Containers may be put on it by hand, which they may anyway.
+    pub attachable: bool,
     /// The driver's options.
     pub options: BTreeMap<String, String>,
     /// Its labels.
@@ -159,7 +171,7 @@ pub(super) fn uid(id: i64, name: &str, created: i64) -> String {
 }
 
 const COLUMNS: &str = "SELECT id, name, driver, address, prefix, gateway, created, internal, movable, options, labels, range_address, \
-     range_prefix, address6, prefix6, gateway6, range_address6, range_prefix6 FROM networks";
+     range_prefix, address6, prefix6, gateway6, range_address6, range_prefix6, attachable, reserved FROM networks";
 
 /// The network of this name, or whose [`Network::uid`] begins so.
 ///
@@ -288,8 +300,8 @@ pub fn create(db: &Db, spec: &NetworkSpec, is_free: &dyn Fn(Ipv4Addr, u8) -> boo
         let created = nanoseconds(Timestamp::now());
         tx.prepare_cached(
             "INSERT INTO networks (name, driver, address, prefix, gateway, created, internal, movable, options, labels, \
-             range_address, range_prefix, address6, prefix6, gateway6, range_address6, range_prefix6) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+             range_address, range_prefix, address6, prefix6, gateway6, range_address6, range_prefix6, attachable, reserved) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
         )?
         .execute(params![
             spec.name,
@@ -309,6 +321,8 @@ pub fn create(db: &Db, spec: &NetworkSpec, is_free: &dyn Fn(Ipv4Addr, u8) -> boo
             six.map(|six| six.gateway.octets()),
             spec.range6.map(|(first, _)| first.octets()),
             spec.range6.map(|(_, prefix)| prefix),
+            spec.attachable,
+            to_json(&spec.reserved)?,
         ])?;
         let made = one(tx, tx.last_insert_rowid())?;
         events::emit(tx, &made.event("create"))?;
@@ -412,6 +426,7 @@ fn check(spec: &NetworkSpec) -> Result<()> {
     {
         return invalid(format!("no matching subnet for gateway {gateway}"));
     }
+    check_reserved(spec)?;
     for (option, value) in &spec.options {
         match option.as_str() {
             MTU if value.parse::<u32>().is_ok_and(|mtu| (68..=65535).contains(&mtu)) => {}
@@ -423,6 +438,33 @@ fn check(spec: &NetworkSpec) -> Result<()> {
                 let message = format!("network option {option}={value} is not supported");
                 return Err(Error::new(Class::Unsupported, message).with_hint(format!("the options known here: {MTU}")));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Addresses are reserved in a network's own subnets, each once.
+fn check_reserved(spec: &NetworkSpec) -> Result<()> {
+    for (at, (name, address)) in spec.reserved.iter().enumerate() {
+        let taken = match *address {
+            IpAddr::V4(address) => {
+                spec.subnet.filter(|subnet| overlap(*subnet, (address, 32))).map(|(first, prefix)| {
+                    let first = u32::from(first);
+                    let gateway = spec.gateway.map_or(first + 1, u32::from);
+                    [first, gateway, first | u32::MAX >> prefix].contains(&u32::from(address))
+                })
+            }
+            IpAddr::V6(address) => spec.subnet6.filter(|subnet| overlap6(*subnet, (address, 128))).map(|(first, _)| {
+                let gateway = spec.gateway6.map_or(first.to_bits() + 1, Ipv6Addr::to_bits);
+                [first.to_bits(), gateway].contains(&address.to_bits())
+            }),
+        };
+        let Some(taken) = taken else {
+            return Err(Error::new(Class::InvalidInput, format!("no matching subnet for aux-address {address}")));
+        };
+        if taken || spec.reserved.values().take(at).any(|before| before == address) {
+            let message = format!("failed to allocate secondary ip address ({name}:{address}): Address already in use");
+            return Err(Error::new(Class::Conflict, message));
         }
     }
     Ok(())
@@ -508,6 +550,8 @@ fn network(row: &Row<'_>) -> Result<Network> {
         range: range.map(|prefix| Ok::<_, Error>((ip(11)?, prefix))).transpose()?,
         six: prefix6.map(|prefix| Ok::<_, Error>(Six { address: ip6(13)?, prefix, gateway: ip6(15)? })).transpose()?,
         range6: range6.map(|prefix| Ok::<_, Error>((ip6(16)?, prefix))).transpose()?,
+        attachable: row.get(18)?,
+        reserved: from_json(row, 19)?,
     })
 }
 

@@ -176,7 +176,8 @@ fn check(wanted: &EndpointConfig, network: &Network) -> Result<()> {
             return invalid(format!("no configured subnet contains IP address {address}"));
         }
         // The first address means the network, the last one all that is in it.
-        if address == network.gateway || [first, last].contains(&u32::from(address)) {
+        let reserved = network.reserved.values().any(|reserved| *reserved == address);
+        if reserved || address == network.gateway || [first, last].contains(&u32::from(address)) {
             return Err(Error::new(Class::Conflict, "Address already in use"));
         }
     }
@@ -185,7 +186,8 @@ fn check(wanted: &EndpointConfig, network: &Network) -> Result<()> {
         if !network.six.is_some_and(contained) {
             return invalid(format!("no configured subnet contains IP address {address}"));
         }
-        if network.six.is_some_and(|six| six.gateway == address) {
+        let reserved = network.reserved.values().any(|reserved| *reserved == address);
+        if reserved || network.six.is_some_and(|six| six.gateway == address) {
             return Err(Error::new(Class::Conflict, "Address already in use"));
         }
     }
@@ -200,14 +202,20 @@ fn free(tx: &Transaction<'_>, network: &Network) -> Result<Ipv4Addr> {
     let whole = i64::from(u32::from(network.address));
     let last = whole + (1i64 << (32 - u32::from(network.prefix))) - 1;
     let before = (first - 1).max(whole);
-    // Behind a taken one (or the gateway) and before a hole.
+    let reserved = network.reserved.values().filter_map(|address| match address {
+        IpAddr::V4(address) => Some(u32::from(*address)),
+        IpAddr::V6(_) => None,
+    });
+    let reserved: Vec<u32> = reserved.chain([u32::from(network.gateway)]).collect();
+    // Behind one that is taken or reserved, and before a hole.
     let address: Option<i64> = tx
         .prepare_cached(
-            "SELECT min(a) + 1 FROM (SELECT ?2 AS a UNION ALL SELECT ?3 UNION ALL \
-             SELECT address FROM endpoints WHERE network = ?1) WHERE a >= ?3 AND a + 1 <> ?2 AND a + 1 NOT IN \
-             (SELECT address FROM endpoints WHERE network = ?1)",
+            "SELECT min(a) + 1 FROM (SELECT value AS a FROM json_each(?2) UNION ALL SELECT ?3 UNION ALL \
+             SELECT address FROM endpoints WHERE network = ?1) WHERE a >= ?3 AND \
+             a + 1 NOT IN (SELECT value FROM json_each(?2)) AND \
+             a + 1 NOT IN (SELECT address FROM endpoints WHERE network = ?1)",
         )?
-        .query_row(params![network.id, u32::from(network.gateway), before], |r| r.get(0))?;
+        .query_row(params![network.id, to_json(&reserved)?, before], |r| r.get(0))?;
     match address.filter(|address| *address < (first + size).min(last)) {
         Some(address) => Ok(ip(address)),
         None => {
@@ -225,7 +233,11 @@ fn free6(tx: &Transaction<'_>, network: &Network, six: Six) -> Result<Ipv6Addr> 
     let (first, prefix) = network.range6.unwrap_or((six.address, six.prefix));
     let (first, size) = (first.to_bits(), 1u128 << (128 - u32::from(prefix)));
     // The first one of a network means its routers (RFC 4291, 2.6.1).
-    let reserved = [six.address.to_bits(), six.gateway.to_bits()];
+    let mut reserved = vec![six.address.to_bits(), six.gateway.to_bits()];
+    reserved.extend(network.reserved.values().filter_map(|address| match address {
+        IpAddr::V6(address) => Some(address.to_bits()),
+        IpAddr::V4(_) => None,
+    }));
     // The last one may be the last of all.
     let mut addresses = first..=first + (size - 1);
     let free = addresses.find(|address| !taken.contains(address) && !reserved.contains(address));
