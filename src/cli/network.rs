@@ -48,11 +48,16 @@ pub static VERBS: &[Verb] = &[
                 Flag::switch("config-only", "Create a configuration only network").not_yet(),
                 Flag::value("driver", "string", "Driver to manage the Network").short('d').or("bridge"),
                 Flag::list("gateway", "IPv4 Gateway for the master subnet").of("strings"),
+                Flag::switch("ingress", "Create swarm routing-mesh network").not_yet(),
                 Flag::switch("internal", "Restrict external access to the network"),
                 Flag::list("ip-range", "Allocate container ip from a sub-range").of("strings"),
+                Flag::value("ipam-driver", "string", "IP Address Management Driver").or("default"),
+                Flag::list("ipam-opt", "Set IPAM driver specific options").of("map").not_yet(),
+                Flag::switch("ipv4", "Enable or disable IPv4 address assignment").or("true"),
                 Flag::switch("ipv6", "Enable or disable IPv6 address assignment"),
                 Flag::list("label", "Set metadata on a network"),
                 Flag::list("opt", "Set driver specific options").short('o').of("map"),
+                Flag::value("scope", "string", "Control the network's scope"),
                 Flag::list("subnet", "Subnet in CIDR format that represents a network segment").of("strings"),
             ],
         }],
@@ -165,6 +170,22 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
             return Err(refused(format!("plugin {driver:?} not found")).hint("The one driver here is bridge."));
         }
     }
+    match parsed.value("ipam-driver").unwrap_or("default") {
+        "default" | "" => {}
+        driver => {
+            return Err(refused(format!("plugin {driver:?} not found")).hint("The one IPAM driver here is default."));
+        }
+    }
+    match parsed.value("scope").unwrap_or("local") {
+        "local" | "" => {}
+        scope => {
+            let message = format!("cannot create a {scope} scoped network");
+            return Err(refused(message).hint("The one scope here is local."));
+        }
+    }
+    if !parsed.switch("ipv4") {
+        return Err(refused("networks without IPv4 addresses are not supported".to_owned()));
+    }
     let name = &parsed.operands()[0];
     if matches!(name.as_str(), BRIDGE | "host" | "none" | "default") {
         return Err(refused(format!("operation is not permitted on predefined {name} network")));
@@ -202,7 +223,8 @@ fn create(parsed: &Parsed, context: &Context) -> Result<()> {
         subnet: nets.0,
         gateway: gateways.0.map(|(address, _)| address),
         range: ranges.0,
-        ipv6: parsed.switch("ipv6"),
+        // Who names such a subnet wants its addresses.
+        ipv6: parsed.switch("ipv6") || nets.1.is_some() && !parsed.given("ipv6"),
         subnet6: nets.1,
         gateway6: gateways.1.map(|(address, _)| address),
         range6: ranges.1,

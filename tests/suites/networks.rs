@@ -590,6 +590,40 @@ fn who_does_not_run_may_be_connected_again() {
 }
 
 #[test]
+fn networks_are_made_as_asked() {
+    let wharf = Wharf::with_busybox();
+    let told = |name: &str, format: &str| wharf.ok(&["network", "inspect", "-f", format, name]);
+    let plain = ["--attachable", "--scope", "local", "--ipam-driver", "default", "--ipv4"];
+    let options =
+        ["-o", "com.docker.network.bridge.host_binding_ipv4=0.0.0.0", "-o", "com.docker.network.driver.mtu=1400"];
+    wharf.ok(&[&["network", "create"], &plain[..], &options, &["own"]].concat());
+    assert_eq!(told("own", "{{.Attachable}} {{len .Options}} {{.EnableIPv6}}"), "true 2 false");
+    assert_eq!(told("bridge", "{{.Attachable}}"), "false");
+    for (flags, error) in [
+        (["--scope", "swarm"], "cannot create a swarm scoped network"),
+        (["--ipam-driver", "foo"], "plugin \"foo\" not found"),
+        (["-o", "foo=bar"], "com.docker.network.driver.mtu, and what is so anyway: com.docker"),
+        (["-o", "com.docker.network.bridge.enable_icc=false"], "enable_icc=false is not supported"),
+        (["--ingress", "--internal"], "--ingress"),
+        (["--ipv4=false", "--internal"], "networks without IPv4 addresses"),
+    ] {
+        let refused = wharf.run(&[&["network", "create"], &flags[..], &["x"]].concat());
+        assert!(refused.stderr.contains(error), "{refused}");
+    }
+    // A range is where it lies, whatever else its address says.
+    wharf.ok(&["network", "create", "--subnet", "10.222.60.0/24", "--ip-range", "10.222.60.200/25", "upper"]);
+    assert_eq!(told("upper", "{{(index .IPAM.Config 0).IPRange}}"), "10.222.60.128/25");
+    let addresses = |network: &str| wharf.ok(&["run", "--rm", "--network", network, "busybox", "ip", "-o", "addr"]);
+    assert!(addresses("upper").contains("10.222.60.128/24"));
+    // Who names addresses of a family wants them.
+    wharf.ok(&["network", "create", "--subnet", "fd00:222:61::/64", "six"]);
+    assert_eq!(told("six", "{{.EnableIPv6}}"), "true");
+    assert!(addresses("six").contains("fd00:222:61::2/64"));
+    let neither = ["network", "create", "--ipv6=false", "--subnet", "fd00:222:62::/64", "x"];
+    assert!(wharf.exits(1, &neither).stderr.contains("only with --ipv6"));
+}
+
+#[test]
 fn reserved_addresses_are_nobodys() {
     let wharf = Wharf::with_busybox();
     let subnets = ["--subnet", "10.222.63.0/24", "--subnet", "fd00:222:63::/64"];

@@ -55,6 +55,16 @@ const LONGEST: usize = 128;
 /// The option that sets the size of a network's packets.
 const MTU: &str = "com.docker.network.driver.mtu";
 
+/// Options that ask for what is so anyway. (The name of the bridge is ours: by it we know our own.)
+const SO_ALREADY: [(&str, &str); 6] = [
+    ("com.docker.network.bridge.default_bridge", "false"),
+    ("com.docker.network.bridge.enable_icc", "true"),
+    ("com.docker.network.bridge.enable_ip_masquerade", "true"),
+    ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0"),
+    ("com.docker.network.bridge.inhibit_ipv4", "false"),
+    ("com.docker.network.container_iface_prefix", "eth"),
+];
+
 /// A network's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
@@ -314,12 +324,12 @@ pub fn create(db: &Db, spec: &NetworkSpec, is_free: &dyn Fn(Ipv4Addr, u8) -> boo
             spec.subnet.is_none(),
             to_json(&spec.options)?,
             to_json(&spec.labels)?,
-            spec.range.map(|(first, _)| u32::from(first)),
+            spec.range.map(|(first, prefix)| u32::from(base(first, prefix))),
             spec.range.map(|(_, prefix)| prefix),
             six.map(|six| six.address.octets()),
             six.map(|six| six.prefix),
             six.map(|six| six.gateway.octets()),
-            spec.range6.map(|(first, _)| first.octets()),
+            spec.range6.map(|(first, prefix)| base6(first, prefix).octets()),
             spec.range6.map(|(_, prefix)| prefix),
             spec.attachable,
             to_json(&spec.reserved)?,
@@ -400,13 +410,13 @@ fn check(spec: &NetworkSpec) -> Result<()> {
     }
     if let Some((first, prefix)) = spec.range {
         let within = spec.subnet.is_some_and(|subnet| overlap(subnet, (first, prefix)) && subnet.1 <= prefix);
-        if !within || prefix > 32 || base(first, prefix) != first {
+        if !within || prefix > 32 {
             return invalid(format!("invalid ip-range {first}/{prefix}: it must lie in the network's --subnet"));
         }
     }
     if let Some((first, prefix)) = spec.range6 {
         let within = spec.subnet6.is_some_and(|subnet| overlap6(subnet, (first, prefix)) && subnet.1 <= prefix);
-        if !within || prefix > 128 || base6(first, prefix) != first {
+        if !within || prefix > 128 {
             return invalid(format!("invalid ip-range {first}/{prefix}: it must lie in the network's --subnet"));
         }
     }
@@ -431,12 +441,12 @@ fn check(spec: &NetworkSpec) -> Result<()> {
         match option.as_str() {
             MTU if value.parse::<u32>().is_ok_and(|mtu| (68..=65535).contains(&mtu)) => {}
             MTU => return invalid(format!("invalid value for {MTU}: {value}")),
-            // The name of the bridge is ours, and what these say is so already.
-            "com.docker.network.bridge.enable_icc" | "com.docker.network.bridge.enable_ip_masquerade"
-                if value == "true" => {}
+            option if SO_ALREADY.contains(&(option, value)) => {}
             _ => {
+                let so: Vec<_> = SO_ALREADY.iter().map(|(option, value)| format!("{option}={value}")).collect();
                 let message = format!("network option {option}={value} is not supported");
-                return Err(Error::new(Class::Unsupported, message).with_hint(format!("the options known here: {MTU}")));
+                return Err(Error::new(Class::Unsupported, message)
+                    .with_hint(format!("the options known here: {MTU}, and what is so anyway: {}", so.join(", "))));
             }
         }
     }
@@ -748,7 +758,7 @@ mod tests {
             range6: Some((range.0.parse().unwrap(), range.1)),
             ..spec("x")
         };
-        for range in [("fd00:2::", 120), ("fd00:1::1", 120), ("fd00::", 48), ("fd00:1::", 129)] {
+        for range in [("fd00:2::", 120), ("fd00::", 48), ("fd00:1::", 129)] {
             let expected = format!("invalid ip-range {}/{}: it must lie in the network's --subnet", range.0, range.1);
             assert_eq!(refuse(subnet6("fd00:1::", range)), expected);
         }
