@@ -102,7 +102,7 @@ pub fn told(engine: &Engine, kind: Kind, freed: u64) -> Result<()> {
 }
 
 fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
-    let filters = Filters::new(parsed.read_all("filter", values::filter)?, Timestamp::now())?;
+    let filters = Filters::new(values::filters(parsed)?, Timestamp::now())?;
     if !text::agreed(parsed, " all stopped containers.")? {
         return Ok(());
     }

@@ -51,7 +51,7 @@ fn events(parsed: &Parsed, context: &Context) -> Result<()> {
         None | Some("") => Ok(None),
         Some(value) => units::parse_moment(value, now).map(Some).map_err(Failure::new),
     };
-    let filter = EventFilter::new(parsed.read_all("filter", values::filter)?)?;
+    let filter = EventFilter::new(values::filters(parsed)?)?;
     let options = EventOptions { since: moment("since")?, until: moment("until")?, filter };
     let shape = match parsed.value("format") {
         None | Some("") => Shape::Line,

@@ -30,7 +30,7 @@ impl Filters {
     /// # Errors
     /// Docker's words.
     pub fn new(parsed: &Parsed) -> Result<Self> {
-        let filters = parsed.read_all("filter", values::filter)?;
+        let filters = values::filters(parsed)?;
         for (name, value) in &filters {
             match name.as_str() {
                 "exited" => {

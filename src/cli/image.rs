@@ -143,8 +143,8 @@ fn remove(parsed: &Parsed, context: &Context) -> Result<()> {
 }
 
 fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
-    parsed.read_all("filter", values::filter)?;
-    let filters = Filters::parse(&parsed.values("filter").collect::<Vec<_>>())?;
+    values::filters(parsed)?;
+    let filters = Filters::parse(&parsed.values("filter").filter(|text| !text.is_empty()).collect::<Vec<_>>())?;
     let all = parsed.switch("all") || filters.dangling == Some(false);
     let what = match all {
         true => "all images without at least one container associated to them",

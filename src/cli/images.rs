@@ -95,8 +95,8 @@ impl Row {
 }
 
 fn images(parsed: &Parsed, context: &Context) -> Result<()> {
-    parsed.read_all("filter", values::filter)?;
-    let mut filters = Filters::parse(&parsed.values("filter").collect::<Vec<_>>())?;
+    values::filters(parsed)?;
+    let mut filters = Filters::parse(&parsed.values("filter").filter(|text| !text.is_empty()).collect::<Vec<_>>())?;
     if let Some(operand) = parsed.operands().first() {
         filters.references = vec![pattern(operand)];
     }

@@ -425,7 +425,7 @@ impl Row {
 }
 
 fn list(parsed: &Parsed, context: &Context) -> Result<()> {
-    let filters = parsed.read_all("filter", values::filter)?;
+    let filters = values::filters(parsed)?;
     for (name, _) in &filters {
         if !matches!(name.as_str(), "driver" | "id" | "label" | "name" | "scope" | "type" | "dangling") {
             return Err(Failure::new(format!("Error: invalid filter '{name}'")));
@@ -655,7 +655,7 @@ fn rm(parsed: &Parsed, context: &Context) -> Result<()> {
 }
 
 fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
-    let filters = Filters::new(parsed.read_all("filter", values::filter)?, Timestamp::now())?;
+    let filters = Filters::new(values::filters(parsed)?, Timestamp::now())?;
     if !text::agreed(parsed, " all custom networks not used by at least one container.")? {
         return Ok(());
     }

@@ -100,7 +100,7 @@ impl Filters {
 }
 
 fn search(parsed: &Parsed, context: &Context) -> Result<()> {
-    let filters = Filters::new(parsed.read_all("filter", values::filter)?)?;
+    let filters = Filters::new(values::filters(parsed)?)?;
     let limit: i64 = parsed.read("limit", values::integer)?.unwrap_or(0);
     let limit = match limit {
         0 => 25,

@@ -53,7 +53,7 @@ fn warning(all: bool, volumes: bool, filters: &[&str]) -> String {
 fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
     let (all, volumes) = (parsed.switch("all"), parsed.switch("volumes"));
     let given: Vec<&str> = parsed.values("filter").collect();
-    let pairs = parsed.read_all("filter", values::filter)?;
+    let pairs = values::filters(parsed)?;
     if volumes && pairs.iter().any(|(name, _)| name == "until") {
         return Err(Failure::new("The \"until\" filter is not supported with \"--volumes\""));
     }

@@ -10,7 +10,7 @@ use wharf_runtime::network::BRIDGE;
 
 use super::failure::{Failure, Result};
 use super::mounts;
-use super::parse::parse_bool;
+use super::parse::{Parsed, parse_bool};
 use super::units::{parse_duration, parse_size};
 
 /// Says why this is no value of a kind that a flag's help names, if it is none.
@@ -26,7 +26,7 @@ pub fn check(kind: &str, text: &str) -> Result<(), String> {
         "decimal" => cpus(text).map(drop),
         // That none may be negative is said later.
         "duration" if !text.starts_with('-') => parse_duration(text).map(drop),
-        "filter" => filter(text).map(drop),
+        "filter" if !text.is_empty() => filter(text).map(drop),
         "mount" => mounts::mount(text).map(drop),
         "network" => network(text).map(drop),
         "ulimit" => ulimit(text).map(drop),
@@ -39,7 +39,7 @@ pub fn check(kind: &str, text: &str) -> Result<(), String> {
 /// # Errors
 /// Docker's words.
 pub fn not_empty(kind: &str, name: &str) -> Result<()> {
-    match name {
+    match name.trim() {
         "" => Err(Failure::new(format!("invalid {kind} name or ID: value is empty"))),
         _ => Ok(()),
     }
@@ -382,6 +382,15 @@ pub fn filter(text: &str) -> Result<(String, String), String> {
         Some((name, value)) => Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned())),
         None => Err("bad format of filter (expected name=value)".to_owned()),
     }
+}
+
+/// All `--filter`s but empty ones, which docker takes for none.
+///
+/// # Errors
+/// As [`filter`].
+pub fn filters(parsed: &Parsed) -> Result<Vec<(String, String)>> {
+    let given = parsed.read_all("filter", |text| if text.is_empty() { Ok(None) } else { filter(text).map(Some) })?;
+    Ok(given.into_iter().flatten().collect())
 }
 
 /// `--security-opt`s. A seccomp profile given by its file is read: its JSON takes the file's place.

@@ -662,6 +662,27 @@ fn reserved_addresses_are_nobodys() {
 }
 
 #[test]
+fn networks_are_found_by_any_part_of_their_ids_and_not_by_nothing() {
+    let wharf = Wharf::new();
+    let id = wharf.ok(&["network", "create", "own"]);
+    let listed = |filter: &str| wharf.ok(&["network", "ls", "--format", "{{.Name}}", "-f", filter]);
+    assert_eq!(listed(&format!("id={}", &id[9..])), "own");
+    assert_eq!(
+        (listed(""), listed("id=")),
+        ("bridge\nhost\nnone\nown".to_owned(), "bridge\nhost\nnone\nown".to_owned())
+    );
+    wharf.ok(&["ps", "-f", ""]);
+    wharf.ok(&["images", "-f", ""]);
+    let named = "invalid network name or ID: value is empty";
+    for args in [&["network", "rm", ""][..], &["network", "inspect", " "], &["network", "connect", "", "x"]] {
+        let refused = wharf.exits(1, args);
+        assert!(refused.stderr.contains(named), "{refused}");
+    }
+    let refused = wharf.exits(1, &["network", "disconnect", "own", ""]);
+    assert!(refused.stderr.contains("invalid container name or ID: value is empty"), "{refused}");
+}
+
+#[test]
 fn names_of_several_lead_to_any_of_them() {
     let wharf = Wharf::with_busybox();
     for name in ["one", "two"] {
