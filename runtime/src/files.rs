@@ -178,8 +178,9 @@ impl Engine {
             _ => e,
         });
         // Of one that does not run we were the user.
-        self.volumes().release(container.volume_names(), "")?;
+        let released = self.volumes().release(container.volume_names(), "");
         let outcome = outcome?;
+        released?;
         let told = match request {
             Request::Pack { .. } => container.event("archive-path"),
             Request::Unpack { .. } => container.event("extract-to-dir"),

@@ -60,3 +60,12 @@ fn a_signal_restores_the_terminal() {
     assert!(Command::new("kill").args(["-TERM", pid.trim()]).status().expect("kill").success());
     terminal.expect(" icanon");
 }
+
+#[test]
+fn no_archive_is_read_from_a_terminal() {
+    let wharf = Wharf::new();
+    let mut terminal = shell(&wharf, "$WHARF volume import typed; echo code $?");
+    terminal.expect("cowardly refusing to read an archive from a terminal");
+    terminal.expect("code 1");
+    assert_eq!(terminal.wait(), 0);
+}

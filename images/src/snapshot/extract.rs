@@ -167,16 +167,29 @@ impl Copy {
 /// The disk's.
 pub fn install(from: &Path, to: &Path) -> Result<()> {
     let failed = |e| Error::io("move into", to, e);
+    let dir = DirAt::open(from).map_err(failed)?;
+    let target = DirAt::open(to).map_err(failed)?;
     for entry in fs::read_dir(from).map_err(|e| Error::io("read", from, e))? {
         let entry = entry.map_err(|e| Error::io("read", from, e))?;
-        let target = to.join(entry.file_name());
-        if fs::symlink_metadata(&target).is_err() {
-            fs::rename(entry.path(), &target).map_err(failed)?;
+        let (old, new) = (entry.path(), to.join(entry.file_name()));
+        if fs::symlink_metadata(&new).is_ok() {
+            continue;
+        }
+        match fs::rename(&old, &new) {
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+                let name = entry.file_name().into_encoded_bytes();
+                let opened = dir.stat(&name).and_then(|stat| {
+                    // Renaming a directory changes its "..", which takes the right to write to it.
+                    dir.chmod_dir(&name, stat.mode | 0o700)?;
+                    fs::rename(&old, &new)?;
+                    target.chmod_dir(&name, stat.mode)
+                });
+                opened.map_err(|_| failed(e))?;
+            }
+            other => other.map_err(failed)?,
         }
     }
-    let dir = DirAt::open(from).map_err(failed)?;
     let (stat, xattrs) = dir.stat(b".").and_then(|stat| Ok((stat, dir.xattrs()?))).map_err(failed)?;
-    let target = DirAt::open(to).map_err(failed)?;
     let copy = Copy { to: target, linked: HashMap::new(), own_ids: os::own_ids() };
     copy.dir(&copy.to, &stat, &xattrs).map_err(failed)?;
     remove_tree(from)

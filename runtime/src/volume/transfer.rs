@@ -43,6 +43,8 @@ impl Volumes<'_> {
             )
             .with_hint("unpack the archive where the volume's device says"));
         }
+        // Of an import that was killed.
+        area.unstage()?;
         if !area::is_empty(&area.data())? || area.is_half_full() {
             return Err(Error::new(Class::Conflict, format!("import {name}: the volume is not empty"))
                 .with_hint("import into a new volume, or remove this one first"));
