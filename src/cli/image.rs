@@ -14,7 +14,7 @@ use super::images::UNKNOWN;
 use super::listing::{Column, Listing};
 use super::parse::Parsed;
 use super::verb::{FORCE_PROMPT, FORMAT, FORMAT_OBJECT, Flag, Listed, NO_TRUNC, Operands, QUIET, Section, Verb};
-use super::{container_prune, image_json, inspect, text, units, values};
+use super::{container_prune, image_json, images, inspect, text, units};
 
 /// `--platform` of an image that is here.
 pub const PLATFORM: Flag = Flag::value("platform", "string", "Platform of the image (\"os/arch[/variant]\")");
@@ -143,8 +143,7 @@ fn remove(parsed: &Parsed, context: &Context) -> Result<()> {
 }
 
 fn prune(parsed: &Parsed, context: &Context) -> Result<()> {
-    values::filters(parsed)?;
-    let filters = Filters::parse(&parsed.values("filter").filter(|text| !text.is_empty()).collect::<Vec<_>>())?;
+    let filters = images::filters(parsed)?;
     let all = parsed.switch("all") || filters.dangling == Some(false);
     let what = match all {
         true => "all images without at least one container associated to them",

@@ -94,9 +94,17 @@ impl Row {
     }
 }
 
-fn images(parsed: &Parsed, context: &Context) -> Result<()> {
+/// `--filter`s of images.
+///
+/// # Errors
+/// Docker's words.
+pub fn filters(parsed: &Parsed) -> Result<Filters> {
     values::filters(parsed)?;
-    let mut filters = Filters::parse(&parsed.values("filter").filter(|text| !text.is_empty()).collect::<Vec<_>>())?;
+    Ok(Filters::parse(&parsed.values("filter").filter(|text| !text.is_empty()).collect::<Vec<_>>())?)
+}
+
+fn images(parsed: &Parsed, context: &Context) -> Result<()> {
+    let mut filters = filters(parsed)?;
     if let Some(operand) = parsed.operands().first() {
         filters.references = vec![pattern(operand)];
     }
