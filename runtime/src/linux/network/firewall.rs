@@ -303,6 +303,9 @@ impl<'a> Firewall<'a> {
     }
 
     fn take_back(&self, family: &'static Family, message: u16, forwards: &[Forward]) -> Result<(), Errno> {
+        if !forwards.iter().any(|forward| Family::of(forward).number == family.number) {
+            return Ok(());
+        }
         let mut batch = Batch::new(self.table);
         batch.family = family;
         batch.elements(message, forwards);
