@@ -17,9 +17,9 @@ mod live;
 pub mod names;
 pub mod netlink;
 mod relay;
+mod repair;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -36,6 +36,7 @@ pub use self::linger::{linger, remove_unused};
 use self::links::Links;
 use self::names::{Answerer, Directory};
 use self::relay::Relay;
+pub use self::repair::{lost, restore, strays, sweep};
 use super::sockets;
 use crate::config::{ContainerConfig, EndpointConfig, HOST_GATEWAY, NetworkMode};
 use crate::container::{BackendKind, Container};
@@ -552,7 +553,7 @@ fn tell_wasm(engine: &Engine, networks: &[i64]) -> Result<()> {
     let mut ids = Vec::new();
     for (id, attachments) in engine.attachments()? {
         let here = attachments.iter().any(|attachment| networks.contains(&attachment.endpoint.network_id));
-        if here && engine.containers()?.get(&id)?.is_some_and(|container| container.backend() == BackendKind::Wasm) {
+        if here && is_of(engine, &id, BackendKind::Wasm)? {
             ids.push(id);
         }
     }
@@ -599,149 +600,6 @@ pub fn forget(engine: &Engine, network: &Network) -> Result<()> {
     }
     let _lock = lock(engine.paths(), Lock::Exclusive)?;
     remove_bridge(engine, network)
-}
-
-/// What the kernel has of this instance's networks and no record knows.
-struct Strays {
-    bridges: Vec<String>,
-    /// The firewall, when no bridge is left for it.
-    table: Option<String>,
-}
-
-impl Strays {
-    /// To be asked under the lock: who makes or removes a bridge does the same with the table a moment later.
-    fn of(engine: &Engine) -> Result<Self> {
-        let db = engine.containers()?.db();
-        let forgotten = !is_lasting(engine.paths()) && linger::is_forgotten(engine.paths());
-        let mut known = Vec::new();
-        for network in networks::all(db)? {
-            if !forgotten || networks::is_used(db, network.id)? {
-                known.push(bridge_name(engine.paths(), network.id));
-            }
-        }
-        let (kept, bridges): (Vec<_>, _) =
-            linger::bridges(engine.paths())?.into_iter().partition(|name| known.contains(name));
-        let table = table(engine.paths());
-        // A kernel without nf_tables has none.
-        let exists = || Firewall::open(&table).and_then(|firewall| firewall.exists()).unwrap_or(false);
-        let table = (kept.is_empty() && exists()).then_some(table);
-        Ok(Strays { bridges, table })
-    }
-}
-
-/// Names what the kernel has of this instance's networks and no record knows.
-///
-/// # Errors
-/// The store's and the kernel's.
-pub fn strays(engine: &Engine) -> Result<Vec<String>> {
-    if !super::is_root() {
-        return Ok(Vec::new());
-    }
-    let _lock = lock(engine.paths(), Lock::Shared)?;
-    let Strays { bridges, table } = Strays::of(engine)?;
-    let bridges = bridges.into_iter().map(|name| format!("network interface {name}"));
-    Ok(bridges.chain(table.map(|name| format!("nf_tables table {name}"))).collect())
-}
-
-/// What running Linux containers need and somebody else has taken from the kernel.
-struct Lost {
-    /// Devices that are connected to nothing: their names, their networks, and whether ports are published for them.
-    unplugged: Vec<(String, Network, bool)>,
-    /// The firewall.
-    table: Option<String>,
-}
-
-impl Lost {
-    /// To be asked under the lock.
-    fn of(engine: &Engine) -> Result<Self> {
-        let networks = networks::all(engine.containers()?.db())?;
-        let (mut unplugged, mut is_used) = (Vec::new(), false);
-        for (id, places) in attached(engine)? {
-            is_used |= !places.is_empty();
-            let publishes = places.iter().any(|place| !place.ports.is_empty());
-            for Attachment { endpoint, .. } in places {
-                let outer = outer_name(&id, endpoint.number);
-                let device = Path::new("/sys/class/net").join(&outer);
-                let bridge = bridge_name(engine.paths(), endpoint.network_id);
-                let is_plugged = fs::read_link(device.join("master")).is_ok_and(|master| master.ends_with(bridge));
-                // One that begins or ends has no device.
-                if !is_plugged && device.exists() {
-                    let network = networks.iter().find(|network| network.id == endpoint.network_id).cloned();
-                    unplugged.extend(network.map(|network| (outer, network, publishes)));
-                }
-            }
-        }
-        let table = table(engine.paths());
-        let has_rules = || Firewall::open(&table).and_then(|firewall| firewall.has_rules()).map_err(no_filter);
-        let table = (is_used && !has_rules()?).then_some(table);
-        Ok(Lost { unplugged, table })
-    }
-}
-
-/// Names what running containers need and somebody else has taken from the kernel.
-///
-/// # Errors
-/// The store's and the kernel's.
-pub fn lost(engine: &Engine) -> Result<Vec<String>> {
-    if !super::is_root() {
-        return Ok(Vec::new());
-    }
-    let _lock = lock(engine.paths(), Lock::Shared)?;
-    let Lost { unplugged, table } = Lost::of(engine)?;
-    let cut_off = unplugged.iter().map(|(device, network, _)| format!("{device} on the bridge of {}", network.name));
-    Ok(cut_off.chain(table.map(|name| format!("the rules of nf_tables table {name}"))).collect())
-}
-
-/// Gives containers back what [`lost`] finds. Returns how much it was.
-///
-/// # Errors
-/// As [`lost`].
-pub fn restore(engine: &Engine) -> Result<usize> {
-    if !super::is_root() {
-        return Ok(0);
-    }
-    let exclusive = lock(engine.paths(), Lock::Exclusive)?;
-    let Lost { unplugged, table } = Lost::of(engine)?;
-    let links = Links::open().map_err(|e| Error::os("open a netlink socket", e))?;
-    let failed = |e| Error::os("connect a container to its bridge again", e);
-    let mut new = Vec::new();
-    for (outer, network, publishes) in &unplugged {
-        let name = bridge_name(engine.paths(), network.id);
-        if links.index(&name).map_err(failed)?.is_none() {
-            make(network, &name, &links)?;
-            new.push(network.id);
-        }
-        if let Some(bridge) = links.index(&name).map_err(failed)? {
-            links.plug(outer, bridge, *publishes).map_err(failed)?;
-        }
-    }
-    if let Some(name) = &table {
-        let firewall = Firewall::open(name).map_err(no_filter)?;
-        firewall.write(&zones(engine)?, &forwards(engine)?).map_err(no_filter)?;
-    }
-    drop(exclusive);
-    tell_wasm(engine, &new)?;
-    Ok(unplugged.len() + usize::from(table.is_some()))
-}
-
-/// Removes what [`strays`] finds. Returns how many there were.
-///
-/// # Errors
-/// As [`strays`].
-pub fn sweep(engine: &Engine) -> Result<usize> {
-    if !super::is_root() {
-        return Ok(0);
-    }
-    let _lock = lock(engine.paths(), Lock::Exclusive)?;
-    let Strays { bridges, table } = Strays::of(engine)?;
-    let links = Links::open().map_err(|e| Error::os("open a netlink socket", e))?;
-    for name in &bridges {
-        links.remove(name).map_err(|e| Error::os("remove a bridge", e))?;
-    }
-    if table.is_some() {
-        remove_table(engine.paths())?;
-    }
-    Ok(bridges.len() + usize::from(table.is_some()))
 }
 
 /// A container's first process, in the host's network namespace.
@@ -1000,18 +858,20 @@ fn forwards(engine: &Engine) -> Result<Vec<Forward>> {
     Ok(all)
 }
 
-/// The places of all Linux containers, by their ids.
-fn attached(engine: &Engine) -> Result<HashMap<String, Vec<Attachment>>> {
-    let mut all = engine.attachments()?;
-    let mut failed = Ok(());
-    all.retain(|id, _| match engine.containers().and_then(|containers| containers.get(id)) {
-        Ok(container) => container.is_some_and(|container| container.backend() == BackendKind::Linux),
-        Err(e) => {
-            failed = Err(e);
-            false
+/// The places of all Linux containers, with their ids.
+fn attached(engine: &Engine) -> Result<Vec<(String, Vec<Attachment>)>> {
+    let mut attached = Vec::new();
+    for (id, places) in engine.attachments()? {
+        if is_of(engine, &id, BackendKind::Linux)? {
+            attached.push((id, places));
         }
-    });
-    failed.map(|()| all)
+    }
+    Ok(attached)
+}
+
+/// True for a container of this backend.
+fn is_of(engine: &Engine, id: &str, backend: BackendKind) -> Result<bool> {
+    Ok(engine.containers()?.get(id)?.is_some_and(|container| container.backend() == backend))
 }
 
 /// How the lock of an instance's networks is held.
