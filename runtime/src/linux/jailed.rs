@@ -21,6 +21,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::caller::{self, Caller};
 use super::line::Line;
+use super::question::{Question, is_readable};
 use super::sockets;
 use crate::error::{Class, Error, Result};
 use crate::network::line::{Answer, Ask, Source};
@@ -122,8 +123,15 @@ fn attempt<T>(fd: &AsyncFd<OwnedFd>, interest: Interest, mut call: impl FnMut() 
     Ok(done.unwrap_or_else(|| rustix::io::retry_on_intr(call))?)
 }
 
+/// Waits until there is something to read. What the event loop tells may have been read since: then it tells again.
 fn poll_readable(fd: &AsyncFd<OwnedFd>, cx: &mut Context<'_>) -> Poll<()> {
-    fd.poll_read_ready(cx).map(drop)
+    while let Ok(mut told) = ready!(fd.poll_read_ready(cx)) {
+        if is_readable(fd) {
+            break;
+        }
+        told.clear_ready();
+    }
+    Poll::Ready(())
 }
 
 fn poll_writable(fd: &AsyncFd<OwnedFd>, cx: &mut Context<'_>) -> Poll<()> {
@@ -174,6 +182,11 @@ impl Connection for Stream {
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         poll_readable(&self.fd, cx)
+    }
+
+    fn ask_readable(&self, owner: u32, question: &mut Question) -> bool {
+        question.about(owner, &self.fd);
+        true
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -234,6 +247,11 @@ impl Listener for Doors {
 
     fn try_accept(&mut self) -> Poll<Result<Connected, Fault>> {
         self.accept(None)
+    }
+
+    fn ask_readable(&self, owner: u32, question: &mut Question) -> bool {
+        self.doors.iter().for_each(|(_, door)| question.about(owner, door));
+        true
     }
 }
 
@@ -347,6 +365,11 @@ impl Datagrams for Packets {
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         poll_readable(&self.0, cx)
+    }
+
+    fn ask_readable(&self, owner: u32, question: &mut Question) -> bool {
+        question.about(owner, &self.0);
+        true
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -481,6 +504,25 @@ mod tests {
                 assert_eq!(stream.try_read(&mut space).unwrap(), 4);
                 assert_eq!(stream.try_read(&mut space).unwrap_err().kind(), ErrorKind::WouldBlock);
                 assert!(stream.poll_readable(&mut nobody()).is_pending(), "who waits would go round for ever");
+            }
+        });
+    }
+
+    #[test]
+    fn what_was_read_before_the_event_loop_told_of_it_is_not_told() {
+        run(async {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let stream = Stream::new(ours.into()).unwrap();
+            let mut space = [0; 10];
+            for _ in 0..3 {
+                assert!(stream.poll_readable(&mut nobody()).is_pending());
+                theirs.write_all(b"some").unwrap();
+                assert_eq!(stream.try_read(&mut space).unwrap(), 4);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                assert!(stream.poll_readable(&mut nobody()).is_pending(), "a guest is woken for nothing");
+                theirs.write_all(b"more").unwrap();
+                poll_fn(|cx| stream.poll_readable(cx)).await;
+                assert_eq!(stream.try_read(&mut space).unwrap(), 4);
             }
         });
     }

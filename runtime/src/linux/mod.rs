@@ -40,6 +40,7 @@ pub(crate) mod plan;
 pub mod private;
 pub mod process;
 mod propagation;
+mod question;
 mod resolver;
 mod rootfs;
 pub mod seccomp;
@@ -87,6 +88,7 @@ pub fn hidden_paths(config: &crate::config::ContainerConfig) -> (Vec<String>, Ve
 
 pub use backend::LinuxBackend;
 pub(crate) use cgroup::check_limits;
+pub use question::Question;
 pub use system::{
     NATIVE_UNWIND_INFO, Watch, create_open_dir, create_private_dir, give_back_memory, is_root, open_lock,
     wait_for_change,

@@ -30,6 +30,8 @@ pub mod r#virtual;
 pub use grants::Target;
 pub use ports::PortBinding;
 
+pub use crate::linux::Question;
+
 /// The network a container is on when it asks for none by name.
 pub const BRIDGE: &str = "bridge";
 
@@ -415,6 +417,11 @@ pub trait Connection: Send + Sync {
     /// Waits until reading makes sense.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()>;
 
+    /// Asks the kernel for this stream too whether reading makes sense. False where the kernel cannot be asked.
+    fn ask_readable(&self, _owner: u32, _question: &mut Question) -> bool {
+        false
+    }
+
     /// Waits until writing makes sense.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()>;
 
@@ -459,6 +466,11 @@ pub trait Listener: Send {
     fn try_accept(&mut self) -> Poll<Result<Connected, Fault>> {
         self.poll_accept(&mut Context::from_waker(Waker::noop()))
     }
+
+    /// As [`Connection::ask_readable`].
+    fn ask_readable(&self, _owner: u32, _question: &mut Question) -> bool {
+        false
+    }
 }
 
 /// A socket for datagrams. Nothing blocks.
@@ -477,6 +489,11 @@ pub trait Datagrams: Send + Sync {
 
     /// Waits until one has come.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// As [`Connection::ask_readable`].
+    fn ask_readable(&self, _owner: u32, _question: &mut Question) -> bool {
+        false
+    }
 
     /// Waits until one can be sent.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()>;

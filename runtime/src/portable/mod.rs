@@ -132,6 +132,19 @@ pub(crate) fn file_id(file: &File) -> Option<(u64, u64)> {
 /// Where memory is short these systems take back by themselves what is only mapped.
 pub(crate) fn give_back_memory() {}
 
+/// The kernel is not asked about sockets here: see the Linux module's.
+pub struct Question;
+
+impl Question {
+    pub(crate) fn with_capacity(_: usize) -> Self {
+        Question
+    }
+
+    pub(crate) fn ask(&mut self) -> Vec<u32> {
+        Vec::new()
+    }
+}
+
 pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     getrandom::fill(bytes).map_err(io::Error::other)
 }

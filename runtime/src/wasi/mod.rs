@@ -6,13 +6,15 @@
 //! Each interface is linked by itself: the linker has what a guest may import, once, and nothing that is shadowed later.
 
 pub(crate) mod bindings;
+pub(crate) mod eager;
 mod ending;
 pub(crate) mod environment;
 pub(crate) mod filesystem;
+pub(crate) mod io;
 pub(crate) mod sockets;
 pub(crate) mod vfs;
 
-use wasmtime::component::{HasData, Linker, ResourceTable};
+use wasmtime::component::Linker;
 use wasmtime_wasi::WasiView;
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
@@ -21,27 +23,19 @@ use wasmtime_wasi::p2::bindings::{cli, clocks, random};
 use wasmtime_wasi::p3;
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
-use wasmtime_wasi_io::bindings::wasi::io;
 
 use self::environment::{Environment, HasEnvironment};
 use self::filesystem::{Files, FilesView};
-
-/// The guest's resources, which is all that streams and polling need.
-struct Resources;
-
-impl HasData for Resources {
-    type Data<'a> = &'a mut ResourceTable;
-}
 
 /// Gives `linker` all that a command may import; sockets only to who needs them.
 ///
 /// # Errors
 /// When something is linked twice.
-pub(crate) fn add_to_linker<T: WasiView + HasEnvironment + FilesView + sockets::HasSockets>(
+pub(crate) fn add_to_linker<T: WasiView + io::HasIo + HasEnvironment + FilesView + sockets::HasSockets>(
     linker: &mut Linker<T>,
     with_sockets: bool,
 ) -> wasmtime::Result<()> {
-    streams(linker)?;
+    io::add_to_linker(linker)?;
     command(linker)?;
     bindings::types::add_to_linker::<T, Files<'static>>(linker, T::files)?;
     bindings::preopens::add_to_linker::<T, Files<'static>>(linker, T::files)?;
@@ -75,12 +69,6 @@ pub(crate) fn add_p3_to_linker<T: WasiView + HasEnvironment + FilesView + socket
     bindings::p3::filesystem::types::add_to_linker::<T, Files<'static>>(linker, T::files)?;
     bindings::p3::filesystem::preopens::add_to_linker::<T, Files<'static>>(linker, T::files)?;
     sockets::p3::add_to_linker(linker)
-}
-
-fn streams<T: WasiView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
-    io::error::add_to_linker::<T, Resources>(linker, |state| state.ctx().table)?;
-    io::poll::add_to_linker::<T, Resources>(linker, |state| state.ctx().table)?;
-    io::streams::add_to_linker::<T, Resources>(linker, |state| state.ctx().table)
 }
 
 /// Clocks, random numbers, and `wasi:cli`.

@@ -12,7 +12,6 @@ mod udp;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::task::{Context, Waker};
 
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::p2::SocketError;
@@ -20,6 +19,7 @@ use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode, IpAddressFa
 use wasmtime_wasi_io::streams::Error;
 
 pub(crate) use self::streams::Lingering;
+pub(super) use self::streams::{GuestOutput, Input};
 use crate::network::{Fault, SocketOption, VirtualNetwork};
 
 /// What `bindgen!` makes of the interfaces.
@@ -102,11 +102,6 @@ pub(crate) fn add_to_linker<T: HasSockets>(linker: &mut Linker<T>) -> wasmtime::
     bindings::udp::add_to_linker::<T, Data>(linker, T::virtual_sockets)?;
     bindings::udp_create_socket::add_to_linker::<T, Data>(linker, T::virtual_sockets)?;
     bindings::ip_name_lookup::add_to_linker::<T, Data>(linker, T::virtual_sockets)
-}
-
-/// For asking whether something is ready, without being told later.
-fn at_once() -> Context<'static> {
-    Context::from_waker(Waker::noop())
 }
 
 fn code(fault: Fault) -> ErrorCode {

@@ -14,7 +14,6 @@ pub mod adapt;
 pub mod cache;
 pub mod capabilities;
 pub mod compile;
-mod eager;
 pub mod engine;
 pub mod hello;
 mod http;

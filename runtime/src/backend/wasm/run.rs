@@ -21,7 +21,6 @@ use wasmtime_wasi::{p2, p3};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wharf_images::snapshot::Rootfs;
 
-use super::eager::eagerly;
 use super::http::{self, Hooks};
 use super::memory::MemoryLimit;
 use super::rest::{QUIET, Wakes};
@@ -31,8 +30,10 @@ use crate::error::{Class, Error, Result};
 use crate::network::{Fault, Listener, Protocol, Unconnected, VirtualNetwork};
 use crate::task::WasmTask;
 use crate::wasi;
+use crate::wasi::eager::eagerly;
 use crate::wasi::environment::{Environment, HasEnvironment};
 use crate::wasi::filesystem::{Files, FilesView};
+use crate::wasi::io::{HasIo, Io, Pace};
 use crate::wasi::sockets::{HasSockets, Sockets, SocketsView};
 pub use crate::wasi::vfs::Held;
 
@@ -84,6 +85,7 @@ pub(super) struct State {
     wasi: WasiCtx,
     environment: Arc<Environment>,
     table: ResourceTable,
+    pace: Option<Pace>,
     tree: Arc<Tree>,
     memory: MemoryLimit,
     sockets: Sockets,
@@ -101,7 +103,8 @@ impl State {
     ) -> Self {
         let memory = MemoryLimit::new(memory);
         let hooks = Hooks::new(Some(Arc::clone(&sockets.network)));
-        State { wasi, environment, table: ResourceTable::new(), tree, memory, sockets, http: WasiHttpCtx::new(), hooks }
+        let (table, http) = (ResourceTable::new(), WasiHttpCtx::new());
+        State { wasi, environment, table, pace: None, tree, memory, sockets, http, hooks }
     }
 }
 
@@ -120,6 +123,12 @@ fn context(serves: bool) -> WasiCtx {
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl HasIo for State {
+    fn io(&mut self) -> Io<'_> {
+        Io { table: &mut self.table, pace: self.pace.as_mut() }
     }
 }
 
@@ -266,7 +275,9 @@ impl Program {
             let server = http::Server::new(component, limits.clone(), state)?;
             return Ok(Ready::Server(Serving { server, tree }));
         }
-        let mut store = Store::new(component.engine(), State::new(wasi, environment, tree, memory, sockets));
+        let mut state = State::new(wasi, environment, tree, memory, sockets);
+        state.pace = is_connected.then(Pace::default);
+        let mut store = Store::new(component.engine(), state);
         store.limiter(|state| &mut state.memory);
         Ok(Ready::Command(Guest { runtime, store, component, function: task.function.clone(), is_connected }))
     }

@@ -3,16 +3,17 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use wasmtime::component::Resource;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddress, Network};
-use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
+use wasmtime_wasi::p2::{DynPollable, Pollable};
 
 use super::bindings::ip_name_lookup;
-use super::{Result, SocketsView, at_once, failed};
+use super::{Result, SocketsView, failed};
 use crate::network::{Fault, Lookup, VirtualNetwork};
+use crate::wasi::io::{Ready, at_once, subscribe};
 
 /// The addresses of a name, as they become known.
 pub enum Addresses {
@@ -22,7 +23,7 @@ pub enum Addresses {
 }
 
 impl Addresses {
-    pub fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<()> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Addresses::Waiting(lookup) = self {
             *self = match std::task::ready!(lookup.poll(cx)) {
                 Ok(addresses) => Addresses::Known(addresses.into()),
@@ -37,6 +38,12 @@ impl Addresses {
 impl Pollable for Addresses {
     async fn ready(&mut self) {
         std::future::poll_fn(|cx| self.poll(cx)).await;
+    }
+}
+
+impl Ready for Addresses {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll(cx)
     }
 }
 

@@ -17,7 +17,8 @@ use tokio::sync::Notify;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
-use crate::network::Connection;
+use crate::network::{Connection, Question};
+use crate::wasi::io::Ready;
 
 /// The most that is written at once, and kept when the socket does not take it.
 const PERMIT: usize = 128 * 1024;
@@ -72,7 +73,7 @@ fn stream_error(e: io::Error) -> StreamError {
 }
 
 /// What comes in.
-pub(super) struct Input {
+pub(in crate::wasi) struct Input {
     connection: Arc<dyn Connection>,
     /// Shut down, by the other side or by the guest.
     closed: Arc<AtomicBool>,
@@ -129,9 +130,17 @@ impl InputStream for Input {
 #[async_trait]
 impl Pollable for Input {
     async fn ready(&mut self) {
-        if !self.closed.load(Ordering::Relaxed) {
-            std::future::poll_fn(|cx| self.connection.poll_readable(cx)).await;
-        }
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await;
+    }
+}
+
+impl Ready for Input {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.closed.load(Ordering::Relaxed) { Poll::Ready(()) } else { self.connection.poll_readable(cx) }
+    }
+
+    fn ask(&self, owner: u32, question: &mut Question) -> bool {
+        !self.closed.load(Ordering::Relaxed) && self.connection.ask_readable(owner, question)
     }
 }
 
@@ -296,22 +305,25 @@ impl OutputStream for Output {
 #[async_trait]
 impl Pollable for Output {
     async fn ready(&mut self) {
-        std::future::poll_fn(|cx| {
-            let mut writer = self.lock();
-            if writer.left.is_empty() {
-                return Poll::Ready(());
-            }
-            if !writer.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                writer.waiting.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await;
+    }
+}
+
+impl Ready for Output {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut writer = self.lock();
+        if writer.left.is_empty() {
+            return Poll::Ready(());
+        }
+        if !writer.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            writer.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
     }
 }
 
 /// The guest's end of the stream: dropping it is the end of what it writes.
-pub(super) struct GuestOutput(pub Output);
+pub(in crate::wasi) struct GuestOutput(pub(super) Output);
 
 impl Drop for GuestOutput {
     fn drop(&mut self) {
@@ -338,5 +350,11 @@ impl OutputStream for GuestOutput {
 impl Pollable for GuestOutput {
     async fn ready(&mut self) {
         self.0.ready().await;
+    }
+}
+
+impl Ready for GuestOutput {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_ready(cx)
     }
 }

@@ -8,12 +8,13 @@ use std::task::{Context, Poll};
 use wasmtime::component::Resource;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress, Network};
-use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, Pollable, subscribe};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, Pollable};
 
 use super::bindings::{tcp, tcp_create_socket};
 use super::streams::{GuestOutput, Input, Output};
-use super::{Options, Result, Sockets, SocketsView, at_once, failed, may_bind, may_connect};
-use crate::network::{Bound, Connected, Connection, Fault, Listener, Protocol, SocketOption};
+use super::{Options, Result, Sockets, SocketsView, failed, may_bind, may_connect};
+use crate::network::{Bound, Connected, Connection, Fault, Listener, Protocol, Question, SocketOption};
+use crate::wasi::io::{Ready, at_once, subscribe};
 
 /// A TCP socket.
 pub struct TcpSocket {
@@ -66,7 +67,7 @@ impl State {
     }
 }
 
-type Streams = (DynInputStream, DynOutputStream);
+type Streams = (Input, GuestOutput);
 
 impl TcpSocket {
     fn new(family: IpAddressFamily) -> Self {
@@ -82,18 +83,9 @@ impl TcpSocket {
         let input_closed = Arc::new(AtomicBool::new(false));
         let output = Output::new(Arc::clone(&connection), Arc::clone(&sockets.lingering));
         let input = Input::new(Arc::clone(&connection), Arc::clone(&input_closed));
-        let streams: Streams = (Box::new(input), Box::new(GuestOutput(output.clone())));
+        let streams = (input, GuestOutput(output.clone()));
         self.state = State::Connected { _bound: bound, connection, local, remote, input_closed, output };
         streams
-    }
-
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let State::Listening { listener, next, .. } = &mut self.state
-            && next.is_none()
-        {
-            *next = Some(std::task::ready!(listener.poll_accept(cx)));
-        }
-        Poll::Ready(())
     }
 
     /// Changes an option, of an open connection at once.
@@ -109,15 +101,39 @@ impl TcpSocket {
 #[async_trait]
 impl Pollable for TcpSocket {
     async fn ready(&mut self) {
-        match &self.state {
-            State::Connecting { connected: Ok(connected), .. } => {
-                let connection = Arc::clone(&connected.connection);
-                std::future::poll_fn(|cx| connection.poll_writable(cx)).await;
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await;
+    }
+}
+
+impl Ready for TcpSocket {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.state {
+            State::Connecting { connected: Ok(connected), .. } => connected.connection.poll_writable(cx),
+            State::Listening { listener, next, .. } if next.is_none() => {
+                *next = Some(std::task::ready!(listener.poll_accept(cx)));
+                Poll::Ready(())
             }
-            State::Listening { .. } => std::future::poll_fn(|cx| self.poll_accept(cx)).await,
             // Nothing else takes time.
-            _ => {}
+            _ => Poll::Ready(()),
         }
+    }
+
+    fn ask(&self, owner: u32, question: &mut Question) -> bool {
+        match &self.state {
+            State::Listening { listener, next: None, .. } => listener.ask_readable(owner, question),
+            _ => false,
+        }
+    }
+
+    /// A caller may be gone again.
+    fn confirm(&mut self) -> bool {
+        let State::Listening { listener, next, .. } = &mut self.state else { return true };
+        if next.is_none()
+            && let Poll::Ready(caller) = listener.try_accept()
+        {
+            *next = Some(caller);
+        }
+        next.is_some()
     }
 }
 
@@ -128,6 +144,18 @@ impl tcp_create_socket::Host for SocketsView<'_> {
 }
 
 impl tcp::Host for SocketsView<'_> {}
+
+impl SocketsView<'_> {
+    /// Gives the guest a socket's streams: see `wasi:io`.
+    fn streams(
+        &mut self,
+        (input, output): Streams,
+        socket: &Resource<TcpSocket>,
+    ) -> Result<(Resource<DynInputStream>, Resource<DynOutputStream>)> {
+        let (input, output) = (self.table.push_child(input, socket)?, self.table.push_child(output, socket)?);
+        Ok((Resource::new_own(input.rep()), Resource::new_own(output.rep())))
+    }
+}
 
 impl tcp::HostTcpSocket for SocketsView<'_> {
     fn start_bind(
@@ -213,7 +241,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
             return Err(failed(fault));
         }
         let (input, output) = socket.connect(connected, bound, self.sockets);
-        Ok((self.table.push_child(input, &this)?, self.table.push_child(output, &this)?))
+        self.streams((input, output), &this)
     }
 
     fn start_listen(&mut self, this: Resource<TcpSocket>) -> Result<()> {
@@ -263,10 +291,9 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
         };
         let mut accepted = TcpSocket::new(socket.family);
         accepted.options = socket.options.clone();
-        let (input, output) = accepted.connect(connected.map_err(failed)?, None, self.sockets);
+        let streams = accepted.connect(connected.map_err(failed)?, None, self.sockets);
         let accepted = self.table.push(accepted)?;
-        let input = self.table.push_child(input, &accepted)?;
-        let output = self.table.push_child(output, &accepted)?;
+        let (input, output) = self.streams(streams, &accepted)?;
         Ok((accepted, input, output))
     }
 

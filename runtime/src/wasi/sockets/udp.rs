@@ -9,12 +9,13 @@ use std::task::{Context, Poll};
 use wasmtime::component::Resource;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress, Network};
-use wasmtime_wasi::p2::{DynPollable, Pollable, SocketError, subscribe};
+use wasmtime_wasi::p2::{DynPollable, Pollable, SocketError};
 
 use super::bindings::{udp, udp_create_socket};
-use super::{Options, SocketsView, at_once, failed, fits, is_remote, is_unicast};
+use super::{Options, SocketsView, failed, fits, is_remote, is_unicast};
 use crate::network::packet::MOST;
-use crate::network::{Bound, Datagrams, Fault, Protocol, SocketOption, VirtualNetwork};
+use crate::network::{Bound, Datagrams, Fault, Protocol, Question, SocketOption, VirtualNetwork};
+use crate::wasi::io::{Ready, at_once, subscribe};
 
 type Result<T, E = SocketError> = std::result::Result<T, E>;
 
@@ -98,6 +99,10 @@ impl Datagrams for Dual {
         self.datagrams.poll_readable(cx)
     }
 
+    fn ask_readable(&self, owner: u32, question: &mut Question) -> bool {
+        self.datagrams.ask_readable(owner, question)
+    }
+
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.datagrams.poll_writable(cx)
     }
@@ -176,19 +181,39 @@ impl Pollable for UdpSocket {
     async fn ready(&mut self) {}
 }
 
+impl Ready for UdpSocket {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+}
+
 #[async_trait]
 impl Pollable for Incoming {
     async fn ready(&mut self) {
-        std::future::poll_fn(|cx| self.datagrams.poll_readable(cx)).await;
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await;
+    }
+}
+
+impl Ready for Incoming {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.datagrams.poll_readable(cx)
+    }
+
+    fn ask(&self, owner: u32, question: &mut Question) -> bool {
+        self.datagrams.ask_readable(owner, question)
     }
 }
 
 #[async_trait]
 impl Pollable for Outgoing {
     async fn ready(&mut self) {
-        if self.full {
-            std::future::poll_fn(|cx| self.datagrams.poll_writable(cx)).await;
-        }
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await;
+    }
+}
+
+impl Ready for Outgoing {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.full { self.datagrams.poll_writable(cx) } else { Poll::Ready(()) }
     }
 }
 

@@ -20,7 +20,7 @@ const CAUTION: u32 = 16;
 const MOST_CAUTION: u32 = 1 << 12;
 
 /// Runs a future to its end. To be run by an event loop of one thread.
-pub(super) async fn eagerly<F: Future>(future: F) -> F::Output {
+pub(crate) async fn eagerly<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let woken = Arc::new(Woken { is: AtomicBool::new(true), outer: Mutex::new(Waker::noop().clone()) });
     let waker = Waker::from(Arc::clone(&woken));
@@ -28,7 +28,7 @@ pub(super) async fn eagerly<F: Future>(future: F) -> F::Output {
     std::future::poll_fn(|cx| {
         woken.outer().clone_from(cx.waker());
         if woken.is.swap(false, Ordering::AcqRel) {
-            waits.end(Instant::now());
+            waits.end(Instant::now);
             if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return Poll::Ready(value);
             }
@@ -69,7 +69,7 @@ impl Wake for Woken {
 
 /// How long the last waits were, and whether the next is worth staying awake.
 #[derive(Debug, Default)]
-struct Waits {
+pub(super) struct Waits {
     begun: Option<Instant>,
     /// So many short waits are still slept through.
     asleep: u32,
@@ -79,14 +79,15 @@ struct Waits {
 }
 
 impl Waits {
-    fn begin(&mut self, now: Instant) {
+    pub fn begin(&mut self, now: Instant) {
         self.begun = Some(now);
         self.awake = self.asleep == 0;
     }
 
-    fn end(&mut self, now: Instant) {
+    /// Nothing if none has begun.
+    pub fn end(&mut self, now: impl FnOnce() -> Instant) {
         let Some(begun) = self.begun.take() else { return };
-        if now - begun > SHORT {
+        if now() - begun > SHORT {
             return;
         }
         match self.awake {
@@ -96,7 +97,7 @@ impl Waits {
     }
 
     /// True when the wait goes on awake.
-    fn is_awake(&mut self, now: impl FnOnce() -> Instant) -> bool {
+    pub fn is_awake(&mut self, now: impl FnOnce() -> Instant) -> bool {
         if self.awake && self.begun.is_some_and(|begun| now() - begun > SHORT) {
             self.awake = false;
             self.caution = (self.caution * 2).clamp(CAUTION, MOST_CAUTION);
@@ -114,7 +115,7 @@ mod tests {
         let begun = Instant::now();
         waits.begin(begun);
         waits.is_awake(|| begun + long);
-        waits.end(begun + long);
+        waits.end(|| begun + long);
     }
 
     #[test]

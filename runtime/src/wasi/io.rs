@@ -1,0 +1,513 @@
+//! `wasi:io` 0.2: streams and polling.
+//!
+//! The streams are wasmtime-wasi's but for those of sockets, which are ours and lie in the guest's table as they are. What
+//! belongs to a socket is polled without a future: a server asks for all its connections before each answer, and memory
+//! taken for each of them would cost more than the answer.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use wasmtime::Result;
+use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
+use wasmtime_wasi::p2::{
+    DynInputStream, DynOutputStream, DynPollable, InputStream, OutputStream, Pollable, StreamError, StreamResult,
+};
+use wasmtime_wasi_io::bindings::wasi::io::{error, poll, streams};
+
+use super::eager::Waits;
+use super::sockets::{GuestOutput, Input};
+use crate::network::Question;
+
+/// What can be asked whether it is ready, and tells when it is.
+pub(super) trait Ready: Pollable {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Asks the kernel too whether it is ready. False where the kernel does not know.
+    fn ask(&self, _owner: u32, _question: &mut Question) -> bool {
+        false
+    }
+
+    /// True if it is ready when the kernel says so.
+    fn confirm(&mut self) -> bool {
+        true
+    }
+}
+
+/// For asking whether something is ready, without being told later.
+pub(super) fn at_once() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+/// A pollable of something that is [`Ready`].
+#[derive(Clone, Copy)]
+struct Watch {
+    of: u32,
+    kind: fn(&mut dyn Any) -> Option<&mut dyn Ready>,
+    /// The same as wasmtime-wasi has it, for being polled together with what is not ours.
+    other: u32,
+}
+
+/// Gives a pollable for what lies in the table.
+///
+/// # Errors
+/// When it does not, or the table is full.
+pub(super) fn subscribe<T: Ready>(table: &mut ResourceTable, of: Resource<T>) -> Result<Resource<DynPollable>> {
+    let this = of.rep();
+    let other = wasmtime_wasi::p2::subscribe(table, of)?.rep();
+    fn kind<T: Ready>(of: &mut dyn Any) -> Option<&mut dyn Ready> {
+        of.downcast_mut::<T>().map(|of| of as _)
+    }
+    let watch = table.push_child(Watch { of: this, kind: kind::<T>, other }, &Resource::<T>::new_borrow(this))?;
+    Ok(Resource::new_own(watch.rep()))
+}
+
+/// How a guest goes on from one poll to the next, if it has its process to itself.
+#[derive(Default)]
+pub(crate) struct Pace {
+    waits: Waits,
+    /// So many polls since the event loop had a turn.
+    polls: u32,
+}
+
+/// The kernel is asked about so many at once. Of more it is better to hear from the event loop, which is told of those
+/// that are ready.
+const ASKED: usize = 32;
+
+/// After so many polls the event loop has a turn, even if something was always ready: it brings out what was written.
+const TURN: u32 = 64;
+
+/// What streams and polling need: the guest's resources, and its pace.
+pub(crate) struct Io<'a> {
+    pub table: &'a mut ResourceTable,
+    pub pace: Option<&'a mut Pace>,
+}
+
+/// Whose host functions have streams and polling.
+pub(crate) trait HasIo: Send + 'static {
+    fn io(&mut self) -> Io<'_>;
+}
+
+struct Data;
+
+impl HasData for Data {
+    type Data<'a> = Io<'a>;
+}
+
+/// Gives `linker` the interfaces.
+///
+/// # Errors
+/// When one is there already.
+pub(super) fn add_to_linker<T: HasIo>(linker: &mut Linker<T>) -> Result<()> {
+    error::add_to_linker::<T, Data>(linker, T::io)?;
+    poll::add_to_linker::<T, Data>(linker, T::io)?;
+    streams::add_to_linker::<T, Data>(linker, T::io)
+}
+
+impl Io<'_> {
+    fn watch(&mut self, pollable: &Resource<DynPollable>) -> Result<Option<Watch>> {
+        Ok(self.table.get_any_mut(pollable.rep())?.downcast_ref().copied())
+    }
+
+    fn watched(&mut self, watch: Watch) -> Result<&mut dyn Ready> {
+        (watch.kind)(self.table.get_any_mut(watch.of)?).ok_or_else(|| wasmtime::format_err!("{WRONG}"))
+    }
+
+    fn poll_one(&mut self, watch: Watch, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        match self.watched(watch) {
+            Ok(of) => of.poll_ready(cx).map(Ok),
+            Err(e) => Poll::Ready(Err(e)),
+        }
+    }
+
+    /// Those that are ready. Pending: none is.
+    fn poll_all(&mut self, watches: &[Watch], cx: &mut Context<'_>) -> Poll<Result<Vec<u32>>> {
+        let mut ready = Vec::new();
+        for (n, watch) in watches.iter().enumerate() {
+            match self.poll_one(*watch, cx) {
+                Poll::Ready(Ok(())) => ready.push(n as u32),
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => {}
+            }
+        }
+        if ready.is_empty() { Poll::Pending } else { Poll::Ready(Ok(ready)) }
+    }
+
+    /// Those that the kernel says are ready now, or in a moment for which the guest waits awake. To ask it costs less than
+    /// to hear of it from the event loop. None: it does not know, or it takes longer.
+    async fn ask(&mut self, watches: &[Watch]) -> Result<Option<Vec<u32>>> {
+        if watches.len() > ASKED {
+            return Ok(None);
+        }
+        let Some(pace) = &mut self.pace else { return Ok(None) };
+        pace.polls += 1;
+        if pace.polls > TURN {
+            pace.polls = 0;
+            tokio::task::yield_now().await;
+        }
+        let mut question = Question::with_capacity(watches.len() + 1);
+        for (n, watch) in watches.iter().enumerate() {
+            if !self.watched(*watch)?.ask(n as u32, &mut question) {
+                return Ok(None);
+            }
+        }
+        let mut is_waiting = false;
+        loop {
+            let mut ready = question.ask();
+            ready.retain(|n| self.watched(watches[*n as usize]).is_ok_and(Ready::confirm));
+            let Some(Pace { waits, polls }) = self.pace.as_deref_mut() else { return Ok(None) };
+            if !ready.is_empty() {
+                waits.end(Instant::now);
+                return Ok(Some(ready));
+            }
+            if !std::mem::replace(&mut is_waiting, true) {
+                waits.begin(Instant::now());
+            }
+            if !waits.is_awake(Instant::now) {
+                *polls = 0;
+                return Ok(None);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn input(&mut self, stream: &Resource<DynInputStream>) -> StreamResult<&mut dyn InputStream> {
+        let entry = self.table.get_any_mut(stream.rep())?;
+        if entry.is::<Input>() {
+            return Ok(entry.downcast_mut::<Input>().expect("it is one"));
+        }
+        entry.downcast_mut::<DynInputStream>().map(|stream| &mut **stream as _).ok_or_else(wrong)
+    }
+
+    fn output(&mut self, stream: &Resource<DynOutputStream>) -> StreamResult<&mut dyn OutputStream> {
+        let entry = self.table.get_any_mut(stream.rep())?;
+        if entry.is::<GuestOutput>() {
+            return Ok(entry.downcast_mut::<GuestOutput>().expect("it is one"));
+        }
+        entry.downcast_mut::<DynOutputStream>().map(|stream| &mut **stream as _).ok_or_else(wrong)
+    }
+}
+
+const WRONG: &str = "the resource is of another kind";
+
+fn wrong() -> StreamError {
+    StreamError::trap(WRONG)
+}
+
+/// The most that the calls take which write, and wait until it is out.
+const BLOCKING: u64 = 4096;
+
+impl error::Host for Io<'_> {}
+
+impl error::HostError for Io<'_> {
+    fn to_debug_string(&mut self, this: Resource<error::Error>) -> Result<String> {
+        self.table.to_debug_string(this)
+    }
+
+    fn drop(&mut self, this: Resource<error::Error>) -> Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+impl poll::Host for Io<'_> {
+    async fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> Result<Vec<u32>> {
+        let mut watches = Vec::with_capacity(pollables.len());
+        for pollable in &pollables {
+            watches.extend(self.watch(pollable)?);
+        }
+        if watches.is_empty() || watches.len() < pollables.len() {
+            let mut others = pollables;
+            for other in &mut others {
+                if let Some(watch) = self.watch(other)? {
+                    *other = Resource::new_borrow(watch.other);
+                }
+            }
+            return self.table.poll(others).await;
+        }
+        if let Some(ready) = self.ask(&watches).await? {
+            return Ok(ready);
+        }
+        let ready = poll_fn(|cx| self.poll_all(&watches, cx)).await;
+        if let Some(pace) = &mut self.pace {
+            pace.waits.end(Instant::now);
+        }
+        ready
+    }
+}
+
+impl poll::HostPollable for Io<'_> {
+    async fn ready(&mut self, this: Resource<DynPollable>) -> Result<bool> {
+        match self.watch(&this)? {
+            Some(watch) => match self.poll_one(watch, &mut at_once()) {
+                Poll::Ready(asked) => asked.map(|()| true),
+                Poll::Pending => Ok(false),
+            },
+            None => self.table.ready(this).await,
+        }
+    }
+
+    async fn block(&mut self, this: Resource<DynPollable>) -> Result<()> {
+        match self.watch(&this)? {
+            Some(watch) => poll_fn(|cx| self.poll_one(watch, cx)).await,
+            None => self.table.block(this).await,
+        }
+    }
+
+    fn drop(&mut self, this: Resource<DynPollable>) -> Result<()> {
+        let Some(watch) = self.watch(&this)? else { return poll::HostPollable::drop(self.table, this) };
+        self.table.delete(Resource::<Watch>::new_own(this.rep()))?;
+        poll::HostPollable::drop(self.table, Resource::new_own(watch.other))
+    }
+}
+
+impl streams::Host for Io<'_> {
+    fn convert_stream_error(&mut self, error: StreamError) -> Result<streams::StreamError> {
+        self.table.convert_stream_error(error)
+    }
+}
+
+impl streams::HostInputStream for Io<'_> {
+    fn read(&mut self, this: Resource<DynInputStream>, most: u64) -> StreamResult<Vec<u8>> {
+        Ok(self.input(&this)?.read(size(most))?.into())
+    }
+
+    async fn blocking_read(&mut self, this: Resource<DynInputStream>, most: u64) -> StreamResult<Vec<u8>> {
+        Ok(self.input(&this)?.blocking_read(size(most)).await?.into())
+    }
+
+    fn skip(&mut self, this: Resource<DynInputStream>, most: u64) -> StreamResult<u64> {
+        Ok(self.input(&this)?.skip(size(most))? as u64)
+    }
+
+    async fn blocking_skip(&mut self, this: Resource<DynInputStream>, most: u64) -> StreamResult<u64> {
+        Ok(self.input(&this)?.blocking_skip(size(most)).await? as u64)
+    }
+
+    fn subscribe(&mut self, this: Resource<DynInputStream>) -> Result<Resource<DynPollable>> {
+        match self.table.get_any_mut(this.rep())?.is::<Input>() {
+            true => subscribe(self.table, Resource::<Input>::new_borrow(this.rep())),
+            false => wasmtime_wasi::p2::subscribe(self.table, this),
+        }
+    }
+
+    async fn drop(&mut self, this: Resource<DynInputStream>) -> Result<()> {
+        match self.table.get_any_mut(this.rep())?.is::<Input>() {
+            true => self.table.delete(Resource::<Input>::new_own(this.rep())).map(drop)?,
+            false => self.table.delete(this)?.cancel().await,
+        }
+        Ok(())
+    }
+}
+
+impl streams::HostOutputStream for Io<'_> {
+    fn check_write(&mut self, this: Resource<DynOutputStream>) -> StreamResult<u64> {
+        Ok(self.output(&this)?.check_write()? as u64)
+    }
+
+    fn write(&mut self, this: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
+        self.output(&this)?.write(bytes.into())
+    }
+
+    async fn blocking_write_and_flush(&mut self, this: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
+        if bytes.len() as u64 > BLOCKING {
+            return Err(StreamError::trap("blocking-write-and-flush takes no more than 4096 bytes"));
+        }
+        self.output(&this)?.blocking_write_and_flush(bytes.into()).await
+    }
+
+    fn write_zeroes(&mut self, this: Resource<DynOutputStream>, length: u64) -> StreamResult<()> {
+        self.output(&this)?.write_zeroes(size(length))
+    }
+
+    async fn blocking_write_zeroes_and_flush(
+        &mut self,
+        this: Resource<DynOutputStream>,
+        length: u64,
+    ) -> StreamResult<()> {
+        if length > BLOCKING {
+            return Err(StreamError::trap("blocking-write-zeroes-and-flush takes no more than 4096 bytes"));
+        }
+        self.output(&this)?.blocking_write_and_flush(vec![0; size(length)].into()).await
+    }
+
+    fn flush(&mut self, this: Resource<DynOutputStream>) -> StreamResult<()> {
+        self.output(&this)?.flush()
+    }
+
+    async fn blocking_flush(&mut self, this: Resource<DynOutputStream>) -> StreamResult<()> {
+        let output = self.output(&this)?;
+        output.flush()?;
+        output.write_ready().await.map(drop)
+    }
+
+    fn splice(
+        &mut self,
+        this: Resource<DynOutputStream>,
+        from: Resource<DynInputStream>,
+        most: u64,
+    ) -> StreamResult<u64> {
+        let permit = self.output(&this)?.check_write()?;
+        let bytes = self.input(&from)?.read(size(most).min(permit))?;
+        let length = bytes.len() as u64;
+        self.output(&this)?.write(bytes)?;
+        Ok(length)
+    }
+
+    async fn blocking_splice(
+        &mut self,
+        this: Resource<DynOutputStream>,
+        from: Resource<DynInputStream>,
+        most: u64,
+    ) -> StreamResult<u64> {
+        let permit = self.output(&this)?.write_ready().await?;
+        let bytes = self.input(&from)?.blocking_read(size(most).min(permit)).await?;
+        let length = bytes.len() as u64;
+        self.output(&this)?.blocking_write_and_flush(bytes).await?;
+        Ok(length)
+    }
+
+    fn subscribe(&mut self, this: Resource<DynOutputStream>) -> Result<Resource<DynPollable>> {
+        match self.table.get_any_mut(this.rep())?.is::<GuestOutput>() {
+            true => subscribe(self.table, Resource::<GuestOutput>::new_borrow(this.rep())),
+            false => wasmtime_wasi::p2::subscribe(self.table, this),
+        }
+    }
+
+    async fn drop(&mut self, this: Resource<DynOutputStream>) -> Result<()> {
+        match self.table.get_any_mut(this.rep())?.is::<GuestOutput>() {
+            true => self.table.delete(Resource::<GuestOutput>::new_own(this.rep())).map(drop)?,
+            false => self.table.delete(this)?.cancel().await,
+        }
+        Ok(())
+    }
+}
+
+fn size(length: u64) -> usize {
+    usize::try_from(length).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use wasmtime_wasi::async_trait;
+    use wasmtime_wasi_io::bindings::wasi::io::poll::{Host as _, HostPollable as _};
+
+    use super::*;
+
+    /// Ready when it is set.
+    struct Flag(Arc<AtomicBool>);
+
+    #[async_trait]
+    impl Pollable for Flag {
+        async fn ready(&mut self) {
+            poll_fn(|cx| self.poll_ready(cx)).await;
+        }
+    }
+
+    impl Ready for Flag {
+        fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+            if self.0.load(Ordering::Relaxed) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
+
+    struct Sleep(Duration);
+
+    #[async_trait]
+    impl Pollable for Sleep {
+        async fn ready(&mut self) {
+            tokio::time::sleep(self.0).await;
+        }
+    }
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime
+            .block_on(async { tokio::time::timeout(Duration::from_secs(10), test).await.expect("it waits for ever") })
+    }
+
+    fn borrowed(pollables: &[&Resource<DynPollable>]) -> Vec<Resource<DynPollable>> {
+        pollables.iter().map(|pollable| Resource::new_borrow(pollable.rep())).collect()
+    }
+
+    #[test]
+    fn ours_are_polled_by_themselves_and_with_others() {
+        let mut table = ResourceTable::new();
+        let set: [Arc<AtomicBool>; 3] = Default::default();
+        let flags: Vec<_> = set.iter().map(|set| table.push(Flag(Arc::clone(set))).unwrap()).collect();
+        let watch = |table: &mut ResourceTable, flag: &Resource<Flag>| {
+            subscribe(table, Resource::<Flag>::new_borrow(flag.rep())).unwrap()
+        };
+        let ours: Vec<_> = flags.iter().map(|flag| watch(&mut table, flag)).collect();
+        let sleep = table.push(Sleep(Duration::from_secs(100))).unwrap();
+        let other = wasmtime_wasi::p2::subscribe(&mut table, Resource::<Sleep>::new_borrow(sleep.rep())).unwrap();
+        run(async {
+            let mut io = Io { table: &mut table, pace: None };
+            assert!(io.poll(Vec::new()).await.is_err(), "nobody could be woken");
+            assert!(!io.ready(Resource::new_borrow(ours[1].rep())).await.unwrap());
+            set[1].store(true, Ordering::Relaxed);
+            assert!(io.ready(Resource::new_borrow(ours[1].rep())).await.unwrap());
+            io.block(Resource::new_borrow(ours[1].rep())).await.unwrap();
+            assert_eq!(io.poll(borrowed(&[&ours[0], &ours[1], &ours[2], &ours[1]])).await.unwrap(), [1, 3]);
+            let mut ready = io.poll(borrowed(&[&other, &ours[0], &ours[1], &other, &ours[1]])).await.unwrap();
+            ready.sort_unstable();
+            assert_eq!(ready, [2, 4]);
+            for pollable in ours {
+                poll::HostPollable::drop(&mut io, pollable).unwrap();
+            }
+            poll::HostPollable::drop(&mut io, other).unwrap();
+        });
+        flags.into_iter().for_each(|flag| table.delete(flag).map(drop).unwrap());
+        table.delete(sleep).unwrap();
+        assert!(table.is_empty());
+    }
+
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
+    #[test]
+    fn the_event_loop_has_its_turn_though_something_is_always_ready() {
+        use std::os::unix::net::UnixStream;
+
+        struct Busy(UnixStream);
+
+        #[async_trait]
+        impl Pollable for Busy {
+            async fn ready(&mut self) {}
+        }
+
+        impl Ready for Busy {
+            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<()> {
+                panic!("the kernel was not asked")
+            }
+
+            fn ask(&self, owner: u32, question: &mut Question) -> bool {
+                question.about(owner, &self.0);
+                true
+            }
+        }
+
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        std::io::Write::write_all(&mut &theirs, b"something").unwrap();
+        let mut table = ResourceTable::new();
+        let busy = table.push(Busy(ours)).unwrap();
+        let pollable = subscribe(&mut table, Resource::<Busy>::new_borrow(busy.rep())).unwrap();
+        let mut pace = Pace::default();
+        run(async {
+            let written = Arc::new(AtomicBool::new(false));
+            let task = Arc::clone(&written);
+            tokio::spawn(async move { task.store(true, Ordering::Relaxed) });
+            let mut io = Io { table: &mut table, pace: Some(&mut pace) };
+            for _ in 0..=TURN {
+                assert_eq!(io.poll(borrowed(&[&pollable])).await.unwrap(), [0]);
+            }
+            assert!(written.load(Ordering::Relaxed), "what was written stays where it is");
+        });
+    }
+}
