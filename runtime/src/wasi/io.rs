@@ -134,6 +134,16 @@ impl Io<'_> {
         if ready.is_empty() { Poll::Pending } else { Poll::Ready(Ok(ready)) }
     }
 
+    /// Those that are ready, as soon as some are.
+    async fn wait(&mut self, watches: &[Watch]) -> Result<Vec<u32>> {
+        if let Some(ready) = self.ask(watches).await? {
+            return Ok(ready);
+        }
+        let ready = poll_fn(|cx| self.poll_all(watches, cx)).await;
+        self.waits(|waits| waits.end(Instant::now));
+        ready
+    }
+
     /// Those that the kernel says are ready now, or in a moment for which the guest waits awake. To ask it costs less than
     /// to hear of it from the event loop. None: it does not know, or it takes longer.
     async fn ask(&mut self, watches: &[Watch]) -> Result<Option<Vec<u32>>> {
@@ -152,24 +162,29 @@ impl Io<'_> {
                 return Ok(None);
             }
         }
-        let mut is_waiting = false;
-        loop {
-            let mut ready = question.ask();
-            ready.retain(|n| self.watched(watches[*n as usize]).is_ok_and(Ready::confirm));
-            let Some(Pace { waits, polls }) = self.pace.as_deref_mut() else { return Ok(None) };
-            if !ready.is_empty() {
-                waits.end(Instant::now);
-                return Ok(Some(ready));
-            }
-            if !std::mem::replace(&mut is_waiting, true) {
-                waits.begin(Instant::now());
-            }
-            if !waits.is_awake(Instant::now) {
-                *polls = 0;
-                return Ok(None);
-            }
-            std::thread::yield_now();
+        let mut ready = self.answer(&mut question, watches);
+        if ready.is_empty() {
+            self.waits(|waits| waits.begin(Instant::now()));
         }
+        while ready.is_empty() && self.waits(|waits| waits.is_awake(Instant::now)) == Some(true) {
+            std::thread::yield_now();
+            ready = self.answer(&mut question, watches);
+        }
+        if ready.is_empty() {
+            return Ok(None);
+        }
+        self.waits(|waits| waits.end(Instant::now));
+        Ok(Some(ready))
+    }
+
+    fn answer(&mut self, question: &mut Question, watches: &[Watch]) -> Vec<u32> {
+        let mut ready = question.ask();
+        ready.retain(|n| self.watched(watches[*n as usize]).is_ok_and(Ready::confirm));
+        ready
+    }
+
+    fn waits<T>(&mut self, call: impl FnOnce(&mut Waits) -> T) -> Option<T> {
+        self.pace.as_mut().map(|pace| call(&mut pace.waits))
     }
 
     fn input(&mut self, stream: &Resource<DynInputStream>) -> StreamResult<&mut dyn InputStream> {
@@ -226,14 +241,7 @@ impl poll::Host for Io<'_> {
             }
             return self.table.poll(others).await;
         }
-        if let Some(ready) = self.ask(&watches).await? {
-            return Ok(ready);
-        }
-        let ready = poll_fn(|cx| self.poll_all(&watches, cx)).await;
-        if let Some(pace) = &mut self.pace {
-            pace.waits.end(Instant::now);
-        }
-        ready
+        self.wait(&watches).await
     }
 }
 
@@ -250,7 +258,7 @@ impl poll::HostPollable for Io<'_> {
 
     async fn block(&mut self, this: Resource<DynPollable>) -> Result<()> {
         match self.watch(&this)? {
-            Some(watch) => poll_fn(|cx| self.poll_one(watch, cx)).await,
+            Some(watch) => self.wait(&[watch]).await.map(drop),
             None => self.table.block(this).await,
         }
     }
