@@ -2,8 +2,11 @@
 //! server run without a container, and against docker's and podman's.
 //!
 //! There is one server, `tests/guests/net.rs`, which sends back what comes: as a WebAssembly guest, and as a part of this
-//! program for everything native. Docker and podman have a network namespace each, where their firewalls disturb nobody,
-//! and where they are called from. `cargo bench --bench net -- 1 small` tries every row with little.
+//! program for everything native. Each side has a network namespace of its own, where its firewall disturbs nobody, and
+//! where it is called from. `cargo bench --bench net -- 1 small` tries every row with little.
+//!
+//! A host of WebAssembly containers has no firewall. `mixed` is one on a host that has Linux containers too, whose published
+//! ports have the kernel follow every connection (conntrack), the loopback's as well.
 
 mod support;
 
@@ -43,18 +46,24 @@ fn main() -> ExitCode {
     let (bytes, requests) = if little { (4 << 20, 100) } else { (256 << 20, 10_000) };
     let mut report = Report::default();
 
-    let wharf = Wharf::new();
+    let (wharf, other) = (Wharf::new(), Wharf::new());
     let dir = wharf.dir();
     let program = std::env::current_exe().expect("a path");
     let mut layer = images::Tar::default();
     // It is linked to nothing.
     layer.file(PROGRAM.trim_start_matches('/'), 0o755, &std::fs::read(program).expect("this program"));
     let image = images::linux("net:latest", &[layer.end()], &serde_json::json!({}));
-    wharf.load(&image);
-    wharf.ok(&["wasm", "pack", &images::guest("net-p2"), "-t", "guest"]);
-    wharf.ok(&["run", "-d", "--name", "wasm", "-p", "127.0.0.1::80", "guest", "echo", "0.0.0.0:80"]);
-    wharf.ok(&[&["run", "-d", "--name", "linux", "-p", "127.0.0.1::80", "net"][..], &ECHO].concat());
-    let bare = Bare::start();
+    let [alone, ours, others] = ["bare", "wasm", "linux"].map(Namespace::new);
+    for (wharf, host, name) in [(&wharf, &ours, "wasm"), (&other, &others, "mixed")] {
+        wharf.ok(&["wasm", "pack", &images::guest("net-p2"), "-t", "guest"]);
+        let run = ["run", "-d", "--name", name, "-p", "127.0.0.1::80", "guest", "echo", "0.0.0.0:80"];
+        within(host, || wharf.ok(&run));
+    }
+    other.load(&image);
+    within(&others, || {
+        other.ok(&[&["run", "-d", "--name", "linux", "-p", "127.0.0.1::80", "net"][..], &ECHO].concat())
+    });
+    let bare = within(&alone, Bare::start);
 
     let apart = Namespace::new("docker");
     let docker = peers::docker_apart(dir, &apart, &[&image]);
@@ -75,13 +84,13 @@ fn main() -> ExitCode {
     );
 
     let at = |text: String| text.lines().next().unwrap_or_default().parse().expect("an address");
-    let ours = |name: &str| at(wharf.ok(&["port", name, "80"]));
     let servers = [
-        Server { name: "bare", at: bare.at, namespace: None },
-        Server { name: "docker", at: at(docker.ok(&["port", "server", "80"])), namespace: Some(&apart) },
-        Server { name: "podman", at: at("127.0.0.1:28080".to_owned()), namespace: Some(&beside) },
-        Server { name: "wasm", at: ours("wasm"), namespace: None },
-        Server { name: "linux", at: ours("linux"), namespace: None },
+        Server { name: "bare", at: bare.at, namespace: &alone },
+        Server { name: "docker", at: at(docker.ok(&["port", "server", "80"])), namespace: &apart },
+        Server { name: "podman", at: at("127.0.0.1:28080".to_owned()), namespace: &beside },
+        Server { name: "wasm", at: at(wharf.ok(&["port", "wasm", "80"])), namespace: &ours },
+        Server { name: "linux", at: at(other.ok(&["port", "linux", "80"])), namespace: &others },
+        Server { name: "mixed", at: at(other.ok(&["port", "mixed", "80"])), namespace: &others },
     ];
     servers.iter().for_each(Server::wait);
 
@@ -102,7 +111,7 @@ fn main() -> ExitCode {
         for (server, time) in servers.iter().zip(&times) {
             println!("  {:9} {}", server.name, show(*time));
         }
-        for ours in [3, 4] {
+        for ours in [3, 4, 5] {
             for (theirs, bound, goal) in [(0, 1.5, 1.0 / 0.95), (1, 1.0, 0.6), (2, 1.0, 1.0)] {
                 let what = format!("{what}, {} / {}", servers[ours].name, servers[theirs].name);
                 report.judge(&what, times[ours] / times[theirs], bound, goal);
@@ -114,14 +123,16 @@ fn main() -> ExitCode {
     let [bytes, requests] = [bytes, requests].map(|number| number.to_string());
     for (what, args) in [("echo", ["flood", "", &bytes]), ("small requests", ["pings", "", &requests])] {
         let asks = |to: &'static str| [args[0], to, args[2]];
-        let clients: [(&str, Client<'_>); 3] = [
-            ("wasm", Box::new(|| wharf.command(&[&["run", "--rm", "guest"][..], &asks("wasm:80")].concat()))),
+        let clients: [(&str, &Namespace, Client<'_>); 3] = [
+            ("wasm", &ours, Box::new(|| wharf.command(&[&["run", "--rm", "guest"][..], &asks("wasm:80")].concat()))),
             (
                 "linux",
-                Box::new(|| wharf.command(&[&["run", "--rm", "net", PROGRAM, GUEST][..], &asks("linux:80")].concat())),
+                &others,
+                Box::new(|| other.command(&[&["run", "--rm", "net", PROGRAM, GUEST][..], &asks("linux:80")].concat())),
             ),
             (
                 "docker",
+                &apart,
                 Box::new(|| {
                     let run = ["run", "--rm", "--network", "peers", "net", PROGRAM, GUEST];
                     docker.command(&[&run[..], &asks("server:80")].concat())
@@ -129,12 +140,12 @@ fn main() -> ExitCode {
             ),
         ];
         let what = format!("{what} between two containers");
-        let times = compare(&what, n, &clients, |(_, client)| {
-            let nanoseconds = tool(&mut client()).trim().parse().expect("a client's time");
+        let times = compare(&what, n, &clients, |(_, host, client)| {
+            let nanoseconds = within(host, || tool(&mut client()).trim().parse().expect("a client's time"));
             Duration::from_nanos(nanoseconds)
         });
         println!("{what}  (n = {n})");
-        for ((name, _), time) in clients.iter().zip(&times) {
+        for ((name, ..), time) in clients.iter().zip(&times) {
             println!("  {name:9} {:.2} ms", time * 1e3);
         }
         report.judge(&format!("{what}, wasm / docker"), times[0] / times[2], 1.0 / 1.5, 0.5);
@@ -144,7 +155,18 @@ fn main() -> ExitCode {
 }
 
 /// How a client in a container is called.
-type Client<'a> = Box<dyn Fn() -> Command + 'a>;
+type Client<'a> = Box<dyn Fn() -> Command + Sync + 'a>;
+
+/// Does something in a network namespace; what it starts is there too.
+fn within<T: Send>(namespace: &Namespace, call: impl FnOnce() -> T + Send) -> T {
+    let file = File::open(namespace.path()).expect("a network namespace");
+    let work = || {
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(file.as_fd(), kind).expect("setns");
+        call()
+    };
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+}
 
 /// The median times of some sides, in seconds, measured in turn.
 fn compare<T>(what: &str, n: usize, sides: &[T], measure: impl Fn(&T) -> Duration) -> Vec<f64> {
@@ -176,23 +198,13 @@ fn rate(count: usize, unit: f64, name: &'static str) -> impl Fn(f64) -> String {
 struct Server<'a> {
     name: &'a str,
     at: SocketAddr,
-    namespace: Option<&'a Namespace>,
+    namespace: &'a Namespace,
 }
 
 impl Server<'_> {
     /// Calls it from where it is published.
     fn run(&self, call: impl FnOnce(SocketAddr) -> Duration + Send) -> Duration {
-        let file = self.namespace.map(|namespace| File::open(namespace.path()).expect("a network namespace"));
-        std::thread::scope(|scope| {
-            let caller = scope.spawn(|| {
-                if let Some(file) = &file {
-                    let kind = Some(rustix::thread::LinkNameSpaceType::Network);
-                    rustix::thread::move_into_link_name_space(file.as_fd(), kind).expect("setns");
-                }
-                call(self.at)
-            });
-            caller.join().unwrap_or_else(|_| panic!("{} does not do what it should", self.name))
-        })
+        within(self.namespace, || call(self.at))
     }
 
     /// Waits until it answers.
