@@ -130,6 +130,10 @@ impl HasIo for State {
     fn io(&mut self) -> Io<'_> {
         Io { table: &mut self.table, pace: self.pace.as_mut() }
     }
+
+    fn table(&self) -> &ResourceTable {
+        &self.table
+    }
 }
 
 impl HasEnvironment for State {

@@ -185,6 +185,41 @@ impl Output {
         lock(&self.writer)
     }
 
+    fn write_from(&self, bytes: &[u8]) -> StreamResult<()> {
+        let mut writer = self.lock();
+        writer.check()?;
+        if bytes.len() > writer.permit() {
+            return Err(StreamError::trap("write was not permitted by check-write"));
+        }
+        if !writer.left.is_empty() {
+            writer.more.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match writer.connection.try_write(rest) {
+                Ok(length) => rest = &rest[length..],
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => {
+                    writer.fail(e.kind());
+                    rest = &[];
+                }
+            }
+        }
+        if !rest.is_empty() {
+            writer.left = Bytes::copy_from_slice(rest);
+            let writer = Arc::clone(&self.writer);
+            self.lingering.spawn(async move {
+                std::future::poll_fn(|cx| lock(&writer).bring_out(cx)).await;
+                lock(&writer).waiting.drain(..).for_each(Waker::wake);
+            });
+        }
+        match writer.state {
+            State::Failed(_) => writer.check(),
+            _ => Ok(()),
+        }
+    }
+
     /// Nothing more will be written; what was arrives first.
     pub fn shut_down(&self) {
         let mut writer = self.lock();
@@ -201,8 +236,7 @@ fn lock(writer: &Mutex<Writer>) -> MutexGuard<'_, Writer> {
 
 impl Writer {
     /// Gives the socket what it takes. Pending: something is left.
-    fn bring_out(&mut self, cx: Option<&mut Context<'_>>) -> Poll<()> {
-        let mut cx = cx;
+    fn bring_out(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.left.is_empty() {
                 if self.more.is_empty() {
@@ -212,23 +246,23 @@ impl Writer {
             }
             match self.connection.try_write(&self.left) {
                 Ok(length) => self.left.advance(length),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => match &mut cx {
-                    Some(cx) => ready!(self.connection.poll_writable(cx)),
-                    None => return Poll::Pending,
-                },
-                Err(e) => {
-                    (self.left, self.more) = (Bytes::new(), BytesMut::new());
-                    self.state = match (self.state, e.kind()) {
-                        // The other side has closed: that is told as the end of the stream.
-                        (State::Closing, _) | (_, io::ErrorKind::BrokenPipe) => State::Closed,
-                        (_, kind) => State::Failed(kind),
-                    };
-                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.connection.poll_writable(cx)),
+                Err(e) => self.fail(e.kind()),
             }
         }
         self.flushing = false;
         self.close_if_empty();
         Poll::Ready(())
+    }
+
+    /// Nothing will go out any more.
+    fn fail(&mut self, kind: io::ErrorKind) {
+        (self.left, self.more) = (Bytes::new(), BytesMut::new());
+        self.state = match (self.state, kind) {
+            // The other side has closed: that is told as the end of the stream.
+            (State::Closing, _) | (_, io::ErrorKind::BrokenPipe) => State::Closed,
+            (_, kind) => State::Failed(kind),
+        };
     }
 
     /// How much may be written now.
@@ -264,27 +298,7 @@ impl Writer {
 #[async_trait]
 impl OutputStream for Output {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        let mut writer = self.lock();
-        writer.check()?;
-        if bytes.len() > writer.permit() {
-            return Err(StreamError::trap("write was not permitted by check-write"));
-        }
-        if !writer.left.is_empty() {
-            writer.more.extend_from_slice(&bytes);
-            return Ok(());
-        }
-        writer.left = bytes;
-        if writer.bring_out(None).is_pending() {
-            let rest = Arc::clone(&self.writer);
-            self.lingering.spawn(async move {
-                std::future::poll_fn(|cx| lock(&rest).bring_out(Some(cx))).await;
-                lock(&rest).waiting.drain(..).for_each(Waker::wake);
-            });
-        }
-        match writer.state {
-            State::Failed(_) => writer.check(),
-            _ => Ok(()),
-        }
+        self.write_from(&bytes)
     }
 
     fn flush(&mut self) -> StreamResult<()> {
@@ -325,6 +339,13 @@ impl Ready for Output {
 /// The guest's end of the stream: dropping it is the end of what it writes.
 pub(in crate::wasi) struct GuestOutput(pub(super) Output);
 
+impl GuestOutput {
+    /// Writes what was permitted.
+    pub fn write_from(&self, bytes: &[u8]) -> StreamResult<()> {
+        self.0.write_from(bytes)
+    }
+}
+
 impl Drop for GuestOutput {
     fn drop(&mut self) {
         self.0.shut_down();
@@ -334,7 +355,7 @@ impl Drop for GuestOutput {
 #[async_trait]
 impl OutputStream for GuestOutput {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.0.write(bytes)
+        self.write_from(&bytes)
     }
 
     fn flush(&mut self) -> StreamResult<()> {
