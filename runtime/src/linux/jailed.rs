@@ -217,6 +217,16 @@ impl Connection for Stream {
     }
 }
 
+/// Prepares a connection that has come in. What fails costs speed, and no more.
+fn tune(fd: &OwnedFd, remote: SocketAddr) {
+    let _ = sockopt::set_tcp_nodelay(fd, true);
+    // Nothing is congested on the loopback, and what paces there (BBR, where it is the host's choice) only takes time. This
+    // one is always there (tcp(7), "Congestion control").
+    if remote.ip().to_canonical().is_loopback() {
+        let _ = sockopt::set_tcp_congestion(fd, "reno");
+    }
+}
+
 fn set(fd: &OwnedFd, v6: bool, option: SocketOption) -> rustix::io::Result<()> {
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).min(i32::MAX as usize / 2);
     match option {
@@ -327,8 +337,8 @@ impl Doors {
                 Caller::Door(_) => return None,
             },
             Source::Host | Source::Bridge => {
-                let _ = sockopt::set_tcp_nodelay(&fd, true);
                 let remote = peer.and_then(|any| SocketAddr::try_from(any).ok())?;
+                tune(&fd, remote);
                 let own = sockets::local(&fd).filter(|_| source == Source::Bridge);
                 (remote, own.unwrap_or(self.bound))
             }
@@ -525,6 +535,24 @@ mod tests {
                 assert_eq!(stream.try_read(&mut space).unwrap(), 4);
             }
         });
+    }
+
+    #[test]
+    fn nothing_is_paced_on_the_loopback() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || {
+            let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (ours, remote) = listener.accept().unwrap();
+            (OwnedFd::from(ours), remote, theirs)
+        };
+        let (near, remote, _theirs) = connect();
+        tune(&near, remote);
+        assert_eq!(sockopt::tcp_congestion(&near).unwrap(), "reno");
+        let (far, _, _theirs) = connect();
+        let before = sockopt::tcp_congestion(&far).unwrap();
+        tune(&far, SocketAddr::from(([192, 0, 2, 1], 5)));
+        assert_eq!(sockopt::tcp_congestion(&far).unwrap(), before);
+        assert!(sockopt::tcp_nodelay(&near).unwrap() && sockopt::tcp_nodelay(&far).unwrap());
     }
 
     #[test]
