@@ -1,9 +1,9 @@
 //! The host's side of WASI 0.2 and 0.3 (<https://github.com/WebAssembly/WASI/tree/main/proposals>), portable.
 //!
-//! Clocks, random numbers and streams are wasmtime-wasi's. What makes a container of a guest
+//! Clocks, random numbers and the streams of what is no socket are wasmtime-wasi's. What makes a container of a guest
 //! is ours, a module for each.
 //!
-//! Each interface is linked by itself: the linker has what a guest may import, once, and nothing that is shadowed later.
+//! Each interface is linked by itself: the linker has what a guest may import, once. One function is shadowed (see [`io`]).
 
 pub(crate) mod bindings;
 pub(crate) mod eager;
