@@ -21,7 +21,8 @@ use tokio::io::unix::AsyncFd;
 
 use super::caller::{self, Caller};
 use super::line::Line;
-use super::question::{Question, is_readable};
+use super::process::is_readable;
+use super::question::Question;
 use super::sockets;
 use crate::error::{Class, Error, Result};
 use crate::network::line::{Answer, Ask, Source};

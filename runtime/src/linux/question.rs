@@ -1,12 +1,10 @@
-//! Questions to the kernel about sockets: poll(2).
+//! A question to the kernel about many sockets at once: poll(2).
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Which of some things can be read from now. Each may have several sockets.
 pub struct Question {
@@ -32,7 +30,8 @@ impl Question {
     /// Those that can be read from, or have failed. Nobody waits.
     pub fn ask(&mut self) -> Vec<u32> {
         let mut ready = Vec::new();
-        if poll(&mut self.sockets, Some(&AT_ONCE)).unwrap_or(0) > 0 {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if poll(&mut self.sockets, Some(&now)).unwrap_or(0) > 0 {
             let told = self.sockets.iter().zip(&self.owners).filter(|(socket, _)| !socket.revents().is_empty());
             ready.extend(told.map(|(_, owner)| *owner));
             ready.dedup();
@@ -41,18 +40,13 @@ impl Question {
     }
 }
 
-/// True if this one can be read from now, or has failed.
-pub(super) fn is_readable(socket: &impl AsFd) -> bool {
-    let mut socket = [PollFd::new(socket, PollFlags::IN)];
-    !matches!(poll(&mut socket, Some(&AT_ONCE)), Ok(0))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::linux::process::is_readable;
 
     #[test]
     fn each_owner_of_what_can_be_read_is_named_once() {
