@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use wasmtime::component::{HasData, Linker, Resource, ResourceTable, WasmList};
+use wasmtime::component::{HasData, Linker, Resource, ResourceTable, ResourceTableError, WasmList};
 use wasmtime::{Result, StoreContextMut};
 use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, DynPollable, InputStream, OutputStream, Pollable, StreamError, StreamResult,
@@ -131,11 +131,10 @@ fn write<T: HasIo>(
             store.data_mut().io().write(this, bytes)
         }
     };
-    let told = written.map_err(|e| store.data_mut().io().convert_stream_error(e));
-    Ok((match told {
-        Ok(()) => Ok(()),
-        Err(e) => Err(e?),
-    },))
+    match written {
+        Ok(()) => Ok((Ok(()),)),
+        Err(e) => Ok((Err(store.data_mut().io().convert_stream_error(e)?),)),
+    }
 }
 
 impl Io<'_> {
@@ -144,7 +143,7 @@ impl Io<'_> {
     }
 
     fn watched(&mut self, watch: Watch) -> Result<&mut dyn Ready> {
-        (watch.kind)(self.table.get_any_mut(watch.of)?).ok_or_else(|| wasmtime::format_err!("{WRONG}"))
+        Ok((watch.kind)(self.table.get_any_mut(watch.of)?).ok_or(ResourceTableError::WrongType)?)
     }
 
     fn poll_one(&mut self, watch: Watch, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -223,24 +222,26 @@ impl Io<'_> {
     fn input(&mut self, stream: &Resource<DynInputStream>) -> StreamResult<&mut dyn InputStream> {
         let entry = self.table.get_any_mut(stream.rep())?;
         if entry.is::<Input>() {
-            return Ok(entry.downcast_mut::<Input>().expect("it is one"));
+            return Ok(entry.downcast_mut::<Input>().ok_or(ResourceTableError::WrongType)?);
         }
-        entry.downcast_mut::<DynInputStream>().map(|stream| &mut **stream as _).ok_or_else(wrong)
+        Ok(&mut **entry.downcast_mut::<DynInputStream>().ok_or(ResourceTableError::WrongType)?)
     }
 
     fn output(&mut self, stream: &Resource<DynOutputStream>) -> StreamResult<&mut dyn OutputStream> {
         let entry = self.table.get_any_mut(stream.rep())?;
         if entry.is::<GuestOutput>() {
-            return Ok(entry.downcast_mut::<GuestOutput>().expect("it is one"));
+            return Ok(entry.downcast_mut::<GuestOutput>().ok_or(ResourceTableError::WrongType)?);
         }
-        entry.downcast_mut::<DynOutputStream>().map(|stream| &mut **stream as _).ok_or_else(wrong)
+        Ok(&mut **entry.downcast_mut::<DynOutputStream>().ok_or(ResourceTableError::WrongType)?)
     }
-}
 
-const WRONG: &str = "the resource is of another kind";
-
-fn wrong() -> StreamError {
-    StreamError::trap(WRONG)
+    /// Gives a pollable for a stream, which is ours if it is a socket's.
+    fn subscribe<Ours: Ready, Theirs: Pollable>(&mut self, this: Resource<Theirs>) -> Result<Resource<DynPollable>> {
+        match self.table.get_any_mut(this.rep())?.is::<Ours>() {
+            true => subscribe(self.table, Resource::<Ours>::new_borrow(this.rep())),
+            false => wasmtime_wasi::p2::subscribe(self.table, this),
+        }
+    }
 }
 
 /// The most that the calls take which write, and wait until it is out.
@@ -327,10 +328,7 @@ impl streams::HostInputStream for Io<'_> {
     }
 
     fn subscribe(&mut self, this: Resource<DynInputStream>) -> Result<Resource<DynPollable>> {
-        match self.table.get_any_mut(this.rep())?.is::<Input>() {
-            true => subscribe(self.table, Resource::<Input>::new_borrow(this.rep())),
-            false => wasmtime_wasi::p2::subscribe(self.table, this),
-        }
+        Io::subscribe::<Input, _>(self, this)
     }
 
     async fn drop(&mut self, this: Resource<DynInputStream>) -> Result<()> {
@@ -389,8 +387,11 @@ impl streams::HostOutputStream for Io<'_> {
         from: Resource<DynInputStream>,
         most: u64,
     ) -> StreamResult<u64> {
-        let permit = self.output(&this)?.check_write()?;
-        let bytes = self.input(&from)?.read(size(most).min(permit))?;
+        let most = size(most).min(self.output(&this)?.check_write()?);
+        if most == 0 {
+            return Ok(0);
+        }
+        let bytes = self.input(&from)?.read(most)?;
         let length = bytes.len() as u64;
         self.output(&this)?.write(bytes)?;
         Ok(length)
@@ -402,18 +403,18 @@ impl streams::HostOutputStream for Io<'_> {
         from: Resource<DynInputStream>,
         most: u64,
     ) -> StreamResult<u64> {
-        let permit = self.output(&this)?.write_ready().await?;
-        let bytes = self.input(&from)?.blocking_read(size(most).min(permit)).await?;
+        let most = size(most).min(self.output(&this)?.write_ready().await?);
+        if most == 0 {
+            return Ok(0);
+        }
+        let bytes = self.input(&from)?.blocking_read(most).await?;
         let length = bytes.len() as u64;
         self.output(&this)?.blocking_write_and_flush(bytes).await?;
         Ok(length)
     }
 
     fn subscribe(&mut self, this: Resource<DynOutputStream>) -> Result<Resource<DynPollable>> {
-        match self.table.get_any_mut(this.rep())?.is::<GuestOutput>() {
-            true => subscribe(self.table, Resource::<GuestOutput>::new_borrow(this.rep())),
-            false => wasmtime_wasi::p2::subscribe(self.table, this),
-        }
+        Io::subscribe::<GuestOutput, _>(self, this)
     }
 
     async fn drop(&mut self, this: Resource<DynOutputStream>) -> Result<()> {
@@ -467,6 +468,38 @@ mod tests {
         async fn ready(&mut self) {
             tokio::time::sleep(self.0).await;
         }
+    }
+
+    /// A stream that nothing comes from.
+    struct Silent;
+
+    #[async_trait]
+    impl Pollable for Silent {
+        async fn ready(&mut self) {
+            std::future::pending().await
+        }
+    }
+
+    impl InputStream for Silent {
+        fn read(&mut self, _: usize) -> StreamResult<bytes::Bytes> {
+            Ok(bytes::Bytes::new())
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_nothing() {
+        let mut table = ResourceTable::new();
+        let from = table.push(Box::new(Silent) as DynInputStream).unwrap().rep();
+        let pipe = wasmtime_wasi::p2::pipe::MemoryOutputPipe::new(10);
+        let to = table.push(Box::new(pipe) as DynOutputStream).unwrap().rep();
+        run(async {
+            let mut io = Io { table: &mut table, pace: None };
+            let streams = || (Resource::new_borrow(to), Resource::new_borrow(from));
+            let (this, other) = streams();
+            assert_eq!(io.splice(this, other, 10).unwrap(), 0);
+            let (this, other) = streams();
+            assert_eq!(io.blocking_splice(this, other, 0).await.unwrap(), 0);
+        });
     }
 
     struct Host {

@@ -185,41 +185,6 @@ impl Output {
         lock(&self.writer)
     }
 
-    fn write_from(&self, bytes: &[u8]) -> StreamResult<()> {
-        let mut writer = self.lock();
-        writer.check()?;
-        if bytes.len() > writer.permit() {
-            return Err(StreamError::trap("write was not permitted by check-write"));
-        }
-        if !writer.left.is_empty() {
-            writer.more.extend_from_slice(bytes);
-            return Ok(());
-        }
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match writer.connection.try_write(rest) {
-                Ok(length) => rest = &rest[length..],
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => {
-                    writer.fail(e.kind());
-                    rest = &[];
-                }
-            }
-        }
-        if !rest.is_empty() {
-            writer.left = Bytes::copy_from_slice(rest);
-            let writer = Arc::clone(&self.writer);
-            self.lingering.spawn(async move {
-                std::future::poll_fn(|cx| lock(&writer).bring_out(cx)).await;
-                lock(&writer).waiting.drain(..).for_each(Waker::wake);
-            });
-        }
-        match writer.state {
-            State::Failed(_) => writer.check(),
-            _ => Ok(()),
-        }
-    }
-
     /// Nothing more will be written; what was arrives first.
     pub fn shut_down(&self) {
         let mut writer = self.lock();
@@ -295,54 +260,44 @@ impl Writer {
     }
 }
 
-#[async_trait]
-impl OutputStream for Output {
-    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.write_from(&bytes)
-    }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        // Everything is on its way, and check-write waits until it is out.
-        let mut writer = self.lock();
-        writer.check()?;
-        writer.flushing = !writer.left.is_empty();
-        Ok(())
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
-        let mut writer = self.lock();
-        writer.check()?;
-        Ok(writer.permit())
-    }
-}
-
-#[async_trait]
-impl Pollable for Output {
-    async fn ready(&mut self) {
-        std::future::poll_fn(|cx| self.poll_ready(cx)).await;
-    }
-}
-
-impl Ready for Output {
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut writer = self.lock();
-        if writer.left.is_empty() {
-            return Poll::Ready(());
-        }
-        if !writer.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            writer.waiting.push(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-}
-
 /// The guest's end of the stream: dropping it is the end of what it writes.
 pub(in crate::wasi) struct GuestOutput(pub(super) Output);
 
 impl GuestOutput {
     /// Writes what was permitted.
     pub fn write_from(&self, bytes: &[u8]) -> StreamResult<()> {
-        self.0.write_from(bytes)
+        let mut writer = self.0.lock();
+        writer.check()?;
+        if bytes.len() > writer.permit() {
+            return Err(StreamError::trap("write was not permitted by check-write"));
+        }
+        if !writer.left.is_empty() {
+            writer.more.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match writer.connection.try_write(rest) {
+                Ok(length) => rest = &rest[length..],
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => {
+                    writer.fail(e.kind());
+                    rest = &[];
+                }
+            }
+        }
+        if !rest.is_empty() {
+            writer.left = Bytes::copy_from_slice(rest);
+            let writer = Arc::clone(&self.0.writer);
+            self.0.lingering.spawn(async move {
+                std::future::poll_fn(|cx| lock(&writer).bring_out(cx)).await;
+                lock(&writer).waiting.drain(..).for_each(Waker::wake);
+            });
+        }
+        match writer.state {
+            State::Failed(_) => writer.check(),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -359,23 +314,36 @@ impl OutputStream for GuestOutput {
     }
 
     fn flush(&mut self) -> StreamResult<()> {
-        self.0.flush()
+        // Everything is on its way, and check-write waits until it is out.
+        let mut writer = self.0.lock();
+        writer.check()?;
+        writer.flushing = !writer.left.is_empty();
+        Ok(())
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        self.0.check_write()
+        let mut writer = self.0.lock();
+        writer.check()?;
+        Ok(writer.permit())
     }
 }
 
 #[async_trait]
 impl Pollable for GuestOutput {
     async fn ready(&mut self) {
-        self.0.ready().await;
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await;
     }
 }
 
 impl Ready for GuestOutput {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_ready(cx)
+        let mut writer = self.0.lock();
+        if writer.left.is_empty() {
+            return Poll::Ready(());
+        }
+        if !writer.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            writer.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
     }
 }
