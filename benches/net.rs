@@ -204,7 +204,9 @@ struct Server<'a> {
 impl Server<'_> {
     /// Calls it from where it is published.
     fn run(&self, call: impl FnOnce(SocketAddr) -> Duration + Send) -> Duration {
-        within(self.namespace, || call(self.at))
+        let called = || within(self.namespace, || call(self.at));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(called))
+            .unwrap_or_else(|_| panic!("{} does not do what it should", self.name))
     }
 
     /// Waits until it answers.
