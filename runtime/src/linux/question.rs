@@ -27,6 +27,11 @@ impl Question {
         self.owners.push(owner);
     }
 
+    /// True when it is about no socket.
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
     /// Those that can be read from, or have failed. Nobody waits.
     pub fn ask(&mut self) -> Vec<u32> {
         let mut ready = Vec::new();

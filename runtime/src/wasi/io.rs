@@ -30,6 +30,11 @@ pub(super) trait Ready: Pollable {
         false
     }
 
+    /// When it is ready whatever the kernel says.
+    fn at(&self) -> Option<Instant> {
+        None
+    }
+
     /// True if it is ready when the kernel says so.
     fn confirm(&mut self) -> bool {
         true
@@ -189,18 +194,24 @@ impl Io<'_> {
             tokio::task::yield_now().await;
         }
         let mut question = Question::with_capacity(watches.len() + 1);
+        let mut times = Vec::new();
         for (n, watch) in watches.iter().enumerate() {
-            if !self.watched(*watch)?.ask(n as u32, &mut question) {
+            let of = self.watched(*watch)?;
+            if !of.ask(n as u32, &mut question) {
                 return Ok(None);
             }
+            times.extend(of.at().map(|at| (at, n as u32)));
         }
-        let mut ready = self.answer(&mut question, watches);
+        if question.is_empty() {
+            return Ok(None);
+        }
+        let mut ready = self.answer(&mut question, &times, watches);
         if ready.is_empty() {
             self.waits(|waits| waits.begin(Instant::now()));
         }
         while ready.is_empty() && self.waits(|waits| waits.is_awake(Instant::now)) == Some(true) {
             std::thread::yield_now();
-            ready = self.answer(&mut question, watches);
+            ready = self.answer(&mut question, &times, watches);
         }
         if ready.is_empty() {
             return Ok(None);
@@ -209,9 +220,13 @@ impl Io<'_> {
         Ok(Some(ready))
     }
 
-    fn answer(&mut self, question: &mut Question, watches: &[Watch]) -> Vec<u32> {
+    fn answer(&mut self, question: &mut Question, times: &[(Instant, u32)], watches: &[Watch]) -> Vec<u32> {
         let mut ready = question.ask();
         ready.retain(|n| self.watched(watches[*n as usize]).is_ok_and(Ready::confirm));
+        if !times.is_empty() {
+            let now = Instant::now();
+            ready.extend(times.iter().filter(|(at, _)| *at <= now).map(|(_, n)| n));
+        }
         ready
     }
 
@@ -431,7 +446,7 @@ fn size(length: u64) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
@@ -524,13 +539,13 @@ mod tests {
         assert!(streams.func_wrap(WRITE, write).is_err(), "wasmtime-wasi's interface has another version or name");
     }
 
-    fn run<T>(test: impl Future<Output = T>) -> T {
+    pub fn run<T>(test: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime
             .block_on(async { tokio::time::timeout(Duration::from_secs(10), test).await.expect("it waits for ever") })
     }
 
-    fn borrowed(pollables: &[&Resource<DynPollable>]) -> Vec<Resource<DynPollable>> {
+    pub fn borrowed(pollables: &[&Resource<DynPollable>]) -> Vec<Resource<DynPollable>> {
         pollables.iter().map(|pollable| Resource::new_borrow(pollable.rep())).collect()
     }
 
@@ -566,34 +581,38 @@ mod tests {
         assert!(table.is_empty());
     }
 
+    /// What only the kernel is to be asked about.
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
+    pub struct Asked(pub std::os::unix::net::UnixStream);
+
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
+    #[async_trait]
+    impl Pollable for Asked {
+        async fn ready(&mut self) {}
+    }
+
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
+    impl Ready for Asked {
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            panic!("the kernel was not asked")
+        }
+
+        fn ask(&self, owner: u32, question: &mut Question) -> bool {
+            question.about(owner, &self.0);
+            true
+        }
+    }
+
     #[cfg(all(target_os = "linux", not(feature = "portable")))]
     #[test]
     fn the_event_loop_has_its_turn_though_something_is_always_ready() {
         use std::os::unix::net::UnixStream;
 
-        struct Busy(UnixStream);
-
-        #[async_trait]
-        impl Pollable for Busy {
-            async fn ready(&mut self) {}
-        }
-
-        impl Ready for Busy {
-            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<()> {
-                panic!("the kernel was not asked")
-            }
-
-            fn ask(&self, owner: u32, question: &mut Question) -> bool {
-                question.about(owner, &self.0);
-                true
-            }
-        }
-
         let (ours, theirs) = UnixStream::pair().unwrap();
         std::io::Write::write_all(&mut &theirs, b"something").unwrap();
         let mut table = ResourceTable::new();
-        let busy = table.push(Busy(ours)).unwrap();
-        let pollable = subscribe(&mut table, Resource::<Busy>::new_borrow(busy.rep())).unwrap();
+        let asked = table.push(Asked(ours)).unwrap();
+        let pollable = subscribe(&mut table, Resource::<Asked>::new_borrow(asked.rep())).unwrap();
         let mut pace = Pace::default();
         run(async {
             let written = Arc::new(AtomicBool::new(false));

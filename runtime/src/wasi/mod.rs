@@ -6,6 +6,7 @@
 //! Each interface is linked by itself: the linker has what a guest may import, once. One function is shadowed (see [`io`]).
 
 pub(crate) mod bindings;
+mod clocks;
 pub(crate) mod eager;
 mod ending;
 pub(crate) mod environment;
@@ -18,8 +19,9 @@ use wasmtime::component::Linker;
 use wasmtime_wasi::WasiView;
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
+use wasmtime_wasi::p2::bindings::clocks::wall_clock;
 use wasmtime_wasi::p2::bindings::sockets as network;
-use wasmtime_wasi::p2::bindings::{cli, clocks, random};
+use wasmtime_wasi::p2::bindings::{cli, random};
 use wasmtime_wasi::p3;
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
@@ -73,8 +75,8 @@ pub(crate) fn add_p3_to_linker<T: WasiView + HasEnvironment + FilesView + socket
 
 /// Clocks, random numbers, and `wasi:cli`.
 fn command<T: WasiView + HasEnvironment>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
-    clocks::wall_clock::add_to_linker::<T, WasiClocks>(linker, T::clocks)?;
-    clocks::monotonic_clock::add_to_linker::<T, WasiClocks>(linker, T::clocks)?;
+    wall_clock::add_to_linker::<T, WasiClocks>(linker, T::clocks)?;
+    clocks::add_to_linker(linker)?;
     random::random::add_to_linker::<T, WasiRandom>(linker, T::random)?;
     random::insecure::add_to_linker::<T, WasiRandom>(linker, T::random)?;
     random::insecure_seed::add_to_linker::<T, WasiRandom>(linker, T::random)?;
