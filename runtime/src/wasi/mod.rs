@@ -1,7 +1,7 @@
 //! The host's side of WASI 0.2 and 0.3 (<https://github.com/WebAssembly/WASI/tree/main/proposals>), portable.
 //!
-//! Clocks, random numbers and the streams of what is no socket are wasmtime-wasi's. What makes a container of a guest
-//! is ours, a module for each.
+//! Clocks, random numbers and the streams of what is no socket are wasmtime-wasi's. What makes a container of a guest,
+//! and what it waits for, is ours, a module for each.
 //!
 //! Each interface is linked by itself: the linker has what a guest may import, once. One function is shadowed (see [`io`]).
 
