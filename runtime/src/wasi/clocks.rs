@@ -13,7 +13,7 @@ use wasmtime_wasi::clocks::{WasiClocksCtxView, WasiClocksView};
 use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
 use wasmtime_wasi::p2::{DynPollable, Pollable};
 
-use super::io::{self, Ready};
+use super::io::Ready;
 use crate::network::Question;
 
 /// Gives `linker` the interface.
@@ -48,12 +48,12 @@ impl monotonic_clock::Host for Clock<'_> {
 
     fn subscribe_duration(&mut self, nanoseconds: monotonic_clock::Duration) -> Result<Resource<DynPollable>> {
         let timer = self.0.table.push(Timer::new(Duration::from_nanos(nanoseconds)))?;
-        io::subscribe(self.0.table, timer)
+        Ok(Resource::new_own(timer.rep()))
     }
 }
 
-/// Ready when a time has come.
-struct Timer {
+/// Ready when a time has come. It lies in the guest's table as the pollable that it is: a guest may have very many.
+pub(super) struct Timer {
     /// None: it never comes.
     at: Option<Instant>,
     /// The event loop's, if it waits for it.
@@ -106,13 +106,12 @@ mod tests {
     use wasmtime::component::ResourceTable;
     use wasmtime_wasi_io::bindings::wasi::io::poll::{Host as _, HostPollable as _};
 
-    use super::super::io::Io;
     use super::super::io::tests::{borrowed, run};
+    use super::super::io::{Io, subscribe};
     use super::*;
 
     fn timer(table: &mut ResourceTable, after: Duration) -> Resource<DynPollable> {
-        let timer = table.push(Timer::new(after)).unwrap();
-        io::subscribe(table, timer).unwrap()
+        Resource::new_own(table.push(Timer::new(after)).unwrap().rep())
     }
 
     #[test]
@@ -152,7 +151,7 @@ mod tests {
         let mut table = ResourceTable::new();
         let is = Arc::new(AtomicBool::new(false));
         let told = table.push(Told(Arc::clone(&is))).unwrap();
-        let told = io::subscribe(&mut table, told).unwrap();
+        let told = subscribe(&mut table, &told).unwrap();
         let now = timer(&mut table, Duration::ZERO);
         run(async {
             // The event loop has something to tell.
@@ -176,7 +175,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut table = ResourceTable::new();
         let asked = table.push(Asked(ours)).unwrap();
-        let socket = io::subscribe(&mut table, asked).unwrap();
+        let socket = subscribe(&mut table, &asked).unwrap();
         let timers = [Duration::ZERO, Duration::from_secs(1000)].map(|after| timer(&mut table, after));
         let mut pace = Pace::default();
         run(async {

@@ -17,6 +17,7 @@ use wasmtime_wasi::p2::{
 use wasmtime_wasi_io::bindings::wasi::io::streams::{Host as _, HostOutputStream as _};
 use wasmtime_wasi_io::bindings::wasi::io::{error, poll, streams};
 
+use super::clocks::Timer;
 use super::eager::Waits;
 use super::sockets::{GuestOutput, Input};
 use crate::network::Question;
@@ -46,26 +47,31 @@ pub(super) fn at_once() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
-/// A pollable of something that is [`Ready`].
+/// A pollable of something that is [`Ready`]. (A [`Timer`] is its own.)
 #[derive(Clone, Copy)]
 struct Watch {
     of: u32,
     kind: fn(&mut dyn Any) -> Option<&mut dyn Ready>,
-    /// The same as wasmtime-wasi has it, for being polled together with what is not ours.
-    other: u32,
+    /// Gives wasmtime-wasi's pollable for the same, for being polled together with what is not ours.
+    other: fn(&mut ResourceTable, u32) -> Result<Resource<DynPollable>>,
+}
+
+impl Watch {
+    fn new<T: Ready>(of: u32) -> Self {
+        Watch {
+            of,
+            kind: |of| of.downcast_mut::<T>().map(|of| of as _),
+            other: |table, of| wasmtime_wasi::p2::subscribe(table, Resource::<T>::new_borrow(of)),
+        }
+    }
 }
 
 /// Gives a pollable for what lies in the table.
 ///
 /// # Errors
 /// When it does not, or the table is full.
-pub(super) fn subscribe<T: Ready>(table: &mut ResourceTable, of: Resource<T>) -> Result<Resource<DynPollable>> {
-    let this = of.rep();
-    let other = wasmtime_wasi::p2::subscribe(table, of)?.rep();
-    fn kind<T: Ready>(of: &mut dyn Any) -> Option<&mut dyn Ready> {
-        of.downcast_mut::<T>().map(|of| of as _)
-    }
-    let watch = table.push_child(Watch { of: this, kind: kind::<T>, other }, &Resource::<T>::new_borrow(this))?;
+pub(super) fn subscribe<T: Ready>(table: &mut ResourceTable, of: &Resource<T>) -> Result<Resource<DynPollable>> {
+    let watch = table.push_child(Watch::new::<T>(of.rep()), of)?;
     Ok(Resource::new_own(watch.rep()))
 }
 
@@ -144,7 +150,11 @@ fn write<T: HasIo>(
 
 impl Io<'_> {
     fn watch(&mut self, pollable: &Resource<DynPollable>) -> Result<Option<Watch>> {
-        Ok(self.table.get_any_mut(pollable.rep())?.downcast_ref().copied())
+        let entry = self.table.get_any_mut(pollable.rep())?;
+        match entry.is::<Timer>() {
+            true => Ok(Some(Watch::new::<Timer>(pollable.rep()))),
+            false => Ok(entry.downcast_ref().copied()),
+        }
     }
 
     fn watched(&mut self, watch: Watch) -> Result<&mut dyn Ready> {
@@ -230,6 +240,23 @@ impl Io<'_> {
         ready
     }
 
+    /// The same where some are not ours.
+    async fn poll_with_others(&mut self, mut pollables: Vec<Resource<DynPollable>>) -> Result<Vec<u32>> {
+        let mut made = Vec::new();
+        for pollable in &mut pollables {
+            if let Some(watch) = self.watch(pollable)? {
+                let other = (watch.other)(self.table, watch.of)?;
+                *pollable = Resource::new_borrow(other.rep());
+                made.push(other);
+            }
+        }
+        let ready = poll::Host::poll(self.table, pollables).await;
+        for other in made {
+            poll::HostPollable::drop(self.table, other)?;
+        }
+        ready
+    }
+
     fn waits<T>(&mut self, call: impl FnOnce(&mut Waits) -> T) -> Option<T> {
         self.pace.as_mut().map(|pace| call(&mut pace.waits))
     }
@@ -253,7 +280,7 @@ impl Io<'_> {
     /// Gives a pollable for a stream, which is ours if it is a socket's.
     fn subscribe<Ours: Ready, Theirs: Pollable>(&mut self, this: Resource<Theirs>) -> Result<Resource<DynPollable>> {
         match self.table.get_any_mut(this.rep())?.is::<Ours>() {
-            true => subscribe(self.table, Resource::<Ours>::new_borrow(this.rep())),
+            true => subscribe(self.table, &Resource::<Ours>::new_borrow(this.rep())),
             false => wasmtime_wasi::p2::subscribe(self.table, this),
         }
     }
@@ -281,16 +308,10 @@ impl poll::Host for Io<'_> {
         for pollable in &pollables {
             watches.extend(self.watch(pollable)?);
         }
-        if watches.is_empty() || watches.len() < pollables.len() {
-            let mut others = pollables;
-            for other in &mut others {
-                if let Some(watch) = self.watch(other)? {
-                    *other = Resource::new_borrow(watch.other);
-                }
-            }
-            return self.table.poll(others).await;
+        match watches.is_empty() || watches.len() < pollables.len() {
+            true => self.poll_with_others(pollables).await,
+            false => self.wait(&watches).await,
         }
-        self.wait(&watches).await
     }
 }
 
@@ -313,9 +334,15 @@ impl poll::HostPollable for Io<'_> {
     }
 
     fn drop(&mut self, this: Resource<DynPollable>) -> Result<()> {
-        let Some(watch) = self.watch(&this)? else { return poll::HostPollable::drop(self.table, this) };
-        self.table.delete(Resource::<Watch>::new_own(this.rep()))?;
-        poll::HostPollable::drop(self.table, Resource::new_own(watch.other))
+        let entry = self.table.get_any_mut(this.rep())?;
+        if entry.is::<Timer>() {
+            self.table.delete(Resource::<Timer>::new_own(this.rep()))?;
+        } else if entry.is::<Watch>() {
+            self.table.delete(Resource::<Watch>::new_own(this.rep()))?;
+        } else {
+            poll::HostPollable::drop(self.table, this)?;
+        }
+        Ok(())
     }
 }
 
@@ -554,9 +581,7 @@ pub(super) mod tests {
         let mut table = ResourceTable::new();
         let set: [Arc<AtomicBool>; 3] = Default::default();
         let flags: Vec<_> = set.iter().map(|set| table.push(Flag(Arc::clone(set))).unwrap()).collect();
-        let watch = |table: &mut ResourceTable, flag: &Resource<Flag>| {
-            subscribe(table, Resource::<Flag>::new_borrow(flag.rep())).unwrap()
-        };
+        let watch = |table: &mut ResourceTable, flag: &Resource<Flag>| subscribe(table, flag).unwrap();
         let ours: Vec<_> = flags.iter().map(|flag| watch(&mut table, flag)).collect();
         let sleep = table.push(Sleep(Duration::from_secs(100))).unwrap();
         let other = wasmtime_wasi::p2::subscribe(&mut table, Resource::<Sleep>::new_borrow(sleep.rep())).unwrap();
@@ -612,7 +637,7 @@ pub(super) mod tests {
         std::io::Write::write_all(&mut &theirs, b"something").unwrap();
         let mut table = ResourceTable::new();
         let asked = table.push(Asked(ours)).unwrap();
-        let pollable = subscribe(&mut table, Resource::<Asked>::new_borrow(asked.rep())).unwrap();
+        let pollable = subscribe(&mut table, &asked).unwrap();
         let mut pace = Pace::default();
         run(async {
             let written = Arc::new(AtomicBool::new(false));

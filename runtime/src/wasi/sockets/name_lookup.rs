@@ -97,7 +97,7 @@ impl ip_name_lookup::HostResolveAddressStream for SocketsView<'_> {
     }
 
     fn subscribe(&mut self, this: Resource<Addresses>) -> wasmtime::Result<Resource<DynPollable>> {
-        subscribe(self.table, this)
+        subscribe(self.table, &this)
     }
 
     fn drop(&mut self, this: Resource<Addresses>) -> wasmtime::Result<()> {

@@ -398,7 +398,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
     }
 
     fn subscribe(&mut self, this: Resource<TcpSocket>) -> wasmtime::Result<Resource<DynPollable>> {
-        subscribe(self.table, this)
+        subscribe(self.table, &this)
     }
 
     fn shutdown(&mut self, this: Resource<TcpSocket>, how: tcp::ShutdownType) -> Result<()> {

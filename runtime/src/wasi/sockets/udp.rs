@@ -322,7 +322,7 @@ impl udp::HostUdpSocket for SocketsView<'_> {
     }
 
     fn subscribe(&mut self, this: Resource<UdpSocket>) -> wasmtime::Result<Resource<DynPollable>> {
-        subscribe(self.table, this)
+        subscribe(self.table, &this)
     }
 
     fn drop(&mut self, this: Resource<UdpSocket>) -> wasmtime::Result<()> {
@@ -350,7 +350,7 @@ impl udp::HostIncomingDatagramStream for SocketsView<'_> {
     }
 
     fn subscribe(&mut self, this: Resource<Incoming>) -> wasmtime::Result<Resource<DynPollable>> {
-        subscribe(self.table, this)
+        subscribe(self.table, &this)
     }
 
     fn drop(&mut self, this: Resource<Incoming>) -> wasmtime::Result<()> {
@@ -404,7 +404,7 @@ impl udp::HostOutgoingDatagramStream for SocketsView<'_> {
     }
 
     fn subscribe(&mut self, this: Resource<Outgoing>) -> wasmtime::Result<Resource<DynPollable>> {
-        subscribe(self.table, this)
+        subscribe(self.table, &this)
     }
 
     fn drop(&mut self, this: Resource<Outgoing>) -> wasmtime::Result<()> {
