@@ -118,7 +118,8 @@ mod tests {
     fn a_time_comes_when_it_is_due_and_others_later_or_never() {
         let mut table = ResourceTable::new();
         let due = Duration::from_millis(20);
-        let timers = [Duration::MAX, due, Duration::from_secs(1000)].map(|after| timer(&mut table, after));
+        let longest = Duration::from_nanos(u64::MAX);
+        let timers = [Duration::MAX, due, longest].map(|after| timer(&mut table, after));
         run(async {
             let mut io = Io { table: &mut table, pace: None };
             let begun = Instant::now();

@@ -26,7 +26,7 @@ use crate::network::Question;
 pub(super) trait Ready: Pollable {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Asks the kernel too whether it is ready. False where the kernel does not know.
+    /// Asks the kernel too, where it knows whether this is ready. False where only the event loop does.
     fn ask(&self, _owner: u32, _question: &mut Question) -> bool {
         false
     }
@@ -151,10 +151,8 @@ fn write<T: HasIo>(
 impl Io<'_> {
     fn watch(&mut self, pollable: &Resource<DynPollable>) -> Result<Option<Watch>> {
         let entry = self.table.get_any_mut(pollable.rep())?;
-        match entry.is::<Timer>() {
-            true => Ok(Some(Watch::new::<Timer>(pollable.rep()))),
-            false => Ok(entry.downcast_ref().copied()),
-        }
+        let timer = || entry.is::<Timer>().then(|| Watch::new::<Timer>(pollable.rep()));
+        Ok(entry.downcast_ref().copied().or_else(timer))
     }
 
     fn watched(&mut self, watch: Watch) -> Result<&mut dyn Ready> {
