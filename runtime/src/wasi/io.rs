@@ -14,7 +14,7 @@ use wasmtime::{Result, StoreContextMut};
 use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, DynPollable, InputStream, OutputStream, Pollable, StreamError, StreamResult,
 };
-use wasmtime_wasi_io::bindings::wasi::io::streams::{Host as _, HostOutputStream as _};
+use wasmtime_wasi_io::bindings::wasi::io::streams::{Host as _, HostInputStream as _, HostOutputStream as _};
 use wasmtime_wasi_io::bindings::wasi::io::{error, poll, streams};
 
 use super::clocks::Timer;
@@ -90,6 +90,16 @@ const ASKED: usize = 32;
 /// After so many polls the event loop has a turn, even if something was always ready: it brings out what was written.
 const TURN: u32 = 64;
 
+/// How far a poll has come.
+enum Begun {
+    /// These are ready.
+    Ready(Vec<u32>),
+    /// None is, or nobody knows before the event loop has had its turn.
+    Waiting(Vec<Watch>),
+    /// Some are not ours.
+    WithOthers,
+}
+
 /// What streams and polling need: the guest's resources, and its pace.
 pub(crate) struct Io<'a> {
     pub table: &'a mut ResourceTable,
@@ -118,18 +128,49 @@ pub(super) fn add_to_linker<T: HasIo>(linker: &mut Linker<T>) -> Result<()> {
     poll::add_to_linker::<T, Data>(linker, T::io)?;
     streams::add_to_linker::<T, Data>(linker, T::io)?;
     linker.allow_shadowing(true);
-    linker.instance(STREAMS)?.func_wrap(WRITE, write)?;
+    linker.instance(POLLING)?.func_wrap_async(POLL, poll)?;
+    let mut streams = linker.instance(STREAMS)?;
+    streams.func_wrap(READ, read)?;
+    streams.func_wrap(WRITE, write)?;
     linker.allow_shadowing(false);
     Ok(())
 }
 
+// What every request of a server calls. What `bindgen!` makes of these takes memory, copies or makes a future before it
+// calls anything.
+const POLLING: &str = "wasi:io/poll@0.2.12";
+const POLL: &str = "poll";
 const STREAMS: &str = "wasi:io/streams@0.2.12";
+const READ: &str = "[method]input-stream.read";
 const WRITE: &str = "[method]output-stream.write";
 
+type Polled<'a> = Box<dyn Future<Output = Result<(Vec<u32>,)>> + Send + 'a>;
+type Read = std::result::Result<Vec<u8>, streams::StreamError>;
 type Written = std::result::Result<(), streams::StreamError>;
 
-/// `output-stream.write`. What `bindgen!` makes of it copies the bytes before it calls anything; a socket takes most of them
-/// where they are.
+/// `poll`. Most have their answer at once.
+fn poll<T: HasIo>(mut store: StoreContextMut<'_, T>, (pollables,): (Vec<Resource<DynPollable>>,)) -> Polled<'_> {
+    match store.data_mut().io().begin(&pollables) {
+        Ok(Begun::Ready(ready)) => Box::new(std::future::ready(Ok((ready,)))),
+        Ok(begun) => Box::new(async move { Ok((store.data_mut().io().go_on(begun, pollables).await?,)) }),
+        Err(e) => Box::new(std::future::ready(Err(e))),
+    }
+}
+
+/// `input-stream.read`.
+fn read<T: HasIo>(mut store: StoreContextMut<'_, T>, (this, most): (Resource<DynInputStream>, u64)) -> Result<(Read,)> {
+    let mut io = store.data_mut().io();
+    let read = match io.table.get_mut(&Resource::<Input>::new_borrow(this.rep())) {
+        Ok(input) => input.read_to(size(most)),
+        Err(_) => io.read(this, most),
+    };
+    match read {
+        Ok(bytes) => Ok((Ok(bytes),)),
+        Err(e) => Ok((Err(io.convert_stream_error(e)?),)),
+    }
+}
+
+/// `output-stream.write`. A socket takes most bytes where they are.
 fn write<T: HasIo>(
     mut store: StoreContextMut<'_, T>,
     (this, bytes): (Resource<DynOutputStream>, WasmList<u8>),
@@ -179,27 +220,52 @@ impl Io<'_> {
         if ready.is_empty() { Poll::Pending } else { Poll::Ready(Ok(ready)) }
     }
 
-    /// Those that are ready, as soon as some are.
-    async fn wait(&mut self, watches: &[Watch]) -> Result<Vec<u32>> {
-        if let Some(ready) = self.ask(watches).await? {
-            return Ok(ready);
+    /// Begins to wait until some are ready, and goes as far as nobody else need have a turn.
+    fn begin(&mut self, pollables: &[Resource<DynPollable>]) -> Result<Begun> {
+        let mut watches = Vec::with_capacity(pollables.len());
+        for pollable in pollables {
+            watches.extend(self.watch(pollable)?);
         }
-        let ready = poll_fn(|cx| self.poll_all(watches, cx)).await;
+        if watches.is_empty() || watches.len() < pollables.len() {
+            return Ok(Begun::WithOthers);
+        }
+        self.begin_with(watches)
+    }
+
+    fn begin_with(&mut self, watches: Vec<Watch>) -> Result<Begun> {
+        if let Some(pace) = &mut self.pace {
+            pace.polls += 1;
+            if pace.polls > TURN {
+                return Ok(Begun::Waiting(watches));
+            }
+        }
+        Ok(self.ask(&watches)?.map_or(Begun::Waiting(watches), Begun::Ready))
+    }
+
+    /// Those that are ready, as soon as some are.
+    async fn go_on(&mut self, begun: Begun, pollables: Vec<Resource<DynPollable>>) -> Result<Vec<u32>> {
+        let watches = match begun {
+            Begun::Ready(ready) => return Ok(ready),
+            Begun::WithOthers => return self.poll_with_others(pollables).await,
+            Begun::Waiting(watches) => watches,
+        };
+        if let Some(pace) = self.pace.as_mut().filter(|pace| pace.polls > TURN) {
+            pace.polls = 0;
+            tokio::task::yield_now().await;
+            if let Some(ready) = self.ask(&watches)? {
+                return Ok(ready);
+            }
+        }
+        let ready = poll_fn(|cx| self.poll_all(&watches, cx)).await;
         self.waits(|waits| waits.end(Instant::now));
         ready
     }
 
     /// Those that the kernel says are ready now, or in a moment for which the guest waits awake. To ask it costs less than
     /// to hear of it from the event loop. None: it does not know, or it takes longer.
-    async fn ask(&mut self, watches: &[Watch]) -> Result<Option<Vec<u32>>> {
-        if watches.len() > ASKED {
+    fn ask(&mut self, watches: &[Watch]) -> Result<Option<Vec<u32>>> {
+        if watches.len() > ASKED || self.pace.is_none() {
             return Ok(None);
-        }
-        let Some(pace) = &mut self.pace else { return Ok(None) };
-        pace.polls += 1;
-        if pace.polls > TURN {
-            pace.polls = 0;
-            tokio::task::yield_now().await;
         }
         let mut question = Question::with_capacity(watches.len() + 1);
         let mut times = Vec::new();
@@ -302,14 +368,8 @@ impl error::HostError for Io<'_> {
 
 impl poll::Host for Io<'_> {
     async fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> Result<Vec<u32>> {
-        let mut watches = Vec::with_capacity(pollables.len());
-        for pollable in &pollables {
-            watches.extend(self.watch(pollable)?);
-        }
-        match watches.is_empty() || watches.len() < pollables.len() {
-            true => self.poll_with_others(pollables).await,
-            false => self.wait(&watches).await,
-        }
+        let begun = self.begin(&pollables)?;
+        self.go_on(begun, pollables).await
     }
 }
 
@@ -326,7 +386,10 @@ impl poll::HostPollable for Io<'_> {
 
     async fn block(&mut self, this: Resource<DynPollable>) -> Result<()> {
         match self.watch(&this)? {
-            Some(watch) => self.wait(&[watch]).await.map(drop),
+            Some(watch) => {
+                let begun = self.begin_with(vec![watch])?;
+                self.go_on(begun, Vec::new()).await.map(drop)
+            }
             None => self.table.block(this).await,
         }
     }
@@ -557,11 +620,15 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_write_without_a_copy_is_in_the_place_of_the_other() {
+    fn what_every_request_calls_is_in_the_place_of_the_others() {
         let mut linker = Linker::<Host>::new(&wasmtime::Engine::default());
+        poll::add_to_linker::<Host, Data>(&mut linker, Host::io).unwrap();
         streams::add_to_linker::<Host, Data>(&mut linker, Host::io).unwrap();
+        let why = "wasmtime-wasi's interface has another version or name";
+        assert!(linker.instance(POLLING).unwrap().func_wrap_async(POLL, super::poll).is_err(), "{why}");
         let mut streams = linker.instance(STREAMS).unwrap();
-        assert!(streams.func_wrap(WRITE, write).is_err(), "wasmtime-wasi's interface has another version or name");
+        assert!(streams.func_wrap(READ, read).is_err(), "{why}");
+        assert!(streams.func_wrap(WRITE, write).is_err(), "{why}");
     }
 
     pub fn run<T>(test: impl Future<Output = T>) -> T {

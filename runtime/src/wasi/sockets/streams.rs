@@ -24,9 +24,8 @@ use crate::wasi::io::Ready;
 const PERMIT: usize = 128 * 1024;
 /// How much may be left for another write to join it. Few, so that a large one is not cut in small pieces.
 const GATHERED: usize = 16 * 1024;
-/// The least and the most that a read asks for. The least needs no memory but the stack's.
-const READ: std::ops::RangeInclusive<usize> = LEAST..=256 * 1024;
-const LEAST: usize = 1024;
+/// The least and the most that a read asks for. Memory for the least is at hand (malloc(3) keeps what is no larger).
+const READ: std::ops::RangeInclusive<usize> = 1024..=256 * 1024;
 
 /// How much is still on its way out when the guest is over.
 #[derive(Debug, Default)]
@@ -87,30 +86,23 @@ impl Input {
     }
 }
 
-#[async_trait]
-impl InputStream for Input {
-    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+impl Input {
+    /// Reads `size` bytes at most, or fewer. None: there is nothing now.
+    pub fn read_to(&mut self, size: usize) -> StreamResult<Vec<u8>> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(StreamError::Closed);
         }
+        let mut bytes = Vec::new();
         let most = size.min(self.size);
         if most == 0 {
-            return Ok(Bytes::new());
+            return Ok(bytes);
         }
-        let read = if most <= LEAST {
-            let mut space = [0; LEAST];
-            self.connection.try_read(&mut space[..most]).map(|length| Bytes::copy_from_slice(&space[..length]))
-        } else {
-            let mut buffer = Vec::new();
-            self.connection.try_read_more(&mut buffer, most).map(|_| buffer.into())
-        };
-        match read {
-            Ok(bytes) if bytes.is_empty() => {
+        match self.connection.try_read_more(&mut bytes, most) {
+            Ok(0) => {
                 self.closed.store(true, Ordering::Relaxed);
                 Err(StreamError::Closed)
             }
-            Ok(bytes) => {
-                let length = bytes.len();
+            Ok(length) => {
                 if length == self.size {
                     self.size = (self.size * 4).min(*READ.end());
                 } else if length < self.size / 8 {
@@ -118,12 +110,19 @@ impl InputStream for Input {
                 }
                 Ok(bytes)
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Bytes::new()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(bytes),
             Err(e) => {
                 self.closed.store(true, Ordering::Relaxed);
                 Err(stream_error(e))
             }
         }
+    }
+}
+
+#[async_trait]
+impl InputStream for Input {
+    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        self.read_to(size).map(Bytes::from)
     }
 }
 
