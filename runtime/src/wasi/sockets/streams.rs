@@ -87,7 +87,7 @@ impl Input {
 }
 
 impl Input {
-    /// Reads `size` bytes at most, or fewer. None: there is nothing now.
+    /// Reads `size` bytes at most. Empty: there is nothing now.
     pub fn read_to(&mut self, size: usize) -> StreamResult<Vec<u8>> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(StreamError::Closed);
