@@ -175,7 +175,7 @@ fn compare<T>(what: &str, n: usize, sides: &[T], measure: impl Fn(&T) -> Duratio
     for round in 0..=n {
         for turn in 0..sides.len() {
             // No side always goes first, nor always after the same other: how deep the processors sleep and who runs where
-            // is partly the work of who went before. (A row of a Williams square.) The first round warms up.
+            // is partly the work of who went before. (A row of a Williams square, for an even number.) The first round warms up.
             let step = if turn % 2 == 1 { turn.div_ceil(2) } else { sides.len() - turn / 2 };
             let side = (round + step) % sides.len();
             let time = measure(&sides[side]).as_secs_f64();

@@ -96,8 +96,8 @@ enum Begun {
     Ready(Vec<u32>),
     /// None is, or nobody knows before the event loop has had its turn.
     Waiting(Vec<Watch>),
-    /// Some are not ours.
-    WithOthers,
+    /// Some of these are not ours.
+    WithOthers(Vec<Resource<DynPollable>>),
 }
 
 /// What streams and polling need: the guest's resources, and its pace.
@@ -150,10 +150,9 @@ type Written = std::result::Result<(), streams::StreamError>;
 
 /// `poll`. Most have their answer at once.
 fn poll<T: HasIo>(mut store: StoreContextMut<'_, T>, (pollables,): (Vec<Resource<DynPollable>>,)) -> Polled<'_> {
-    match store.data_mut().io().begin(&pollables) {
+    match store.data_mut().io().begin(pollables) {
         Ok(Begun::Ready(ready)) => Box::new(std::future::ready(Ok((ready,)))),
-        Ok(begun) => Box::new(async move { Ok((store.data_mut().io().go_on(begun, pollables).await?,)) }),
-        Err(e) => Box::new(std::future::ready(Err(e))),
+        begun => Box::new(async move { Ok((store.data_mut().io().go_on(begun?).await?,)) }),
     }
 }
 
@@ -220,43 +219,47 @@ impl Io<'_> {
         if ready.is_empty() { Poll::Pending } else { Poll::Ready(Ok(ready)) }
     }
 
-    /// Begins to wait until some are ready, and goes as far as nobody else need have a turn.
-    fn begin(&mut self, pollables: &[Resource<DynPollable>]) -> Result<Begun> {
+    /// Polls as far as nobody else need have a turn.
+    fn begin(&mut self, pollables: Vec<Resource<DynPollable>>) -> Result<Begun> {
         let mut watches = Vec::with_capacity(pollables.len());
-        for pollable in pollables {
+        for pollable in &pollables {
             watches.extend(self.watch(pollable)?);
         }
         if watches.is_empty() || watches.len() < pollables.len() {
-            return Ok(Begun::WithOthers);
+            return Ok(Begun::WithOthers(pollables));
         }
-        self.begin_with(watches)
+        Ok(self.try_poll(&watches)?.map_or(Begun::Waiting(watches), Begun::Ready))
     }
 
-    fn begin_with(&mut self, watches: Vec<Watch>) -> Result<Begun> {
+    async fn go_on(&mut self, begun: Begun) -> Result<Vec<u32>> {
+        match begun {
+            Begun::Ready(ready) => Ok(ready),
+            Begun::Waiting(watches) => self.wait(&watches).await,
+            Begun::WithOthers(pollables) => self.poll_with_others(pollables).await,
+        }
+    }
+
+    /// Those that are ready, if it is not the event loop's turn. None: [wait](Io::wait).
+    fn try_poll(&mut self, watches: &[Watch]) -> Result<Option<Vec<u32>>> {
         if let Some(pace) = &mut self.pace {
             pace.polls += 1;
             if pace.polls > TURN {
-                return Ok(Begun::Waiting(watches));
+                return Ok(None);
             }
         }
-        Ok(self.ask(&watches)?.map_or(Begun::Waiting(watches), Begun::Ready))
+        self.ask(watches)
     }
 
     /// Those that are ready, as soon as some are.
-    async fn go_on(&mut self, begun: Begun, pollables: Vec<Resource<DynPollable>>) -> Result<Vec<u32>> {
-        let watches = match begun {
-            Begun::Ready(ready) => return Ok(ready),
-            Begun::WithOthers => return self.poll_with_others(pollables).await,
-            Begun::Waiting(watches) => watches,
-        };
+    async fn wait(&mut self, watches: &[Watch]) -> Result<Vec<u32>> {
         if let Some(pace) = self.pace.as_mut().filter(|pace| pace.polls > TURN) {
             pace.polls = 0;
             tokio::task::yield_now().await;
-            if let Some(ready) = self.ask(&watches)? {
+            if let Some(ready) = self.ask(watches)? {
                 return Ok(ready);
             }
         }
-        let ready = poll_fn(|cx| self.poll_all(&watches, cx)).await;
+        let ready = poll_fn(|cx| self.poll_all(watches, cx)).await;
         self.waits(|waits| waits.end(Instant::now));
         ready
     }
@@ -368,8 +371,8 @@ impl error::HostError for Io<'_> {
 
 impl poll::Host for Io<'_> {
     async fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> Result<Vec<u32>> {
-        let begun = self.begin(&pollables)?;
-        self.go_on(begun, pollables).await
+        let begun = self.begin(pollables)?;
+        self.go_on(begun).await
     }
 }
 
@@ -386,10 +389,10 @@ impl poll::HostPollable for Io<'_> {
 
     async fn block(&mut self, this: Resource<DynPollable>) -> Result<()> {
         match self.watch(&this)? {
-            Some(watch) => {
-                let begun = self.begin_with(vec![watch])?;
-                self.go_on(begun, Vec::new()).await.map(drop)
-            }
+            Some(watch) => match self.try_poll(&[watch])? {
+                Some(_) => Ok(()),
+                None => self.wait(&[watch]).await.map(drop),
+            },
             None => self.table.block(this).await,
         }
     }

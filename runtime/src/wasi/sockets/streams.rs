@@ -84,9 +84,7 @@ impl Input {
     pub fn new(connection: Arc<dyn Connection>, closed: Arc<AtomicBool>) -> Self {
         Input { connection, closed, size: *READ.start() }
     }
-}
 
-impl Input {
     /// Reads `size` bytes at most. Empty: there is nothing now.
     pub fn read_to(&mut self, size: usize) -> StreamResult<Vec<u8>> {
         if self.closed.load(Ordering::Relaxed) {
