@@ -21,7 +21,7 @@ impl Docker {
     /// What the daemon said last, where it cannot run: in many sandboxes it may not mount, for one.
     pub fn start(dir: &Path) -> Result<Self, String> {
         let alone = ["--iptables=false", "--ip-masq=false", "--ip-forward=false", "--bridge=none"];
-        Docker::start_by(dir, Command::new("dockerd").args(alone))
+        Docker::start_by(dir, Command::new("unshare").args(["--mount", "dockerd"]).args(alone))
     }
 
     /// The same with networks, and so in a network of its own.
@@ -30,10 +30,11 @@ impl Docker {
     /// As [`Docker::start`].
     pub fn start_with_networks(dir: &Path) -> Result<Self, String> {
         let alone = "ip link set lo up && exec dockerd \"$@\"";
-        Docker::start_by(dir, Command::new("unshare").args(["--net", "sh", "-c", alone, "dockerd"]))
+        Docker::start_by(dir, Command::new("unshare").args(["--mount", "--net", "sh", "-c", alone, "dockerd"]))
     }
 
-    /// The same by this command, which may start it elsewhere and let it have networks.
+    /// The same by this command, which may start it elsewhere and let it have networks. It should have mounts of its own:
+    /// the daemon leaves one behind (of its network namespace).
     ///
     /// # Errors
     /// As [`Docker::start`].
