@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         return guest::run(&args).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     peers::without_hybrid_cgroups();
+    peers::need("redis-benchmark");
     let n = rounds(10);
     let little = args.iter().any(|arg| arg == "small");
     // Bytes there and back, and requests, in each round.
@@ -291,6 +292,18 @@ fn bulk(to: SocketAddr, bytes: usize) -> Duration {
     start.elapsed()
 }
 
+/// On so many connections at once, each with a thread.
+fn pings(to: SocketAddr, requests: usize, connections: usize) -> Duration {
+    let mut streams: Vec<TcpStream> = (0..connections).map(|_| connected(to)).collect();
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for stream in &mut streams {
+            scope.spawn(move || (0..requests / connections).for_each(|_| ping(stream).expect("an answer")));
+        }
+    });
+    start.elapsed()
+}
+
 /// The same by a client that is not ours: it takes its own words, sent back, for Redis's answer (an array of one string).
 fn redis_benchmark(to: SocketAddr, requests: usize, connections: usize) -> Duration {
     let (ip, port) = (to.ip().to_string(), to.port().to_string());
@@ -303,16 +316,4 @@ fn redis_benchmark(to: SocketAddr, requests: usize, connections: usize) -> Durat
     let rate = table.lines().find_map(|line| line.strip_prefix("\"PING_MBULK\",\"")?.split('"').next()?.parse().ok());
     let rate: f64 = rate.unwrap_or_else(|| panic!("no requests per second in {table}"));
     Duration::from_secs_f64(requests as f64 / rate)
-}
-
-/// On so many connections at once, each with a thread.
-fn pings(to: SocketAddr, requests: usize, connections: usize) -> Duration {
-    let mut streams: Vec<TcpStream> = (0..connections).map(|_| connected(to)).collect();
-    let start = Instant::now();
-    std::thread::scope(|scope| {
-        for stream in &mut streams {
-            scope.spawn(move || (0..requests / connections).for_each(|_| ping(stream).expect("an answer")));
-        }
-    });
-    start.elapsed()
 }

@@ -16,7 +16,7 @@ const WASMTIME: &str = "/opt/wharf-peers/bin/wasmtime";
 const HYBRID: &str = "/sys/fs/cgroup/unified";
 
 /// Ends the bench when a peer is missing, and says what to do.
-fn need(program: &str) {
+pub fn need(program: &str) {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
         eprintln!("{program} is not here, so there is nothing to compare with: run .ci/peers as root");
